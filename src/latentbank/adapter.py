@@ -1,0 +1,131 @@
+"""Adapters: a method's trained parameters in a folder of `config.json` and `adapter.safetensors`.
+
+Knows files and the method contract; knows no bank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from latentbank.backbone import Backbone
+from latentbank.errors import AdapterError, unknown
+from latentbank.method import Method, build_method
+
+FORMAT = 1
+
+
+def save_adapter(
+    folder: Path, method: Method, card: Mapping[str, Any] | None = None, half: bool = False
+) -> None:
+    """Writes the adapter of `method`; `half` stores float16, as shipped adapters do.
+
+    `card` is kept in `config.json` under `training`: data, command, seed, steps, metrics.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
+        for name, value in method.state().items()
+    }
+    save_file(state, str(folder / "adapter.safetensors"))
+    config = {
+        "format": FORMAT,
+        "method": method.name,
+        "config": asdict(method.config),
+        "backbone": method.backbone.fingerprint,
+        "tokenizer": method.backbone.tokenizer_fingerprint,
+        "training": dict(card or {}),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed `config.json` of an adapter.
+
+    Raises:
+        AdapterError: no such folder, no adapter in it, damaged, or written by a newer latentbank.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise AdapterError(f"'{folder}' holds no adapter (no config.json)") from None
+    except ValueError as error:
+        raise AdapterError(f"the adapter's {folder / 'config.json'} is damaged: {error}") from None
+    if not isinstance(config, dict) or not {"method", "config", "backbone"} <= config.keys():
+        raise AdapterError(f"'{folder / 'config.json'}' is not the config of a latentbank adapter")
+    if config.get("format", 0) > FORMAT:
+        raise AdapterError(
+            f"the adapter '{folder}' has format {config['format']}, this latentbank reads up to "
+            f"{FORMAT}; upgrade latentbank"
+        )
+    return config
+
+
+def load_adapter(
+    folder: Path, backbone: Backbone, overrides: Mapping[str, Any] | None = None
+) -> Method:
+    """The method of an adapter on `backbone`, in eval mode.
+
+    `overrides` change config fields that do not alter the parameters' shapes.
+
+    Raises:
+        AdapterError: damaged files, or another backbone than the one it was trained for.
+    """
+    config = read_config(folder)
+    if config["backbone"] != backbone.fingerprint:
+        raise AdapterError(
+            f"the adapter '{folder.name}' was trained for {config['backbone']}, "
+            f"the loaded backbone is {backbone.fingerprint}"
+        )
+    try:
+        state = load_file(str(folder / "adapter.safetensors"))
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"'{folder / 'adapter.safetensors'}' is damaged: {error}") from None
+    values = {**config["config"], **(overrides or {})}
+    method = build_method(config["method"], backbone, values)
+    method.load_state(
+        {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    )
+    method.train(False)
+    return method
+
+
+def adapter_fingerprint(method: Method) -> str:
+    """`method:hash` of every trained tensor, rounded to float16, as shipped adapters are."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(method.state().items()):
+        kept = value.half() if value.is_floating_point() else value
+        digest.update(name.encode())
+        digest.update(kept.cpu().contiguous().numpy().tobytes())
+    return f"{method.name}:{digest.hexdigest()}"
+
+
+def packaged_adapters() -> dict[str, Path]:
+    """Adapters that ship with the package, by name, e.g. `strata-smollm2-135m`."""
+    root = Path(str(resources.files("latentbank").joinpath("adapters")))
+    if not root.is_dir():
+        return {}
+    return {p.name: p for p in sorted(root.iterdir()) if (p / "config.json").exists()}
+
+
+def find_adapter(spec: str) -> Path:
+    """A folder, or the name of a packaged adapter.
+
+    Raises:
+        UnknownNameError: neither; the known names are listed.
+    """
+    known = packaged_adapters()
+    if spec in known:
+        return known[spec]
+    if Path(spec).is_dir():
+        return Path(spec)
+    raise unknown("adapter", spec, known)

@@ -1,0 +1,229 @@
+"""Amortised memory's networks: text features → latents, question × slots → memory tokens, and
+memory tokens → what the backbone takes.
+
+Knows tensors only. MAC (Tack et al., 2024), section 3; MBC and CMT share these parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.errors import InputError
+
+
+class CrossAttention(nn.Module):
+    """Pre-norm cross-attention and MLP: queries [B, T, D] over slots, with log masses.
+
+    `inner` is the attention's width. Query and key projections start equal, so that attention
+    starts as a similarity of the normalised inputs.
+    """
+
+    def __init__(self, width: int, inner: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        if inner % heads:
+            raise InputError(f"heads must divide the attention width, got {inner} and {heads}")
+        self.heads = heads
+        self.norm_q, self.norm_kv, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
+        self.q, self.k, self.v = (nn.Linear(width, inner, bias=False) for _ in range(3))
+        self.out = nn.Linear(inner, width, bias=False)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        with torch.no_grad():
+            self.k.weight.copy_(self.q.weight)
+            nn.init.zeros_(self.mlp[2].weight)
+            nn.init.zeros_(self.mlp[2].bias)
+
+    def project(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """(keys, values) [B, heads, S, inner / heads] of slots [B, S, D]; depends on no question."""
+        normal = self.norm_kv(slots)
+        return self._split(self.k(normal)), self._split(self.v(normal))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """[B, T, D]; `keys`, `values` as `project` gives them, batch 1 or B; `bias` [B or 1, S]."""
+        batch = queries.shape[0]
+        asked = self._split(self.q(self.norm_q(queries)))
+        keys, values = (x.expand(batch, -1, -1, -1) for x in (keys, values))
+        mask = None if bias is None else bias[:, None, None, :].expand(batch, 1, asked.shape[2], -1)
+        seen = nn.functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask)
+        queries = queries + self.out(seen.transpose(1, 2).flatten(2))
+        updated: Tensor = queries + self.mlp(self.norm_mlp(queries))
+        return updated
+
+
+class PerceiverAmortiser(nn.Module):
+    """Features [B, L, F] (mask [B, L] bool) → latents [B, T, D].
+
+    T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
+    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked.
+    """
+
+    def __init__(
+        self, features: int, width: int, latents: int, inner: int, heads: int,
+        blocks: int = 1, head_hidden: int = 64,
+    ) -> None:
+        super().__init__()
+        self.enter = nn.Linear(features, width) if features != width else nn.Identity()
+        self.queries = nn.Parameter(torch.randn(latents, width))
+        self.blocks = nn.ModuleList(
+            [CrossAttention(width, inner, heads, inner) for _ in range(blocks)]
+        )
+        self.heads = TokenwiseMLP(latents, width, head_hidden)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)
+        entered = self.enter(features)
+        latents = self.queries.expand(features.shape[0], -1, -1)
+        for block in self.blocks:
+            latents = block(latents, *block.project(entered), bias)
+        out: Tensor = self.heads(latents)
+        return out
+
+
+class TokenwiseMLP(nn.Module):
+    """One MLP for each of T tokens [B, T, D]: LayerNorm, Linear, tanh, Linear, plus skip."""
+
+    def __init__(self, tokens: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Parameter(torch.randn(tokens, width, hidden) / width**0.5)
+        self.first_bias = nn.Parameter(torch.zeros(tokens, hidden))
+        self.second = nn.Parameter(torch.zeros(tokens, hidden, width))
+        self.second_bias = nn.Parameter(torch.zeros(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.einsum("btd,tdh->bth", self.norm(x), self.first) + self.first_bias
+        return x + torch.einsum("bth,thd->btd", hidden.tanh(), self.second) + self.second_bias
+
+
+class T5Amortiser(nn.Module):
+    """The papers' amortiser: a T5 encoder-decoder whose decoder inputs are T learned prompts, each
+    output passing its own MLP to the backbone's width (MAC, section 3.1).
+
+    `t5` is any `T5Model` or `T5ForConditionalGeneration`; token ids come from its own tokenizer.
+    """
+
+    def __init__(self, t5: nn.Module, width: int, latents: int, head_hidden: int = 512) -> None:
+        super().__init__()
+        self.t5 = t5
+        inner = t5.config.d_model
+        self.prompts = nn.Parameter(torch.randn(latents, inner) * 0.02)
+        self.heads = TokenwiseMLP(latents, inner, head_hidden)
+        self.leave = nn.Linear(inner, width) if inner != width else nn.Identity()
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Latents [B, T, D] of token ids [B, L], mask [B, L] bool."""
+        base = getattr(self.t5, "model", self.t5)
+        body = base if hasattr(base, "encoder") else self.t5
+        seen = body.encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+        out = body.decoder(
+            inputs_embeds=self.prompts.expand(input_ids.shape[0], -1, -1),
+            encoder_hidden_states=seen,
+            encoder_attention_mask=mask.long(),
+            use_cache=False,
+        ).last_hidden_state
+        latents: Tensor = self.leave(self.heads(out))
+        return latents
+
+
+class Aggregator(nn.Module):
+    """ψ: question latents [B, T, D] × slots [S, D] → memory tokens [B, T, D].
+
+    Pre-norm cross-attention blocks (4 in the papers) over all slots, without positions, with
+    `+ log_mass` on the scores. `window` slots at a time aggregates hierarchically (MAC, section
+    3.3): each window alone, the results as the new slots, until one window is left; a window that
+    holds all slots gives the flat result.
+    """
+
+    def __init__(self, width: int, inner: int, heads: int, blocks: int = 4) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [CrossAttention(width, inner, heads, inner) for _ in range(blocks)]
+        )
+
+    def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of slots [B, S, D] for each block; can be kept between questions."""
+        return [block.project(slots) for block in self.blocks]
+
+    def attend(
+        self, question: Tensor, projected: Sequence[tuple[Tensor, Tensor]], bias: Tensor | None
+    ) -> Tensor:
+        """Memory tokens [B, T, D] from projected slots; bias [B or 1, S]."""
+        tokens = question
+        for block, (keys, values) in zip(self.blocks, projected, strict=True):
+            tokens = block(tokens, keys, values, bias)
+        return tokens
+
+    def forward(
+        self, question: Tensor, slots: Tensor, log_mass: Tensor | None = None, window: int = 0
+    ) -> Tensor:
+        """`slots` [S, D] shared or [B, S, D]; `log_mass` [S] or [B, S]; `window` 0 is flat."""
+        if slots.dim() == 2:
+            slots = slots[None]
+        if log_mass is not None and log_mass.dim() == 1:
+            log_mass = log_mass[None]
+        if window <= 0 or slots.shape[1] <= window:
+            return self.attend(question, self.project(slots), log_mass)
+        tokens = question.shape[1]
+        if window < 2 * tokens:
+            raise InputError(
+                f"a window must hold at least two results of {tokens} tokens, got {window} slots"
+            )
+        parts = []
+        for at in range(0, slots.shape[1], window):
+            mass = None if log_mass is None else log_mass[:, at : at + window]
+            part = self.project(slots[:, at : at + window])
+            parts.append(self.attend(question, part, mass))
+        return self.forward(question, torch.cat(parts, 1), None, window)
+
+
+class PrefixAlignment(nn.Module):
+    """π: memory tokens [B, T, D] → keys and values of `virtual` tokens for each layer.
+
+    Token-wise MLPs of hidden width 768 (the papers'); the result is [2·L, B, H_kv, virtual, d_h]
+    with the number of key/value heads, which grouped-query attention needs.
+    """
+
+    def __init__(
+        self, tokens: int, width: int, layers: int, kv_heads: int, head_dim: int,
+        virtual: int = 2, hidden: int = 768,
+    ) -> None:
+        super().__init__()
+        self.shape = (layers, kv_heads, virtual, head_dim)
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Linear(tokens, virtual, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 2 * layers * kv_heads * head_dim)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        layers, kv_heads, virtual, head_dim = self.shape
+        mixed = self.mix(self.norm(tokens).transpose(1, 2)).transpose(1, 2)  # (B, virtual, D)
+        out = self.mlp(mixed).view(-1, virtual, 2 * layers, kv_heads, head_dim)
+        aligned: Tensor = out.permute(2, 0, 3, 1, 4)
+        return aligned
+
+
+class StateAlignment(nn.Module):
+    """Memory tokens [B, T, D] → mid-layer states [B, T, D], in standardised units."""
+
+    def __init__(self, width: int, hidden: int = 384) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.skip = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        nn.init.eye_(self.skip.weight)
+        nn.init.zeros_(self.skip.bias)
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normal = self.norm(tokens)
+        aligned: Tensor = self.skip(normal) + self.mlp(normal)
+        return aligned

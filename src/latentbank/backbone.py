@@ -1,0 +1,462 @@
+"""The frozen causal LM: geometry, states at a layer, memory inside attention, answer loss.
+
+The only file that touches transformers' caches. Knows no method and no bank; what a memory is made
+of does not matter here, only where it enters: as keys and values of the layers from `layer` upward.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from latentbank.errors import InputError
+from latentbank.loading import load_pretrained, parse_dtype
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a backbone. `width` is the residual stream's, `head_dim` one head's."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    max_positions: int
+
+
+@dataclass(frozen=True)
+class KVMemory:
+    """Keys and values that text attends to, in the layers `layer` … L-1.
+
+    `keys`, `values`: one tensor [B, H_kv, M, head_dim] per layer from `layer` upward, keys as they
+    stand in a cache (after rotary embedding, where they have a position). `bias` [B, M] is added to
+    the attention scores: 0, a log mass, or -inf for padding. `start` [B] is the position of the
+    first text token. `positions` [B, M] puts memory under a sliding window as text would be; None
+    lets every layer see it.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    bias: Tensor
+    start: Tensor
+    layer: int = 0
+    positions: Tensor | None = None
+
+    def rows(self, index: Tensor) -> KVMemory:
+        """The memory with batch rows `index` [B'], repeated or reordered."""
+        return replace(
+            self,
+            keys=tuple(k.index_select(0, index) for k in self.keys),
+            values=tuple(v.index_select(0, index) for v in self.values),
+            bias=self.bias.index_select(0, index),
+            start=self.start.index_select(0, index),
+            positions=None if self.positions is None else self.positions.index_select(0, index),
+        )
+
+    @property
+    def slots(self) -> int:
+        """M, the number of memory positions of each row, padding included."""
+        return self.bias.shape[1]
+
+
+class _LayerCache(DynamicCache):
+    """A growing cache for a stage of the model whose first layer has index `offset`."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__()
+        self.offset = offset
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        updated: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, layer_idx - self.offset, *args, **kwargs
+        )
+        return updated
+
+
+class _NoPositions(nn.Module):
+    """Stands in for a learned position embedding above the first layer, where it was added."""
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        return torch.zeros((), device=position_ids.device)
+
+
+class Backbone:
+    """A frozen causal LM with an entrance for memory at any layer.
+
+    The model's weights never get gradients and are never changed here. `memory` is what
+    `with_memory` attached, None outside of it.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str) -> None:
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        model.requires_grad_(False)
+        self.body: Any = model.base_model
+        config = model.config.get_text_config(decoder=True)
+        self._config = config
+        self._layers_name = _find_layers(self.body, config.num_hidden_layers)
+        self._norm_name = _find_norm(self.body)
+        heads = config.num_attention_heads
+        self.geometry = Geometry(
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            vocabulary=config.vocab_size,
+            max_positions=getattr(config, "max_position_embeddings", 1 << 30),
+        )
+        self._stages: dict[tuple[int, int], Any] = {}
+        self.memory: KVMemory | None = None
+
+    # ---- what it is
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """`name:hash` of the configuration and a sample of every weight; dtype does not count."""
+        if not hasattr(self, "_fingerprint"):
+            digest = hashlib.blake2b(digest_size=8)
+            digest.update(repr(self.geometry).encode())
+            for _, weight in sorted(_plain_weights(self.model)):
+                flat = weight.detach().reshape(-1)
+                sample = flat[:: max(1, flat.numel() // 64)][:64]
+                digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+            self._fingerprint = f"{self.name}:{digest.hexdigest()}"
+        return self._fingerprint
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """`class:hash` of the vocabulary."""
+        digest = hashlib.blake2b(digest_size=8)
+        for token, index in sorted(self.tokenizer.get_vocab().items()):
+            digest.update(f"{token}\0{index}\n".encode())
+        return f"{type(self.tokenizer).__name__}:{digest.hexdigest()}"
+
+    @property
+    def start_id(self) -> int:
+        """The token before every text: begin of sequence, or end of sequence where there is none.
+
+        Models put an attention sink on the first token; a constant one keeps it off the content.
+        """
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+        token = self.tokenizer.eos_token_id
+        return int(token) if token is not None else 0
+
+    def encode(self, texts: Sequence[str], start: bool = True) -> list[list[int]]:
+        """Token ids of each text, with the start token before them unless `start` is False."""
+        if not texts:
+            return []
+        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [[self.start_id, *row] for row in ids] if start else [list(row) for row in ids]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each text, without the start token."""
+        return [len(row) for row in self.encode(texts, start=False)]
+
+    def pad(self, rows: Sequence[Sequence[int]], left: bool = False) -> tuple[Tensor, Tensor]:
+        """(ids [B, T], mask [B, T] bool) of ragged rows."""
+        width = max(1, max(len(row) for row in rows))
+        ids = torch.full((len(rows), width), self.end_id, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            where = slice(width - len(row), width) if left else slice(0, len(row))
+            ids[i, where] = torch.tensor(row, dtype=torch.long)
+            mask[i, where] = True
+        return ids.to(self.device), mask.to(self.device)
+
+    # ---- running layers
+
+    def stage(self, first: int, last: int) -> Any:
+        """Layers first … last-1 as a module that shares the model's weights.
+
+        The final norm belongs to the stage that ends at the last layer, the learned position
+        embedding (GPT-2) to the one that starts at layer 0.
+        """
+        key = (first, last)
+        if key not in self._stages:
+            part = copy.copy(self.body)
+            part._modules = dict(self.body._modules)
+            part._modules[self._layers_name] = nn.ModuleList(
+                list(getattr(self.body, self._layers_name))[first:last]
+            )
+            part.config = copy.copy(self._config)
+            part.config.num_hidden_layers = last - first
+            if getattr(self._config, "layer_types", None):
+                part.config.layer_types = list(self._config.layer_types)[first:last]
+            if last < self.geometry.layers:
+                part._modules[self._norm_name] = nn.Identity()
+            if first > 0 and "wpe" in part._modules:
+                part._modules["wpe"] = _NoPositions()
+            self._stages[key] = part.eval()
+        return self._stages[key]
+
+    def run(
+        self, first: int, last: int, hidden: Tensor, positions: Tensor, mask: Any, cache: Any
+    ) -> Tensor:
+        """Hidden states [B, T, D] after layers first … last-1.
+
+        `positions` [B, T]; `mask` as `attention_masks` makes it; `cache` is extended.
+        """
+        if first == last:
+            return hidden
+        output = self.stage(first, last)(
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def attention_masks(
+        self,
+        q_positions: Tensor,
+        k_positions: Tensor,
+        visible: Tensor,
+        bias: Tensor | None = None,
+    ) -> Any:
+        """Additive float masks [B, 1, Q, K] for one stage, one per kind of layer.
+
+        `q_positions` [B, Q]; `k_positions` [B, K], -1 for a key without position (never outside a
+        window); `visible` [B, Q, K] bool; `bias` [B, K] is added to the scores.
+        """
+        lowest = torch.finfo(self.dtype).min
+        score = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
+        if bias is not None:
+            score = score + bias.to(self.dtype).clamp_min(lowest)[:, None, :]
+        full = score.masked_fill(~visible, lowest)[:, None]
+        window = getattr(self._config, "sliding_window", None)
+        kinds = getattr(self._config, "layer_types", None) or []
+        if not window or (kinds and "sliding_attention" not in kinds):
+            return full
+        near = (q_positions[:, :, None] - k_positions[:, None, :]) < window
+        near = near | (k_positions < 0)[:, None, :]
+        sliding = score.masked_fill(~(visible & near), lowest)[:, None]
+        if not kinds:
+            return sliding
+        return {"full_attention": full, "sliding_attention": sliding}
+
+    @torch.no_grad()
+    def states(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """Residual-stream states [B, T, D] that enter layer `layer`, of right- or left-padded text.
+
+        Never carries a gradient. Layer 0 gives the token embeddings.
+        """
+        return _TextRun(self, layer, None, mask.shape[0]).feed(ids, mask)
+
+    def fill(self, states: Tensor, mask: Tensor, layer: int, bias: Tensor | None = None) -> KVMemory:
+        """Runs states [B, M, D] (mask [B, M] bool, right-padded) through the layers from `layer`.
+
+        They take the positions 0 … M-1 and see each other causally; what the layers keep of them is
+        the memory. `bias` [B, M] is the log mass of each slot. Gradients flow.
+        """
+        positions = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        causal = positions[:, :, None] >= positions[:, None, :]
+        lowest = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
+        own_bias = lowest if bias is None else lowest + bias
+        cache = _LayerCache(layer)
+        masks = self.attention_masks(positions, positions, causal & mask[:, None, :], bias)
+        self.run(layer, self.geometry.layers, states.to(self.dtype), positions, masks, cache)
+        return KVMemory(
+            keys=tuple(item.keys for item in cache.layers),
+            values=tuple(item.values for item in cache.layers),
+            bias=own_bias,
+            start=mask.sum(1),
+            layer=layer,
+            positions=positions,
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits [..., V] of final states [..., D]."""
+        scores: Tensor = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self._config, "final_logit_softcapping", None)
+        return torch.tanh(scores / cap) * cap if cap else scores
+
+    # ---- memory
+
+    @contextmanager
+    def with_memory(self, memory: KVMemory | None) -> Iterator[Backbone]:
+        """Attaches a memory for the duration of the block; batch rows must match the text's."""
+        before, self.memory = self.memory, memory
+        try:
+            yield self
+        finally:
+            self.memory = before
+
+    def session(self, batch: int) -> _TextRun:
+        """A text run of `batch` rows over the attached memory, fed token by token or in blocks."""
+        memory = self.memory
+        if memory is not None and memory.bias.shape[0] != batch:
+            raise InputError(
+                f"the attached memory has {memory.bias.shape[0]} rows, the text {batch}; "
+                "read the memory with the same questions"
+            )
+        return _TextRun(self, self.geometry.layers, memory, batch)
+
+    def answer_loss(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """(summed negative log-likelihood [B], answer tokens [B]) with the attached memory.
+
+        `answers` hold the token ids to predict, the end token included. The vocabulary head runs at
+        answer positions only. Gradients flow to the memory and to attached low-rank weights.
+        """
+        rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
+        ids, mask = self.pad(rows)
+        hidden = self.session(len(rows)).feed(ids, mask)
+        targets = torch.full_like(ids, IGNORED)
+        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            targets[i, len(prompt) - 1 : len(prompt) - 1 + len(answer)] = torch.tensor(answer)
+        chosen = targets != IGNORED
+        loss = nn.functional.cross_entropy(
+            self.logits(hidden[chosen]).float(), targets[chosen], reduction="none"
+        )
+        summed = torch.zeros(chosen.shape, device=loss.device).masked_scatter(chosen, loss)
+        return summed.sum(1), chosen.sum(1)
+
+
+class _TextRun:
+    """Text flowing through the layers, below the memory's layer without it and above with it."""
+
+    def __init__(self, backbone: Backbone, last: int, memory: KVMemory | None, batch: int) -> None:
+        self.backbone, self.memory = backbone, memory
+        split = memory.layer if memory is not None else 0
+        self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
+        self.caches = [_LayerCache(first) for first, _ in self.bounds]
+        device = backbone.device
+        self.seen = torch.zeros(batch, 0, dtype=torch.bool, device=device)
+        self.seen_positions = torch.zeros(batch, 0, dtype=torch.long, device=device)
+        if memory is not None:
+            for i, (key, value) in enumerate(zip(memory.keys, memory.values, strict=True)):
+                self.caches[-1].update(key, value, split + i)
+
+    def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """States [B, T, D] of the next tokens ids [B, T], mask [B, T] bool (padding anywhere)."""
+        backbone, past = self.backbone, self.seen.shape[1]
+        count = self.seen.sum(1, keepdim=True)
+        positions = (count + mask.cumsum(1) - 1).clamp_min(0)
+        self.seen = torch.cat([self.seen, mask], 1)
+        self.seen_positions = torch.cat([self.seen_positions, positions], 1)
+        order = torch.arange(self.seen.shape[1], device=ids.device)
+        causal = order[None, past:, None] >= order[None, None, :]
+        text_visible = causal & self.seen[:, None, :]
+        hidden = backbone.model.get_input_embeddings()(ids)
+        for index, (first, last) in enumerate(self.bounds):
+            memory = self.memory if index == len(self.bounds) - 1 else None
+            masks, own = self._masks(positions, text_visible, memory)
+            hidden = backbone.run(first, last, hidden, own, masks, self.caches[index])
+        return hidden
+
+    def _masks(
+        self, positions: Tensor, visible: Tensor, memory: KVMemory | None
+    ) -> tuple[Any, Tensor]:
+        """(attention masks, positions of the new tokens) of one stage."""
+        backbone = self.backbone
+        if memory is None:
+            masks = backbone.attention_masks(positions, self.seen_positions, visible)
+            return masks, positions
+        start = memory.start[:, None]
+        batch, queries, _ = visible.shape
+        open_slots = (memory.bias > -torch.inf)[:, None, :].expand(batch, queries, -1)
+        bias = torch.cat([memory.bias, torch.zeros_like(self.seen, dtype=memory.bias.dtype)], 1)
+        places = memory.positions
+        if places is None:
+            places = torch.full_like(memory.bias, -1, dtype=torch.long)
+        masks = backbone.attention_masks(
+            positions + start,
+            torch.cat([places, self.seen_positions + start], 1),
+            torch.cat([open_slots, visible], 2),
+            bias.nan_to_num(neginf=torch.finfo(backbone.dtype).min),
+        )
+        return masks, positions + start
+
+    def reorder(self, index: Tensor) -> None:
+        """Keeps the batch rows `index` [B'] (beam search); the memory's rows follow."""
+        for cache in self.caches:
+            for layer in cache.layers:
+                layer.keys = layer.keys.index_select(0, index)
+                layer.values = layer.values.index_select(0, index)
+        self.seen = self.seen.index_select(0, index)
+        self.seen_positions = self.seen_positions.index_select(0, index)
+        if self.memory is not None:
+            self.memory = replace(
+                self.memory,
+                keys=(),
+                values=(),
+                bias=self.memory.bias.index_select(0, index),
+                start=self.memory.start.index_select(0, index),
+                positions=None
+                if self.memory.positions is None
+                else self.memory.positions.index_select(0, index),
+            )
+
+
+def _find_layers(body: Any, count: int) -> str:
+    for name, module in body.named_children():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return str(name)
+    raise InputError(
+        f"{type(body).__name__} has no list of {count} decoder layers; expected a decoder-only "
+        "model such as Llama, Qwen, Gemma, Mistral or GPT-2"
+    )
+
+
+def _find_norm(body: Any) -> str:
+    for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
+        if name in body._modules:
+            return name
+    raise InputError(f"{type(body).__name__} has no final norm that latentbank knows")
+
+
+def _plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights under their original names, without those that PEFT added."""
+    for name, weight in model.named_parameters():
+        if "lora_" not in name:
+            yield name.replace(".base_layer", ""), weight
+
+
+def load_backbone(
+    spec: str,
+    dtype: str = "auto",
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> Backbone:
+    """Loads a frozen backbone.
+
+    `spec`: `smollm2-135m` (packaged), a folder, a `.gguf` file or a hub id. `dtype`: `auto` picks
+    float32 or bfloat16 by a short cached measurement.
+
+    Raises:
+        InputError: the model cannot be found or is not a decoder-only LM.
+    """
+    model, tokenizer = load_pretrained(spec, parse_dtype(dtype), progress)
+    return Backbone(model.to(device), tokenizer, spec if "/" not in spec else spec.split("/")[-1])

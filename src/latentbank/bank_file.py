@@ -1,0 +1,184 @@
+"""The SQLite file under a bank: schema, safe opening, and SQLite's errors as clear sentences.
+
+Knows tables and error codes; nothing about entries, levels or methods. A file is trusted for
+nothing but its bytes: one whose schema is not exactly ours is refused before any row is read.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from latentbank.errors import BankError
+
+__all__ = ["FORMAT_VERSION", "connect", "create_file", "open_memory", "sqlite_errors"]
+
+FORMAT_VERSION = 1
+APPLICATION_ID = 0x4C42414E  # "LBAN"
+PAGE_SIZE_BYTES = 4096
+_MAGIC = b"SQLite format 3\0"
+
+_SCHEMA = {
+    "items": (
+        "CREATE TABLE items (kind TEXT, name TEXT, data BLOB, crc INTEGER, "
+        "PRIMARY KEY (kind, name)) WITHOUT ROWID"
+    ),
+    "pages": (
+        "CREATE TABLE pages (seq INTEGER PRIMARY KEY, level TEXT, count INTEGER, crc INTEGER, "
+        "ids BLOB, lengths BLOB, payload BLOB, keys BLOB, ledger BLOB)"
+    ),
+}
+
+_SENTENCES = {
+    sqlite3.SQLITE_FULL: "no space left for the bank (disk full); nothing of this write was kept",
+    sqlite3.SQLITE_READONLY: "the bank's file or folder is read-only",
+    sqlite3.SQLITE_BUSY: "another process is writing to the bank; try again when it is done",
+    sqlite3.SQLITE_LOCKED: "another process is writing to the bank; try again when it is done",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened (missing folder or permission?)",
+    sqlite3.SQLITE_PERM: "permission denied",
+    sqlite3.SQLITE_IOERR: "the disk reported an input/output error",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; `verify` lists the damage",
+    sqlite3.SQLITE_NOTADB: "the file is not a bank, or its first page is damaged",
+}
+
+
+@contextmanager
+def sqlite_errors(name: str) -> Iterator[None]:
+    """Turn SQLite's exceptions into `BankError` with a sentence that names the bank."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        known = None if code is None else _SENTENCES.get(code & 0xFF)
+        raise BankError(f"Bank {name}: {known or error}.") from error
+
+
+def connect(path: Path, *, read_only: bool, timeout_seconds: float) -> sqlite3.Connection:
+    """Open a bank's file; raises `BankError` if it is not a bank of a version that we read."""
+    _check_header(path)
+    with sqlite_errors(str(path)):
+        try:
+            connection = _open(path, "mode=ro" if read_only else "mode=rw", timeout_seconds)
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            # Read-only media cannot hold WAL's helper files; without a log none are needed.
+            code = error.sqlite_errorcode & 0xFF
+            log = path.with_name(path.name + "-wal")
+            unwritable = code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            if not (read_only and unwritable) or (log.exists() and log.stat().st_size):
+                raise
+            connection = _open(path, "mode=ro&immutable=1", timeout_seconds)
+        try:
+            _check_schema(connection, path)
+            if not read_only:
+                connection.execute("PRAGMA journal_mode=WAL")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def create_file(path: Path, timeout_seconds: float) -> None:
+    """Make an empty bank at `path`, whole or not at all; an existing file is refused."""
+    if path.exists():
+        raise BankError(f"{path} exists already; open it, or choose another name for a new bank.")
+    if not path.parent.is_dir():
+        raise BankError(f"The folder {path.parent} does not exist; create it first.")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        draft.unlink(missing_ok=True)
+        with sqlite_errors(str(path)):
+            connection = _open(draft, "mode=rwc", timeout_seconds)
+            try:
+                initialise(connection)
+                connection.execute("PRAGMA journal_mode=WAL")
+            finally:
+                connection.close()
+        _publish(draft, path)
+    except OSError as error:
+        raise BankError(f"Bank {path} cannot be created: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def initialise(connection: sqlite3.Connection) -> None:
+    """Write the schema into an empty database, in one transaction."""
+    connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA.values():
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+    connection.execute("COMMIT")
+
+
+def open_memory() -> sqlite3.Connection:
+    """A bank that lives in memory and dies with its connection."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _configure(connection)
+    initialise(connection)
+    return connection
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Give the draft its name, atomically, and never in place of another file."""
+    try:
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise BankError(f"{path} exists already; open it, or choose another name.") from error
+    except OSError:  # a file system without hard links
+        os.rename(draft, path)
+    with suppress(OSError):  # not every system can flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _open(path: Path, options: str, timeout_seconds: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        uri=True,
+        timeout=timeout_seconds,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    _configure(connection)
+    return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute("PRAGMA secure_delete=ON")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _check_header(path: Path) -> None:
+    if not path.exists():
+        raise BankError(f"There is no bank at {path}; create one first.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as error:
+        raise BankError(f"Bank {path} cannot be opened: {error.strerror or error}.") from error
+    if start != _MAGIC:
+        raise BankError(f"{path} is not a latentbank bank: it is no SQLite file.")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise BankError(f"{path} is not a latentbank bank: it is another program's SQLite file.")
+    if version > FORMAT_VERSION:
+        raise BankError(
+            f"Bank {path} has format {version}; this latentbank reads up to {FORMAT_VERSION}. "
+            "Upgrade latentbank to open it."
+        )
+    schema = dict(connection.execute("SELECT name, sql FROM sqlite_master LIMIT 16"))
+    if version < 1 or schema != _SCHEMA:
+        raise BankError(f"Bank {path} is damaged: its tables are not those of a bank.")

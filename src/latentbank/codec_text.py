@@ -1,0 +1,147 @@
+"""Text to bytes and back with zstd and a trained dictionary; imported by way of `codec`.
+
+Knows nothing about banks, methods or models. Decoding never trusts its input: damaged bytes
+raise `BankError`, and no input makes the decoder produce more than 64 MiB.
+"""
+
+from collections.abc import Iterable
+
+import zstandard
+
+from latentbank.errors import BankError, InputError
+
+__all__ = ["MAX_TEXT_BYTES", "ZstdTextCodec", "train_dictionary"]
+
+MAX_TEXT_BYTES = 64 * 2**20  # no text longer than this is encoded or decoded
+_RAW, _BLOCK, _FRAME = b"\x00", b"\x01", b"\x02"  # first byte of every encoded text
+_BLOCK_HEADER = 3  # bytes before a zstd block: last flag, type, size
+_MAX_BLOCK_TEXT = 128 * 1024  # what one zstd block can hold when decoded
+# Frame descriptor without size, checksum or dictionary id, then a window of 128 KiB.
+_FRAME_HEADER = b"\x00\x38"
+
+
+class ZstdTextCodec:
+    """Text to zstd bytes and back, tuned so that short texts cost the fewest bytes.
+
+    The first byte tells what follows: the UTF-8 text itself (where zstd would not make it
+    shorter), one zstd block whose header is rebuilt on decoding (texts up to 128 KiB), or a
+    magicless zstd frame. No magic number, content size, checksum or dictionary id is stored; the
+    bank's page checksum covers the bytes. Measured on 500 SQuAD paragraphs (622 bytes each, level
+    19, zstd 1.5.7): 240.5 bytes each with a 64 KiB dictionary, 253.4 in ordinary zstd frames;
+    without a dictionary 357.4 against 366.3.
+
+    Args:
+        dictionary: what `train_dictionary` returned; the same bytes are needed to decode.
+        level: zstd level, 1 (fast) to 22 (small).
+    Raises `InputError` if the level is out of range, `BankError` if the dictionary is damaged.
+    One instance must not be used by two threads at once.
+    """
+
+    def __init__(self, dictionary: bytes | None = None, level: int = 19) -> None:
+        if not 1 <= level <= 22:
+            raise InputError(f"A zstd level is 1 to 22, got {level}.")
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level,
+            format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+            write_content_size=False,
+            write_checksum=False,
+            write_dict_id=False,
+        )
+        shared = None if dictionary is None else zstandard.ZstdCompressionDict(dictionary)
+        self.level = level
+        self.dictionary = dictionary
+        self._decompressor = zstandard.ZstdDecompressor(
+            dict_data=shared, format=zstandard.FORMAT_ZSTD1_MAGICLESS
+        )
+        try:
+            self._compressor = zstandard.ZstdCompressor(
+                dict_data=shared, compression_params=parameters
+            )
+            if shared is not None:
+                self._compressor.compress(b"latentbank")  # a damaged dictionary shows here
+        except zstandard.ZstdError as error:
+            raise BankError(f"The zstd dictionary is damaged: {error}.") from error
+
+    def encode(self, text: str) -> bytes:
+        """Encode a text; raises `InputError` if it exceeds 64 MiB or is not valid Unicode."""
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The text is not valid Unicode: a lone surrogate at character {error.start}."
+            ) from error
+        if len(raw) > MAX_TEXT_BYTES:
+            raise InputError(
+                f"A text may have at most {MAX_TEXT_BYTES} bytes, got {len(raw)}; split it first."
+            )
+        frame = self._compressor.compress(raw)
+        best = _FRAME + frame
+        if frame[:1] == _FRAME_HEADER[:1] and _is_one_block(frame) and len(raw) <= _MAX_BLOCK_TEXT:
+            best = _BLOCK + frame[len(_FRAME_HEADER) + _BLOCK_HEADER :]
+        return best if len(best) <= len(raw) else _RAW + raw
+
+    def decode(self, data: bytes) -> str:
+        """Decode a text of at most 64 MiB; raises `BankError` if the bytes are damaged."""
+        kind, body = data[:1], data[1:]
+        if kind == _RAW:
+            raw = body
+        elif kind == _BLOCK:
+            header = (len(body) << 3 | 2 << 1 | 1).to_bytes(4, "little")
+            if header[3]:
+                raise BankError("A stored text is damaged: its zstd block is too long.")
+            raw = self._decompress(_FRAME_HEADER + header[:3] + body, _MAX_BLOCK_TEXT)
+        elif kind == _FRAME and body[:1] == _FRAME_HEADER[:1]:
+            raw = self._decompress(body, MAX_TEXT_BYTES)
+        else:
+            raise BankError("A stored text is damaged: its first bytes name no known form.")
+        if len(raw) > MAX_TEXT_BYTES:
+            raise BankError("A stored text is damaged: it is longer than 64 MiB.")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise BankError(
+                f"A stored text is damaged: byte {error.start} is not UTF-8."
+            ) from error
+
+    def _decompress(self, frame: bytes, limit_bytes: int) -> bytes:
+        # The frame declares no size, so the output buffer is ours to bound: a small one first.
+        try:
+            guess = min(limit_bytes, max(16 * 1024, 32 * len(frame)))
+            return self._decompressor.decompress(
+                frame, max_output_size=guess, allow_extra_data=False
+            )
+        except zstandard.ZstdError:
+            pass
+        try:
+            return self._decompressor.decompress(
+                frame, max_output_size=limit_bytes, allow_extra_data=False
+            )
+        except zstandard.ZstdError as error:
+            raise BankError(
+                f"A stored text is damaged, or was written with another dictionary: {error}."
+            ) from error
+
+
+def _is_one_block(frame: bytes) -> bool:
+    start = len(_FRAME_HEADER)
+    header = int.from_bytes(frame[start : start + _BLOCK_HEADER], "little")
+    last, kind, size = header & 1, header >> 1 & 3, header >> 3
+    return bool(last) and kind == 2 and len(frame) == start + _BLOCK_HEADER + size
+
+
+def train_dictionary(texts: Iterable[str], size_bytes: int) -> bytes:
+    """Train a zstd dictionary of at most `size_bytes` bytes on sample texts.
+
+    Raises `InputError` if `size_bytes` is under 256 or the texts are too few or too short for it.
+    """
+    samples: list[bytes | bytearray | memoryview] = [text.encode() for text in texts if text]
+    if size_bytes < 256:
+        raise InputError(f"A zstd dictionary has at least 256 bytes, got size_bytes={size_bytes}.")
+    try:
+        return zstandard.train_dictionary(size_bytes, samples).as_bytes()
+    except zstandard.ZstdError as error:
+        total = sum(len(sample) for sample in samples)
+        raise InputError(
+            f"No dictionary of {size_bytes} bytes can be trained on {len(samples)} texts of "
+            f"{total} bytes in all; give about 100 times its size, or ask for a smaller one."
+        ) from error

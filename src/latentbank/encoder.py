@@ -1,0 +1,139 @@
+"""Text → features: the backbone's own states at one layer, cached on disk when asked.
+
+Knows the backbone and files; knows nothing about what a method does with the features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentbank.aggregator import T5Amortiser
+from latentbank.backbone import Backbone
+from latentbank.errors import InputError
+
+
+class BackboneEncoder:
+    """States that enter layer `layer` of the frozen backbone, for texts with a start token.
+
+    Without gradients always. `cache` is a folder for float16 features, filled as texts are met; a
+    text is looked up by content, so several trainings share one cache.
+    """
+
+    def __init__(self, backbone: Backbone, layer: int, cache: Path | None = None) -> None:
+        self.backbone, self.layer = backbone, layer
+        self.cache = FeatureCache(cache, backbone.geometry.width) if cache is not None else None
+        self._prefix = f"{backbone.fingerprint}/{layer}/"
+
+    def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(states [B, T, D] float32, mask [B, T] bool), right-padded; position 0 is the start token."""
+        if self.cache is None:
+            return self._compute(texts)
+        keys = [self._prefix + text for text in texts]
+        rows = [self.cache.get(key) for key in keys]
+        missing = [i for i, row in enumerate(rows) if row is None]
+        if missing:
+            states, mask = self._compute([texts[i] for i in missing])
+            for at, i in enumerate(missing):
+                row = states[at, mask[at]].half().cpu()
+                self.cache.put(keys[i], row.numpy())
+                rows[i] = row
+        found = [row for row in rows if row is not None]
+        lengths = [row.shape[0] for row in found]
+        padded = torch.zeros(len(texts), max(lengths), self.backbone.geometry.width)
+        mask = torch.zeros(len(texts), max(lengths), dtype=torch.bool)
+        for i, row in enumerate(found):
+            padded[i, : lengths[i]] = row.float()
+            mask[i, : lengths[i]] = True
+        return padded.to(self.backbone.device), mask.to(self.backbone.device)
+
+    def _compute(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids, mask = self.backbone.pad(self.backbone.encode(texts))
+        return self.backbone.states(ids, mask, self.layer).float(), mask
+
+
+class FeatureCache:
+    """Append-only float16 rows [tokens, width] on disk: one data file, one index of json lines.
+
+    A row is listed in the index after its data is written, so that a killed run leaves no row that
+    points at nothing. Not for several writers at once.
+    """
+
+    def __init__(self, folder: Path, width: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.width = width
+        self._data = (folder / f"features-{width}.f16").open("ab+")
+        self._index_file = (folder / f"features-{width}.jsonl").open("a+")
+        self._index: dict[str, tuple[int, int]] = {}
+        size = self._data.seek(0, 2)
+        self._index_file.seek(0)
+        for line in self._index_file:
+            try:
+                key, offset, tokens = json.loads(line)
+            except ValueError:  # the last line of a killed run
+                continue
+            if (offset + tokens * width * 2) <= size:
+                self._index[key] = (offset, tokens)
+
+    @staticmethod
+    def _key(text: str) -> str:
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def get(self, key: str) -> Tensor | None:
+        """The row stored under `key`, float16 [tokens, width], or None."""
+        found = self._index.get(self._key(key))
+        if found is None:
+            return None
+        offset, tokens = found
+        self._data.seek(offset)
+        raw = self._data.read(tokens * self.width * 2)
+        return torch.from_numpy(np.frombuffer(raw, np.float16).reshape(tokens, self.width).copy())
+
+    def put(self, key: str, row: np.ndarray) -> None:
+        """Stores float16 `row` [tokens, width]; a row beyond float16's range is left out."""
+        if not np.isfinite(row).all():
+            return
+        offset = self._data.seek(0, 2)
+        self._data.write(np.ascontiguousarray(row).tobytes())
+        self._data.flush()
+        self._index[self._key(key)] = (offset, row.shape[0])
+        self._index_file.write(json.dumps([self._key(key), offset, row.shape[0]]) + "\n")
+        self._index_file.flush()
+
+
+class T5Texts:
+    """The papers' encoder: a T5 with its own tokenizer, from a folder or the hub.
+
+    Raises:
+        InputError: the T5 cannot be loaded.
+    """
+
+    def __init__(self, name: str, width: int, latents: int, max_tokens: int = 512) -> None:
+        from transformers import AutoTokenizer
+
+        self.name, self.width, self.latents, self.max_tokens = name, width, latents, max_tokens
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"the T5 '{name}' could not be loaded: {first}") from error
+
+    def build(self) -> T5Amortiser:
+        """A fresh amortiser over a T5 of its own."""
+        from transformers import T5Model
+
+        return T5Amortiser(T5Model.from_pretrained(self.name), self.width, self.latents)
+
+    def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """(ids [B, L], mask [B, L] bool), cut at `max_tokens`."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens,
+            return_tensors="pt",
+        )
+        return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)

@@ -1,0 +1,54 @@
+"""The exceptions that a user of latentbank can meet; each carries one clear sentence.
+
+Knows nothing about what raises them. The command line prints the sentence and exits with status 2.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "AdapterError",
+    "BankError",
+    "FingerprintError",
+    "InputError",
+    "LatentbankError",
+    "UnknownNameError",
+    "unknown",
+]
+
+
+class LatentbankError(Exception):
+    """Base of every error that latentbank raises on purpose."""
+
+
+class InputError(LatentbankError):
+    """A document, file, array or argument cannot be used as it is."""
+
+
+class BankError(LatentbankError):
+    """A bank cannot be opened, read or written, or its bytes are damaged."""
+
+
+class FingerprintError(BankError):
+    """A bank was written by another method, adapter, backbone or tokenizer."""
+
+
+class AdapterError(LatentbankError):
+    """An adapter's files are missing, damaged or made for another backbone."""
+
+
+class UnknownNameError(LatentbankError):
+    """A method, model, codec or other name is not known; the sentence lists those that are."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return (not raise) the error for an unknown `name` of a `kind` such as "method".
+
+    The sentence lists the known names in alphabetical order and, where one of them is spelled
+    much like `name`, asks whether it was meant.
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    listing = ", ".join(names) if names else "none"
+    return UnknownNameError(f"Unknown {kind} {name!r}.{hint} Known: {listing}.")

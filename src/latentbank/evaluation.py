@@ -1,0 +1,177 @@
+"""Asks a method questions and scores the answers: shared by training, the CLI and the bench.
+
+Knows methods through their contract; knows no files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentbank.bank import BankFingerprint, MemoryBank
+from latentbank.conditioning import prompt_ids
+from latentbank.data import QADataset
+from latentbank.generation import DecodingConfig, Generation, generate
+from latentbank.method import Method
+from latentbank.metrics import contains_answer, exact_match, f1, prefix_match
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with the documents it was read from (id, share) and its mean token probability."""
+
+    text: str
+    documents: tuple[tuple[str, float], ...]
+    confidence: float
+    seconds: float
+    first_token_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-question scores in the order of the data's questions; rates in [0, 1], times in seconds."""
+
+    answers: tuple[Answer, ...]
+    exact_match: tuple[float, ...]
+    f1: tuple[float, ...]
+    contains: tuple[float, ...]
+    prefix_match: tuple[float, ...]
+    selected: tuple[float, ...]
+
+    def summary(self) -> dict[str, float]:
+        """Means; EM, F1 and the like in percent, `milliseconds` per question."""
+        return {
+            "exact_match": 100 * float(np.mean(self.exact_match)),
+            "f1": 100 * float(np.mean(self.f1)),
+            "contains_answer": 100 * float(np.mean(self.contains)),
+            "prefix_match": 100 * float(np.mean(self.prefix_match)),
+            "gold_selected": 100 * float(np.mean(self.selected)),
+            "milliseconds": 1000 * float(np.mean([a.seconds for a in self.answers])),
+        }
+
+
+def answer(
+    method: Method,
+    questions: Sequence[str],
+    documents: Sequence[str] | None = None,
+    decoding: DecodingConfig | None = None,
+    memory: bool = True,
+) -> list[Answer]:
+    """Answers to a batch of questions from the bound bank.
+
+    `documents` [B] names the document to read for each question instead of selecting. With
+    `memory` False the plain model answers, with the method's low-rank weights and nothing else.
+    """
+    began = time.perf_counter()
+    backbone = method.backbone
+    conditioning = method.read(questions, documents) if memory else method.read_nothing()
+    prompts = prompt_ids(backbone, questions, conditioning.passages)
+    read = time.perf_counter() - began
+    with conditioning.attach(backbone):
+        attached = time.perf_counter() - began
+        found: list[Generation] = generate(backbone, prompts, decoding)
+    seconds = (time.perf_counter() - began) / max(1, len(questions))
+    sources = conditioning.sources or ((),) * len(questions)
+    return [
+        Answer(g.text, s, g.confidence, seconds, max(read, attached) + g.first_token_seconds)
+        for g, s in zip(found, sources, strict=True)
+    ]
+
+
+def in_batches(
+    method: Method,
+    questions: Sequence[str],
+    documents: Sequence[str] | None = None,
+    batch: int = 16,
+    decoding: DecodingConfig | None = None,
+    memory: bool = True,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Answer]]:
+    """(index, answer) of every question; questions of the same document or length go together."""
+    order = sorted(
+        range(len(questions)),
+        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
+    )
+    for at in range(0, len(order), batch):
+        part = order[at : at + batch]
+        given = None if documents is None else [documents[i] for i in part]
+        answers = answer(method, [questions[i] for i in part], given, decoding, memory)
+        yield from zip(part, answers, strict=True)
+        if advance is not None:
+            advance(len(part))
+
+
+def fresh_bank(method: Method) -> MemoryBank:
+    """An empty bank in memory, bound to `method`."""
+    bank = MemoryBank.create(
+        ":memory:",
+        BankFingerprint(
+            method.name, "", method.backbone.fingerprint, method.backbone.tokenizer_fingerprint
+        ),
+    )
+    method.bind(bank)
+    return bank
+
+
+def write_all(
+    method: Method,
+    data: QADataset,
+    batch: int = 64,
+    advance: Callable[[int], None] | None = None,
+) -> float:
+    """Writes every document in order; returns the seconds spent in `write`."""
+    seconds = 0.0
+    for at in range(0, len(data.documents), batch):
+        part = data.documents[at : at + batch]
+        seconds += method.write(part).seconds
+        if advance is not None:
+            advance(len(part))
+    return seconds
+
+
+def ask_all(
+    method: Method,
+    data: QADataset,
+    gold: bool = False,
+    batch: int = 16,
+    decoding: DecodingConfig | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Asks every question of `data` against the bound bank; `gold` gives each its document."""
+    wanted = [data.documents[q.document].id for q in data.questions]
+    texts = [q.text for q in data.questions]
+    found: list[Answer | None] = [None] * len(texts)
+    for i, item in in_batches(
+        method, texts, wanted if gold else None, batch, decoding, advance=advance
+    ):
+        found[i] = item
+    answers = [a for a in found if a is not None]
+    pairs = [(a.text, q.answers) for a, q in zip(answers, data.questions, strict=True)]
+    return Evaluation(
+        answers=tuple(answers),
+        exact_match=tuple(exact_match(a, r) for a, r in pairs),
+        f1=tuple(f1(a, r) for a, r in pairs),
+        contains=tuple(contains_answer(a, r) for a, r in pairs),
+        prefix_match=tuple(prefix_match(a, r) for a, r in pairs),
+        selected=tuple(
+            float(any(name == w for name, _ in a.documents))
+            for a, w in zip(answers, wanted, strict=True)
+        ),
+    )
+
+
+def evaluate(
+    method: Method, data: QADataset, gold: bool = False, batch: int = 16
+) -> Evaluation:
+    """Writes `data` into a fresh bank in memory, asks, and puts the method's own bank back."""
+    before = method.bank
+    fresh_bank(method)
+    try:
+        write_all(method, data)
+        return ask_all(method, data, gold, batch)
+    finally:
+        if before is not None:
+            method.bind(before)

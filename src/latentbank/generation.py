@@ -1,0 +1,174 @@
+"""Greedy and diverse beam decoding over a backbone with memory attached.
+
+Knows token ids, scores and stopping; where the memory is and how it is cached, the backbone knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentbank.backbone import Backbone
+from latentbank.errors import InputError
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How to decode. The MAC and MBC papers use 12 beams in 4 groups with diversity 10.
+
+    `beams` = 1 is greedy. `groups` divides `beams`; a later group pays `diversity` for each token
+    that an earlier group chose at the same step (Vijayakumar et al., 2018).
+    """
+
+    max_new_tokens: int = 16
+    beams: int = 1
+    groups: int = 1
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.beams < 1 or self.groups < 1 or self.beams % self.groups:
+            raise InputError(
+                f"groups must divide beams; got {self.beams} beams in {self.groups} groups"
+            )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer: its text, the mean probability of its tokens, seconds to the first token."""
+
+    text: str
+    confidence: float
+    first_token_seconds: float
+
+
+@torch.no_grad()
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    config: DecodingConfig | None = None,
+) -> list[Generation]:
+    """Answers to a batch of tokenised prompts, with the memory that is attached to `backbone`.
+
+    Left padding; a row's answer does not depend on the other rows' lengths. Stops at the end token
+    or after `max_new_tokens`.
+
+    Raises:
+        InputError: a prompt with its answer does not fit into the backbone's positions.
+    """
+    config = config or DecodingConfig()
+    if not prompts:
+        return []
+    longest = max(len(row) for row in prompts) + config.max_new_tokens
+    if longest > backbone.geometry.max_positions:
+        raise InputError(
+            f"a prompt of {longest - config.max_new_tokens} tokens plus {config.max_new_tokens} new "
+            f"ones exceeds the {backbone.geometry.max_positions} positions of {backbone.name}; "
+            "shorten it"
+        )
+    if config.beams > 1:
+        return _beam(backbone, prompts, config)
+    return _greedy(backbone, prompts, config)
+
+
+def _greedy(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], config: DecodingConfig
+) -> list[Generation]:
+    began = time.perf_counter()
+    ids, mask = backbone.pad(prompts, left=True)
+    session = backbone.session(len(prompts))
+    logits = backbone.logits(session.feed(ids, mask)[:, -1])
+    first = time.perf_counter() - began
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=ids.device)
+    tokens: list[Tensor] = []
+    scores: list[Tensor] = []
+    alive: list[Tensor] = []
+    for step in range(config.max_new_tokens):
+        score, token = torch.log_softmax(logits.float(), -1).max(-1)
+        tokens.append(token)
+        scores.append(score)
+        alive.append(~done)
+        done = done | (token == backbone.end_id)
+        if bool(done.all()) or step == config.max_new_tokens - 1:
+            break
+        fed = session.feed(token[:, None], torch.ones_like(token, dtype=torch.bool)[:, None])
+        logits = backbone.logits(fed[:, -1])
+    kept = torch.stack(alive, 1)
+    mean = (torch.stack(scores, 1) * kept).sum(1) / kept.sum(1)
+    return _texts(backbone, torch.stack(tokens, 1), mean, first)
+
+
+def _beam(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], config: DecodingConfig
+) -> list[Generation]:
+    """Beam search in groups; an ended beam keeps its length-normalised score and waits."""
+    began, width, batch = time.perf_counter(), config.beams, len(prompts)
+    ids, mask = backbone.pad(prompts, left=True)
+    session = backbone.session(batch)
+    logits = backbone.logits(session.feed(ids, mask)[:, -1])
+    first = time.perf_counter() - began
+    session.reorder(torch.arange(batch, device=ids.device).repeat_interleave(width))
+    logits = logits.repeat_interleave(width, 0)
+    total = torch.full((batch, width), -torch.inf, device=ids.device)
+    total[:, :: width // config.groups] = 0.0  # one live beam for each group at the start
+    done = torch.zeros(batch, width, dtype=torch.bool, device=ids.device)
+    tokens = torch.zeros(batch, width, 0, dtype=torch.long, device=ids.device)
+    lengths = torch.zeros(batch, width, device=ids.device)
+    for step in range(config.max_new_tokens):
+        scores = torch.log_softmax(logits.float(), -1).view(batch, width, -1)
+        parent, token, total = _advance(scores, total, done, backbone.end_id, config)
+        tokens = torch.cat([tokens.gather(1, parent[..., None].expand_as(tokens)), token[..., None]], 2)
+        was_done = done.gather(1, parent)
+        lengths = lengths.gather(1, parent) + (~was_done)
+        done = was_done | (token == backbone.end_id)
+        if bool(done.all()) or step == config.max_new_tokens - 1:
+            break
+        offset = torch.arange(batch, device=ids.device)[:, None] * width
+        session.reorder((parent + offset).view(-1))
+        fed = session.feed(
+            token.view(-1, 1), torch.ones(batch * width, 1, dtype=torch.bool, device=ids.device)
+        )
+        logits = backbone.logits(fed[:, -1])
+    normal = total / lengths.clamp_min(1)
+    best = normal.argmax(1, keepdim=True)
+    chosen = tokens.gather(1, best[..., None].expand(-1, 1, tokens.shape[2])).squeeze(1)
+    return _texts(backbone, chosen, normal.gather(1, best).squeeze(1), first)
+
+
+def _advance(
+    scores: Tensor, total: Tensor, done: Tensor, end_id: int, config: DecodingConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(parent [B, W], token [B, W], score [B, W]) of the next beams from scores [B, W, V]."""
+    batch, width, vocabulary = scores.shape
+    size = width // config.groups
+    frozen = torch.full_like(scores, -torch.inf)
+    frozen[..., end_id] = 0.0
+    scores = torch.where(done[..., None], frozen, scores)
+    penalty = scores.new_zeros(batch, vocabulary)
+    parents, tokens, totals = [], [], []
+    for group in range(config.groups):
+        part = slice(group * size, (group + 1) * size)
+        candidates = total[:, part, None] + scores[:, part]
+        ranked = (candidates - config.diversity * penalty[:, None]).view(batch, -1)
+        index = ranked.topk(size, dim=1).indices
+        token = index % vocabulary
+        parents.append(index // vocabulary + group * size)
+        tokens.append(token)
+        totals.append(candidates.view(batch, -1).gather(1, index))
+        penalty = penalty.scatter_add(1, token, torch.ones_like(token, dtype=penalty.dtype))
+    return torch.cat(parents, 1), torch.cat(tokens, 1), torch.cat(totals, 1)
+
+
+def _texts(backbone: Backbone, tokens: Tensor, mean: Tensor, first: float) -> list[Generation]:
+    """Decodes token rows [B, T] up to the end token."""
+    answers = []
+    for row, score in zip(tokens.tolist(), mean.tolist(), strict=True):
+        cut = row.index(backbone.end_id) if backbone.end_id in row else len(row)
+        text = backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip()
+        answers.append(Generation(text, float(torch.tensor(score).exp()), first))
+    return answers

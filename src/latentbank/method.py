@@ -1,0 +1,291 @@
+"""The contract of a memory method, its registry, and what training hands to it.
+
+Knows documents, banks, the backbone and conditioning; knows no method by name. A method is one file
+with a frozen dataclass `Config` and a class that calls `@register("name")`; packages may add theirs
+through the entry-point group `latentbank.methods`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone import Backbone
+from latentbank.bank import Footprint, MemoryBank
+from latentbank.conditioning import Conditioning, LoraWeights, answer_ids, prompt_ids
+from latentbank.document import Document
+from latentbank.encoder import BackboneEncoder
+from latentbank.errors import AdapterError, InputError, unknown
+
+ENTRY_POINTS = "latentbank.methods"
+
+EXACT_DELETE = "exact_delete"
+EMPTY_IS_PLAIN = "empty_is_plain"
+CALLS_ADD_UP = "calls_add_up"
+"""Claims that the contract suite checks: a deleted document leaves no trace; an empty bank equals
+the plain model with the same adapter; N documents in one call equal N calls."""
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What a `write` did. `seconds` covers encoding and storing."""
+
+    stored: int
+    duplicates: int
+    seconds: float
+
+    def __add__(self, other: WriteReport) -> WriteReport:
+        return WriteReport(
+            self.stored + other.stored,
+            self.duplicates + other.duplicates,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step: D documents and Q questions; `owner` [Q] indexes the documents."""
+
+    documents: tuple[Document, ...]
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    owner: tuple[int, ...]
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is a scalar that carries gradients; `parts` are plain numbers for the log."""
+
+    total: Tensor
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank weights trained with a method. `rank` 0 means none.
+
+    `targets`: `kv` (MBC) or `attention`; `layer` is the first layer that carries them.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str = "attention"
+    layer: int = 0
+
+    def build(self, backbone: Backbone) -> LoraWeights | None:
+        """Wraps the backbone's projections, switched off."""
+        if self.rank == 0:
+            return None
+        if not 0 <= self.layer < backbone.geometry.layers:
+            raise InputError(
+                f"lora.layer must be below the backbone's {backbone.geometry.layers} layers, "
+                f"got {self.layer}"
+            )
+        return LoraWeights(
+            backbone, self.layer, self.rank, self.alpha, self.dropout, self.targets
+        )
+
+
+class Method(ABC):
+    """How documents are written into a bank and read from it, and what is trained.
+
+    `network` holds the trained modules (may be empty), `lora` the low-rank weights or None.
+    Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: Any, backbone: Backbone) -> None:
+        self.config, self.backbone = config, backbone
+        self.network = nn.ModuleDict()
+        self.lora: LoraWeights | None = None
+        self.encoder: BackboneEncoder | None = None
+        self.bank: MemoryBank | None = None
+
+    # ---- the bank
+
+    @abstractmethod
+    def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank` for writing and rebuilds the working state from what it holds."""
+
+    @abstractmethod
+    def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Stores documents (each at most one chunk long) durably; equal ids count once."""
+
+    @abstractmethod
+    def read(
+        self, questions: Sequence[str], documents: Sequence[str] | None = None
+    ) -> Conditioning:
+        """The conditioning for B questions; `documents` [B] are ids to read instead of selecting."""
+
+    def read_nothing(self) -> Conditioning:
+        """The plain model with the adapter's low-rank weights: what `--no-memory` answers with."""
+        return Conditioning(() if self.lora is None else (self.lora,))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Removes documents and their influence; returns how many were there."""
+        bank = self.require_bank()
+        removed = bank.delete(ids)
+        self.bind(bank)
+        return removed
+
+    def footprint(self) -> Footprint:
+        """Bytes of the bank by component."""
+        return self.require_bank().footprint()
+
+    def require_bank(self) -> MemoryBank:
+        """The bound bank. Raises InputError when there is none."""
+        if self.bank is None:
+            raise InputError(f"method '{self.name}' has no bank yet; call bind() first")
+        return self.bank
+
+    # ---- training
+
+    def loss(self, batch: Batch) -> Loss:
+        """Answer loss (and method terms) of one step; `total` has no gradient without parameters."""
+        raise InputError(f"method '{self.name}' has nothing to train")
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name → parameter that training changes; none of them belongs to the backbone."""
+        found = {f"network.{k}": p for k, p in self.network.named_parameters()}
+        if self.lora is not None:
+            found |= {f"lora.{k}": p for k, p in self.lora.parameters.items()}
+        return found
+
+    def train(self, mode: bool = True) -> None:
+        """Dropout on or off in everything trained."""
+        self.network.train(mode)
+        if self.lora is not None:
+            self.lora.train(mode)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every trained tensor and buffer, by name: the content of an adapter."""
+        found = {f"network.{k}": v.detach() for k, v in self.network.state_dict().items()}
+        if self.lora is not None:
+            found |= {f"lora.{k}": v for k, v in self.lora.state().items()}
+        return found
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `state` gave.
+
+        Raises:
+            AdapterError: names or shapes do not fit this method and backbone.
+        """
+        own = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        expected = self.network.state_dict()
+        wrong = [
+            k for k in expected.keys() | own.keys()
+            if k not in own or k not in expected or own[k].shape != expected[k].shape
+        ]
+        if wrong:
+            raise AdapterError(
+                f"the adapter does not fit method '{self.name}' on {self.backbone.name}: "
+                f"tensor {sorted(wrong)[0]} is missing or has another shape"
+            )
+        self.network.load_state_dict({k: v.to(expected[k].dtype) for k, v in own.items()})
+        if self.lora is not None:
+            self.lora.load_state(
+                {k.removeprefix("lora."): v for k, v in state.items() if k.startswith("lora.")}
+            )
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        """Called once before training with a few hundred documents: statistics, codebook starts."""
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after each optimiser step; codebooks are reset here."""
+
+    def answer_terms(self, batch: Batch) -> Tensor:
+        """Mean answer loss per token with what is attached to the backbone now; a scalar."""
+        nll, tokens = self.backbone.answer_loss(
+            prompt_ids(self.backbone, batch.questions), answer_ids(self.backbone, batch.answers)
+        )
+        return nll.sum() / tokens.sum()
+
+
+M = TypeVar("M", bound=type[Method])
+_REGISTRY: dict[str, type[Method]] = {}
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator that makes a method known as `name`."""
+
+    def decorate(cls: M) -> M:
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return decorate
+
+
+def methods() -> dict[str, type[Method]]:
+    """Every known method: the package's own files and those of installed entry points."""
+    package = importlib.import_module("latentbank.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"latentbank.methods.{module.name}")
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name not in _REGISTRY:
+            point.load()
+    return dict(sorted(_REGISTRY.items()))
+
+
+def method_class(name: str) -> type[Method]:
+    """Raises UnknownNameError that lists the known methods."""
+    known = methods()
+    if name not in known:
+        raise unknown("method", name, known)
+    return known[name]
+
+
+def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """A config dataclass from plain JSON values, nested dataclasses included.
+
+    Raises:
+        InputError: an unknown field, with the known ones.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise unknown(f"{cls.__qualname__} field", key, fields)
+        default = fields[key].default
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+            value = build_config(type(default), value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[key] = value
+    return cls(**built)
+
+
+def build_method(
+    name: str,
+    backbone: Backbone,
+    config: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    seed: int = 0,
+) -> Method:
+    """A method on a backbone, its parameters initialised from `seed`.
+
+    Raises:
+        UnknownNameError: unknown method, preset or config field.
+    """
+    cls = method_class(name)
+    if preset is not None and preset not in cls.presets:
+        raise unknown(f"preset of '{name}'", preset, cls.presets)
+    values = {**(cls.presets[preset] if preset else {}), **(config or {})}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(build_config(cls.Config, values), backbone)

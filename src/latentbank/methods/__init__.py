@@ -1,0 +1,1 @@
+"""One file per method. Adding a method edits no other file."""

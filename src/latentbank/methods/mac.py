@@ -1,0 +1,329 @@
+"""MAC: Online Adaptation of Language Models with a Memory of Amortized Contexts.
+
+Tack, Kim, Mitchell, Shin, Teh, Schwarz, 2024, https://arxiv.org/abs/2403.04317. Documents become T
+latents each; all latents are kept as float32; a question aggregates them into a few memory tokens.
+
+Differs from the paper: padding is masked; the default amortiser is a Perceiver resampler over the
+backbone's own states (`amortiser="t5"` is the paper's); `transport="states"` gives the memory tokens
+to the layers from `inject_from` as residual-stream states instead of a key/value prefix from layer
+0; `matching_weight` adds a contrastive term between pooled question and document latents; `lora`
+adds low-rank weights. The paper's own settings are the presets named after its backbones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentbank.aggregator import Aggregator, PerceiverAmortiser, PrefixAlignment, StateAlignment
+from latentbank.backbone import Backbone, KVMemory
+from latentbank.bank import Entry, MemoryBank
+from latentbank.conditioning import Conditioning, KVPrefix, MidStates
+from latentbank.document import Document
+from latentbank.encoder import BackboneEncoder, T5Texts
+from latentbank.errors import InputError, unknown
+from latentbank.method import (
+    CALLS_ADD_UP,
+    EXACT_DELETE,
+    Batch,
+    LoraSettings,
+    Loss,
+    Method,
+    WriteReport,
+    register,
+)
+from latentbank.pooling import Standardiser
+from latentbank.slots import Slots
+
+LEVEL = "float32"
+SEED = 0x3AC
+
+
+@dataclass(frozen=True)
+class MacConfig:
+    """`latents`: T per document. `inner`: attention width. `virtual`: prefix tokens per layer.
+    `gradient_share`: share of a step's documents that get gradients (back-propagation dropout).
+    `window`: slots aggregated at a time, 0 for all. `inject_from`: first layer that sees memory.
+    """
+
+    latents: int = 12
+    amortiser: str = "perceiver"
+    t5: str = "t5-small"
+    encoder_layer: int = 0
+    inner: int = 288
+    heads: int = 6
+    blocks: int = 4
+    transport: str = "prefix"
+    virtual: int = 2
+    inject_from: int = 0
+    gradient_share: float = 1.0
+    window: int = 0
+    matching_weight: float = 0.0
+    chunk_tokens: int = 512
+    lora: LoraSettings = LoraSettings(rank=0)
+
+    def __post_init__(self) -> None:
+        if self.amortiser not in ("perceiver", "t5"):
+            raise unknown("amortiser", self.amortiser, ["perceiver", "t5"])
+        if self.transport not in ("prefix", "states"):
+            raise unknown("transport", self.transport, ["prefix", "states"])
+        if not 0 < self.gradient_share <= 1:
+            raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
+
+
+def paper_presets(**extra: Any) -> dict[str, dict[str, Any]]:
+    """The papers' settings by backbone: T latents, T5 amortiser, share of gradients."""
+    sizes = {
+        "distilgpt2": ("google-t5/t5-small", 12),
+        "gpt2-large": ("google-t5/t5-base", 24),
+        "gpt2-xl": ("google-t5/t5-base", 24),
+        "llama-2-7b": ("google-t5/t5-base", 24),
+    }
+    return {
+        name: {"amortiser": "t5", "t5": t5, "latents": latents, **extra}
+        for name, (t5, latents) in sizes.items()
+    }
+
+
+@register("mac")
+class Mac(Method):
+    """Memory of amortised contexts."""
+
+    Config: ClassVar[type[Any]] = MacConfig
+    claims = frozenset({EXACT_DELETE, CALLS_ADD_UP})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **paper_presets(),
+        "smollm2-135m": {
+            "encoder_layer": 12, "inject_from": 12, "transport": "states",
+            "matching_weight": 0.2, "lora": {"rank": 16, "layer": 12},
+        },
+        "tiny": {"latents": 3, "encoder_layer": 1, "inner": 16, "heads": 2, "blocks": 2},
+    }
+
+    def __init__(self, config: Any, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        g, width = backbone.geometry, backbone.geometry.width
+        for field in ("encoder_layer", "inject_from"):
+            if not 0 <= getattr(config, field) < g.layers:
+                raise InputError(f"{field} must be below the backbone's {g.layers} layers")
+        sizes = (width, width, config.latents, config.inner, config.heads)
+        self.standard = Standardiser(width)
+        modules: dict[str, nn.Module] = {"standard": self.standard}
+        if config.amortiser == "t5":
+            self.t5_texts = T5Texts(config.t5, width, config.latents)
+            modules |= {"documents": self.t5_texts.build(), "questions": self.t5_texts.build()}
+        else:
+            modules |= {"documents": PerceiverAmortiser(*sizes), "questions": PerceiverAmortiser(*sizes)}
+        modules["aggregator"] = Aggregator(width, config.inner, config.heads, config.blocks)
+        if config.transport == "states":
+            modules["align"] = StateAlignment(width)
+        else:
+            modules["align"] = PrefixAlignment(
+                config.latents, width, g.layers - config.inject_from, g.kv_heads, g.head_dim,
+                config.virtual,
+            )
+        self.log_scale = nn.ParameterDict({"matching": nn.Parameter(torch.tensor(2.0))})
+        self.network = nn.ModuleDict({**modules, "scale": self.log_scale}).to(backbone.device)
+        self.lora = config.lora.build(backbone)
+        self.encoder = BackboneEncoder(backbone, config.encoder_layer)
+        self.slots = Slots.empty(width)
+        self._projected: list[tuple[Tensor, Tensor]] | None = None
+
+    # ---- writing
+
+    @property
+    def level(self) -> str:
+        return LEVEL
+
+    def bind(self, bank: MemoryBank) -> None:
+        self.bank = bank
+        entries = list(bank.entries())
+        self._names = [entry.id for entry in entries]
+        width = self.backbone.geometry.width
+        parts = [self._decode_payload(entry.payload) for entry in entries]
+        latents = torch.cat(parts) if parts else torch.zeros(0, width)
+        owner = torch.arange(len(parts)).repeat_interleave(self.config.latents)
+        self.slots = Slots.of(latents, owner)
+        self._projected = None
+
+    def _decode_payload(self, payload: bytes) -> Tensor:
+        """Latents [T, D] of one entry."""
+        flat = torch.from_numpy(np.frombuffer(payload, np.float32).copy())
+        return flat.view(self.config.latents, -1)
+
+    def _encode_payloads(self, latents: Tensor) -> list[bytes]:
+        """Bytes of latents [B, T, D]."""
+        return [row.tobytes() for row in latents.float().cpu().numpy()]
+
+    def write(self, documents: Sequence[Document]) -> WriteReport:
+        began, bank = time.perf_counter(), self.require_bank()
+        new = list({d.id: d for d in documents if d.id not in bank}.values())
+        latents = self.amortise_all([d.text for d in new])
+        payloads = dict(zip((d.id for d in new), self._encode_payloads(latents), strict=True))
+        entries = [
+            Entry(d.id, self.level, payloads.get(d.id, b""), d.time, d.source, d.metadata)
+            for d in documents
+        ]
+        report = bank.append(entries, blobs=self._blobs())
+        self._remember([d.id for d in new], [payloads[d.id] for d in new])
+        return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
+
+    def _blobs(self) -> dict[str, bytes]:
+        """What must be stored together with new entries; nothing for MAC."""
+        return {}
+
+    def _remember(self, names: Sequence[str], payloads: Sequence[bytes]) -> None:
+        if not names:
+            return
+        at = len(self._names)
+        self._names.extend(names)
+        latents = torch.cat([self._decode_payload(p) for p in payloads])
+        owner = torch.arange(at, at + len(names)).repeat_interleave(self.config.latents)
+        self.slots = Slots.append([self.slots, Slots.of(latents, owner)])
+        self._projected = None
+
+    # ---- networks
+
+    def amortise(self, texts: Sequence[str], side: str = "documents") -> Tensor:
+        """Latents [B, T, D] of texts, by the `documents` or the `questions` network."""
+        network = self.network[side]
+        if self.config.amortiser == "t5":
+            latents: Tensor = network(*self.t5_texts.encode(texts, self.backbone.device))
+            return latents
+        states, mask = self.encoder.features(texts) if self.encoder else (None, None)
+        assert states is not None and mask is not None
+        found: Tensor = network(self.standard(states[:, 1:]), mask[:, 1:])
+        return found
+
+    @torch.no_grad()
+    def amortise_all(self, texts: Sequence[str], batch: int = 16) -> Tensor:
+        """Latents [B, T, D] on the CPU without gradients, in batches of like length."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = torch.zeros(len(texts), self.config.latents, self.backbone.geometry.width)
+        for at in range(0, len(order), batch):
+            part = order[at : at + batch]
+            found[part] = self.amortise([texts[i] for i in part]).float().cpu()
+        return found
+
+    def memory_tokens(self, question: Tensor) -> Tensor:
+        """ψ(question latents [B, T, D], the bank's slots) → [B, T, D]."""
+        aggregator = self.network["aggregator"]
+        assert isinstance(aggregator, Aggregator)
+        slots = self.slots
+        if 0 < self.config.window < len(slots):
+            device = question.device
+            tokens: Tensor = aggregator(
+                question, slots.values.to(device), slots.log_mass.to(device), self.config.window
+            )
+            return tokens
+        if self._projected is None:
+            self._projected = aggregator.project(slots.values[None].to(question.device))
+        return aggregator.attend(question, self._projected, self._bias(question))
+
+    def _bias(self, question: Tensor) -> Tensor | None:
+        """Log masses [1, S], or None where all are zero."""
+        mass = self.slots.log_mass
+        return mass[None].to(question.device) if bool((mass != 0).any()) else None
+
+    def condition(self, tokens: Tensor) -> KVPrefix | MidStates:
+        """The transport of memory tokens [B, T, D]."""
+        aligned = self.network["align"](tokens)
+        batch, layer = tokens.shape[0], self.config.inject_from
+        device = tokens.device
+        if self.config.transport == "states":
+            states = self.standard.restore(aligned)
+            start = self._start_state().to(states).expand(batch, -1, -1)
+            states = torch.cat([start, states], 1)
+            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=device)
+            return MidStates(states, mask, layer)
+        count = aligned.shape[0] // 2
+        aligned = aligned.to(self.backbone.dtype)
+        virtual = aligned.shape[3]
+        return KVPrefix(
+            KVMemory(
+                keys=tuple(aligned[:count]),
+                values=tuple(aligned[count:]),
+                bias=torch.zeros(batch, virtual, device=device),
+                start=torch.full((batch,), virtual, dtype=torch.long, device=device),
+                layer=layer,
+            )
+        )
+
+    def _start_state(self) -> Tensor:
+        """The start token's state [1, D] at `inject_from`; the same for every text."""
+        if not hasattr(self, "_start"):
+            ids, mask = self.backbone.pad([[self.backbone.start_id]])
+            self._start = self.backbone.states(ids, mask, self.config.inject_from)[0].float()
+        return self._start
+
+    # ---- reading
+
+    @torch.no_grad()
+    def read(
+        self, questions: Sequence[str], documents: Sequence[str] | None = None
+    ) -> Conditioning:
+        lora = () if self.lora is None else (self.lora,)
+        if not len(self.slots):
+            return Conditioning(lora)
+        tokens = self.memory_tokens(self.amortise(questions, "questions"))
+        return Conditioning((*lora, self.condition(tokens)))
+
+    # ---- training
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        if self.encoder is not None and self.config.amortiser == "perceiver":
+            states, mask = self.encoder.features([d.text for d in documents[:64]])
+            self.standard.measure(states[:, 1:], mask[:, 1:])
+
+    def _document_latents(self, batch: Batch) -> Tensor:
+        """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
+        texts = [d.text for d in batch.documents]
+        share = self.config.gradient_share
+        if share >= 1:
+            return self.amortise(texts)
+        draw = np.random.default_rng([SEED, batch.step]).permutation(len(texts))
+        learned = sorted(draw[: max(1, round(share * len(texts)))].tolist())
+        rest = [i for i in range(len(texts)) if i not in set(learned)]
+        parts = self.amortise([texts[i] for i in learned])
+        if not rest:
+            return parts
+        with torch.no_grad():
+            frozen = self.amortise([texts[i] for i in rest])
+        order = torch.tensor(learned + rest).argsort()
+        return torch.cat([parts, frozen])[order.to(parts.device)]
+
+    def compress(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """(latents as the bank will hold them [N, D], method loss, log parts); MAC keeps them."""
+        return latents, latents.new_zeros(()), {}
+
+    def loss(self, batch: Batch) -> Loss:
+        latents = self._document_latents(batch)
+        question = self.amortise(batch.questions, "questions")
+        kept, extra, parts = self.compress(latents.flatten(0, 1))
+        aggregator = self.network["aggregator"]
+        tokens = aggregator(question, kept, None, self.config.window)
+        with Conditioning(
+            (*(() if self.lora is None else (self.lora,)), self.condition(tokens))
+        ).attach(self.backbone):
+            answer = self.answer_terms(batch)
+        total = answer + extra
+        parts = {"answer": answer.item(), **parts}
+        if self.config.matching_weight > 0:
+            matching = self._matching(question, latents, batch)
+            total = total + self.config.matching_weight * matching
+            parts["matching"] = matching.item()
+        return Loss(total, parts)
+
+    def _matching(self, question: Tensor, latents: Tensor, batch: Batch) -> Tensor:
+        """In-batch contrastive loss of mean-pooled, normalised latents; an option, not the paper's."""
+        asked = nn.functional.normalize(question.mean(1), dim=-1)
+        stored = nn.functional.normalize(latents.mean(1), dim=-1)
+        owner = torch.tensor(batch.owner, device=asked.device)
+        scale = self.log_scale["matching"].exp()
+        return nn.functional.cross_entropy(asked @ stored.T * scale, owner)

@@ -1,0 +1,251 @@
+"""MBC: Memory Bank Compression for Continual Adaptation of Large Language Models.
+
+Katraouras and Rafailidis, 2026. MAC whose latents are replaced by codes of a learned codebook, with
+a reset of unused codes and low-rank updates of the key and value projections (KV-LoRA).
+
+Differs from the paper's published code: codes are bit-packed; the codebook starts from k-means, can
+learn by moving averages (`codebook.learning="ema"`; `"gradient"` is the paper's), resets to the
+worst-reconstructed latents against a threshold relative to uniform usage, and may keep learning
+while adapting (`adapt="online"`), never moving a code that a stored document uses by a reset; a
+document is encoded once, not once per question. `form="histogram"` keeps only the count of each
+code: attention over N·T codes equals attention over K codewords with `+ log(count)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentbank.backbone import Backbone
+from latentbank.bank import MemoryBank
+from latentbank.codec import pack_bits, unpack_bits
+from latentbank.document import Document
+from latentbank.errors import BankError, InputError, unknown
+from latentbank.method import Batch, LoraSettings, WriteReport, register
+from latentbank.methods.mac import Mac, MacConfig, paper_presets
+from latentbank.quantizer import Codebook, CodebookConfig
+from latentbank.slots import Slots
+
+WORDS, COUNTS = "codebook", "counts"
+
+
+@dataclass(frozen=True)
+class MbcConfig(MacConfig):
+    """MAC's fields and: `form` of the bank, `indices` (the paper's) or `histogram`; `adapt`, `frozen`
+    or `online` codebook while writing; `discount` α of the online objective; `vq_weight` λ.
+    """
+
+    form: str = "indices"
+    adapt: str = "frozen"
+    discount: float = 0.999
+    vq_weight: float = 1.0
+    codebook: CodebookConfig = CodebookConfig()
+    lora: LoraSettings = LoraSettings(rank=16, alpha=32, dropout=0.05, targets="kv")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in ("indices", "histogram"):
+            raise unknown("mbc form", self.form, ["indices", "histogram"])
+        if self.adapt not in ("frozen", "online"):
+            raise unknown("mbc adapt", self.adapt, ["frozen", "online"])
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code."""
+        return (self.codebook.codes - 1).bit_length()
+
+
+def _mbc_presets() -> dict[str, dict[str, Any]]:
+    """KV-LoRA on the last 6 layers of DistilGPT2 (all it has) and the last 16 of the larger ones."""
+    first = {"distilgpt2": 0, "gpt2-large": 20, "gpt2-xl": 32, "llama-2-7b": 16}
+    base = paper_presets(codebook={"learning": "gradient", "reset_to": "random"})
+    return {
+        name: {**values, "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": first[name]}}
+        for name, values in base.items()
+    }
+
+
+@register("mbc")
+class Mbc(Mac):
+    """Memory bank compression: codes in the bank, codebook beside them."""
+
+    Config = MbcConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **_mbc_presets(),
+        "smollm2-135m": {
+            "encoder_layer": 12, "inject_from": 12, "transport": "states",
+            "matching_weight": 0.2,
+            "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": 12},
+        },
+        "tiny": {
+            "latents": 3, "encoder_layer": 1, "inner": 16, "heads": 2, "blocks": 2,
+            "codebook": {"codes": 16}, "lora": {"rank": 4, "targets": "kv", "layer": 1},
+        },
+    }
+
+    def __init__(self, config: MbcConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        self.codebook = Codebook(backbone.geometry.width, config.codebook)
+        self.network["codebook"] = self.codebook.to(backbone.device)
+        self._buffered: tuple[Tensor, Tensor] | None = None
+        self._codes = torch.zeros(0, dtype=torch.long)
+        self._histogram = torch.zeros(config.codebook.codes)
+
+    # ---- the bank
+
+    @property
+    def level(self) -> str:
+        return f"vq{self.config.codebook.codes}"
+
+    def bind(self, bank: MemoryBank) -> None:
+        self.bank = bank
+        words, counts = bank.get_blob(WORDS), bank.get_blob(COUNTS)
+        codes = self.config.codebook.codes
+        self._words = self._stored_words(words) if words else self.codebook.weight.detach().half()
+        self._histogram = torch.zeros(codes)
+        if counts:
+            self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.float32))
+        self._names = []
+        rows = []
+        for entry in bank.entries():
+            self._names.append(entry.id)
+            rows.append(self._unpack(entry.payload))
+        self._codes = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
+        self._refresh()
+
+    def _stored_words(self, blob: bytes) -> Tensor:
+        """The codebook [K, D] float16 of a bank."""
+        shape = (self.config.codebook.codes, self.backbone.geometry.width)
+        if len(blob) != 2 * shape[0] * shape[1]:
+            raise BankError(
+                f"the bank's codebook has {len(blob)} bytes, expected {2 * shape[0] * shape[1]}"
+            )
+        return torch.from_numpy(np.frombuffer(blob, np.float16).reshape(shape).copy())
+
+    def _unpack(self, payload: bytes) -> Tensor:
+        found = unpack_bits(payload, self.config.bits, self.config.latents)
+        return torch.from_numpy(np.asarray(found, dtype=np.int64))
+
+    def _refresh(self) -> None:
+        """Slots from codes: one per code stored, or one per codeword with its log mass."""
+        words = self._words.float()
+        if self.config.form == "histogram":
+            used = (self._histogram > 0).nonzero().flatten()
+            none = torch.full((len(used),), -1)
+            self.slots = Slots(words[used], words[used], self._histogram[used].log(), none)
+        else:
+            owner = torch.arange(len(self._names)).repeat_interleave(self.config.latents)
+            self.slots = Slots.of(words[self._codes], owner)
+        self._projected = None
+
+    def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Stores codes (or counts). In the histogram form there is no ledger: a document written
+        twice counts twice.
+        """
+        if self.config.form == "indices":
+            return super().write(documents)
+        began, bank = time.perf_counter(), self.require_bank()
+        codes = self._encode(self.amortise_all([d.text for d in documents]))
+        self._histogram += torch.bincount(codes.flatten(), minlength=len(self._histogram))
+        bank.append([], blobs=self._blobs())
+        self._refresh()
+        return WriteReport(len(documents), 0, time.perf_counter() - began)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        if self.config.form == "histogram":
+            raise InputError(
+                "a histogram bank keeps only counts and cannot delete a document; "
+                "use form='indices'"
+            )
+        return super().delete(ids)
+
+    def _encode(self, latents: Tensor) -> Tensor:
+        """Codes [B, T] of latents [B, T, D]; adapts the codebook first where asked to."""
+        flat = latents.flatten(0, 1)
+        book = self._book()
+        if self.config.adapt == "online" and len(flat):
+            stored = torch.bincount(self._codes, minlength=book.config.codes)
+            protected = (stored + self._histogram.to(stored)) > 0
+            codes = book.nearest(flat)
+            book.update(flat, codes, decay=self.config.discount, protected=protected)
+            self._words = book.weight.detach().half()
+            # words moved under the codes already stored: those slots are made anew
+            self._refresh()
+        return book.nearest(flat).view(latents.shape[0], -1)
+
+    def _book(self) -> Codebook:
+        """The bank's own codebook, float32, with the adapter's usage statistics at the start."""
+        if self.config.adapt == "frozen" and not hasattr(self, "_own_book"):
+            with torch.no_grad():
+                book = Codebook(self._words.shape[1], self.config.codebook)
+                book.weight.copy_(self._words.float())
+            return book
+        if not hasattr(self, "_own_book"):
+            settings = dataclasses.replace(self.config.codebook, learning="ema")
+            book = Codebook(self._words.shape[1], settings)
+            book.load_state_dict({k: v.detach().cpu() for k, v in self.codebook.state_dict().items()})
+            book.weight.copy_(self._words.float())
+            book.sums.copy_(book.weight * book.counts[:, None])
+            self._own_book = book
+        return self._own_book
+
+    def _encode_payloads(self, latents: Tensor) -> list[bytes]:
+        if not latents.shape[0]:
+            return []
+        codes = self._encode(latents).numpy()
+        return [pack_bits(row, self.config.bits) for row in codes]
+
+    def _blobs(self) -> dict[str, bytes]:
+        blobs = {WORDS: self._words.numpy().tobytes()}
+        bank = self.require_bank()
+        if bank.get_blob(WORDS) == blobs[WORDS]:
+            blobs = {}
+        if self.config.form == "histogram":
+            blobs[COUNTS] = self._histogram.numpy().astype(np.uint32).tobytes()
+        return blobs
+
+    def _remember(self, names: Sequence[str], payloads: Sequence[bytes]) -> None:
+        if names:
+            self._names.extend(names)
+            self._codes = torch.cat([self._codes, *(self._unpack(p) for p in payloads)])
+            self._refresh()
+
+    # ---- training
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        super().prepare(documents)
+        self.start_codebook(documents)
+
+    def start_codebook(self, documents: Sequence[Document]) -> None:
+        """k-means over the latents of `documents`, where there are enough of them."""
+        latents = self.amortise_all([d.text for d in documents]).flatten(0, 1)
+        if len(latents) >= self.config.codebook.codes:
+            self.codebook.fit(latents.to(self.backbone.device))
+
+    def compress(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
+        found = self.codebook(latents)
+        self._buffered = (latents.detach(), found.codes)
+        health = self.codebook.health()
+        parts = {
+            "vq": float(found.loss.detach()),
+            "perplexity": health.perplexity,
+            "dead": float(health.dead),
+        }
+        return found.values, self.config.vq_weight * found.loss, parts
+
+    def after_step(self, batch: Batch) -> None:
+        """Usage, moving averages and resets, from the latents of the step."""
+        if self._buffered is None:
+            return
+        latents, codes = self._buffered
+        generator = torch.Generator().manual_seed(batch.step)
+        replaced = self.codebook.update(latents, codes, generator=generator)
+        self._buffered = None
+        self.replaced_rows = (self.codebook.weight, replaced)

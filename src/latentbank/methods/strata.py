@@ -1,0 +1,370 @@
+"""Strata, first form: documents kept as text in few bytes or as pooled mid-layer states, and read by
+the backbone's own upper layers.
+
+This package's own method; see docs/strata.md. What it builds on: the observation that layers above
+`inject_from` read states of that layer natively, BM25 selection, and a byte-limited hot cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone import Backbone, KVMemory
+from latentbank.bank import Entry, MemoryBank
+from latentbank.packaged import packaged_dictionary
+from latentbank.codec_text import ZstdTextCodec
+from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
+from latentbank.document import Document
+from latentbank.encoder import BackboneEncoder
+from latentbank.errors import InputError, unknown
+from latentbank.method import (
+    CALLS_ADD_UP,
+    EMPTY_IS_PLAIN,
+    EXACT_DELETE,
+    Batch,
+    LoraSettings,
+    Loss,
+    Method,
+    WriteReport,
+    register,
+)
+from latentbank.pooling import SegmentPooler, Standardiser
+from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
+
+VERBATIM = "verbatim"
+SEED = 0x5712A7A
+
+
+@dataclass(frozen=True)
+class StrataConfig:
+    """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` or `pooled`.
+    `segments`: vectors of a pooled entry. `read`: `states`, or `text` for verbatim entries in the
+    prompt. `read_documents`: documents read per question. `hot_bytes`: limit of the cache of keys
+    and values of documents that were read. `all_share`: share of training steps on all states.
+    """
+
+    inject_from: int = 12
+    entry: str = VERBATIM
+    segments: int = 48
+    read: str = "states"
+    read_documents: int = 1
+    key_width: int = 128
+    hot_bytes: int = 256 << 20
+    train_segments: tuple[int, ...] = (48, 16)
+    all_share: float = 0.4
+    selector_weight: float = 0.2
+    chunk_tokens: int = 512
+    lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
+
+    def __post_init__(self) -> None:
+        if self.entry not in (VERBATIM, "pooled"):
+            raise unknown("strata entry", self.entry, [VERBATIM, "pooled"])
+        if self.read not in ("states", "text"):
+            raise unknown("strata read", self.read, ["states", "text"])
+        if self.read == "text" and self.entry != VERBATIM:
+            raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
+        if self.read_documents < 1 or self.segments < 1:
+            raise InputError("read_documents and segments must be at least 1")
+
+
+@register("strata")
+class Strata(Method):
+    """Bounded memory with two kinds of entry, one adapter for both."""
+
+    Config = StrataConfig
+    claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},
+        "tiny": {
+            "inject_from": 1, "segments": 4, "train_segments": (4, 2), "key_width": 16,
+            "lora": {"rank": 4, "layer": 1},
+        },
+    }
+
+    def __init__(self, config: StrataConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        if not 0 <= config.inject_from < backbone.geometry.layers:
+            raise InputError(
+                f"inject_from must be below the backbone's {backbone.geometry.layers} layers, "
+                f"got {config.inject_from}"
+            )
+        width = backbone.geometry.width
+        self.standard = Standardiser(width)
+        self.pooler = SegmentPooler(width)
+        self.selector = DenseSelector(width, config.key_width)
+        self.network = nn.ModuleDict(
+            {"standard": self.standard, "pooler": self.pooler, "selector": self.selector}
+        )
+        self.network.to(backbone.device)
+        self.lora = config.lora.build(backbone)
+        self.encoder = BackboneEncoder(backbone, config.inject_from)
+        self.codec = ZstdTextCodec(packaged_dictionary())
+        self.hot = HotCache(config.hot_bytes)
+        self.words = LexicalIndex()
+        self.keys = DenseKeys(config.key_width)
+
+    # ---- writing
+
+    @property
+    def level(self) -> str:
+        return VERBATIM if self.config.entry == VERBATIM else f"pooled{self.config.segments}"
+
+    def bind(self, bank: MemoryBank) -> None:
+        self.bank = bank
+        self.hot.clear()
+        self.words, self.keys = LexicalIndex(), DenseKeys(self.config.key_width)
+        for entry in bank.entries():
+            self._index([entry.id], [entry.payload], entry.level)
+
+    def _index(self, ids: Sequence[str], payloads: Sequence[bytes], level: str) -> None:
+        if level == VERBATIM:
+            self.words.add(ids, [self.codec.decode(payload) for payload in payloads])
+        else:
+            width = self.config.key_width
+            self.keys.add(ids, [payload[:width] for payload in payloads])
+
+    def write(self, documents: Sequence[Document]) -> WriteReport:
+        began, bank = time.perf_counter(), self.require_bank()
+        new = list({d.id: d for d in documents if d.id not in bank}.values())
+        if self.config.entry == VERBATIM:
+            payloads = {d.id: self.codec.encode(d.text) for d in new}
+        else:
+            payloads = self._pooled_payloads(new)
+        entries = [
+            Entry(d.id, self.level, payloads.get(d.id, b""), d.time, d.source, d.metadata)
+            for d in documents
+        ]
+        report = bank.append(entries)
+        if self.config.entry == VERBATIM:
+            self.words.add([d.id for d in new], [d.text for d in new])
+        else:
+            self._index([d.id for d in new], [payloads[d.id] for d in new], self.level)
+        return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
+
+    @torch.no_grad()
+    def _pooled_payloads(self, documents: Sequence[Document]) -> dict[str, bytes]:
+        """id → int8 key, then float16 states [k, D] in standardised units."""
+        payloads: dict[str, bytes] = {}
+        order = sorted(documents, key=lambda d: len(d.text))
+        for at in range(0, len(order), 16):
+            part = order[at : at + 16]
+            states, mask = self._standard_states([d.text for d in part])
+            keys = DenseKeys.encode(self.selector.documents(states, mask))
+            pooled, kept = self.pooler(states, mask, self.config.segments)
+            for i, document in enumerate(part):
+                body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
+                payloads[document.id] = keys[i] + body
+        return payloads
+
+    def _standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(standardised states [B, T, D], mask [B, T]) without the start token."""
+        states, mask = self.encoder.features(texts)
+        return self.standard(states[:, 1:]), mask[:, 1:]
+
+    # ---- reading
+
+    def read(
+        self, questions: Sequence[str], documents: Sequence[str] | None = None
+    ) -> Conditioning:
+        chosen = self._select(questions) if documents is None else [[(d, 1.0)] for d in documents]
+        transports: tuple[Any, ...] = (self.lora,) if self.lora is not None else ()
+        sources = tuple(_weights(row) for row in chosen)
+        if self.config.read == "text":
+            passages = tuple("\n\n".join(self._text(d) for d, _ in row) for row in chosen)
+            return Conditioning(transports, passages, sources)
+        memory = self._memory([[d for d, _ in row] for row in chosen])
+        if memory is not None:
+            transports = (*transports, KVPrefix(memory))
+        return Conditioning(transports, None, sources)
+
+    def _select(self, questions: Sequence[str]) -> list[list[tuple[str, float]]]:
+        top = self.config.read_documents
+        lexical = [self.words.search(q, top) if len(self.words) else [] for q in questions]
+        if not len(self.keys):
+            return lexical
+        states, mask = self._standard_states(questions)
+        with torch.no_grad():
+            dense = self.keys.search(self.selector.questions(states, mask), top)
+        return [(a + b)[:top] for a, b in zip(lexical, dense, strict=True)]
+
+    def _text(self, name: str) -> str:
+        entry = self.require_bank().get(name)
+        return self.codec.decode(entry.payload) if entry is not None else ""
+
+    @torch.no_grad()
+    def _memory(self, rows: Sequence[Sequence[str]]) -> KVMemory | None:
+        """The keys and values of the documents of each row, from the hot cache where it has them."""
+        needed = list(dict.fromkeys(name for row in rows for name in row))
+        held = {name: self.hot.get(name) for name in needed}
+        cold = [name for name in needed if held[name] is None]
+        for at in range(0, len(cold), 16):
+            held |= self._fill(cold[at : at + 16])
+        if not needed:
+            return None
+        layers = self.backbone.geometry.layers - self.config.inject_from
+        return join_rows(
+            [[item for name in row if (item := held[name]) is not None] for row in rows],
+            self.config.inject_from, layers, self.backbone,
+        )
+
+    def _fill(self, names: Sequence[str]) -> dict[str, KVMemory | None]:
+        """Runs documents through the upper layers and puts the result into the hot cache."""
+        entries = [self.require_bank().get(name) for name in names]
+        states = [self._entry_states(e.level, e.payload) for e in entries if e is not None]
+        found = [e.id for e in entries if e is not None]
+        if not states:
+            return {}
+        mask = torch.zeros(len(states), max(s.shape[0] for s in states), dtype=torch.bool)
+        padded = torch.zeros(*mask.shape, states[0].shape[1])
+        for i, row in enumerate(states):
+            padded[i, : len(row)], mask[i, : len(row)] = row, True
+        filled = self._fill_states(padded.to(self.backbone.device), mask.to(self.backbone.device))
+        result: dict[str, KVMemory | None] = {}
+        for i, name in enumerate(found):
+            length = int(mask[i].sum())
+            result[name] = one = KVMemory(
+                tuple(k[i : i + 1, :, :length].clone() for k in filled.keys),
+                tuple(v[i : i + 1, :, :length].clone() for v in filled.values),
+                filled.bias[i : i + 1, :length].clone(),
+                filled.start[i : i + 1].clone(),
+                filled.layer,
+                None if filled.positions is None else filled.positions[i : i + 1, :length].clone(),
+            )
+            self.hot.put(name, one)
+        return result
+
+    def _fill_states(self, states: Tensor, mask: Tensor) -> KVMemory:
+        layer = self.config.inject_from
+        if self.lora is None:
+            return self.backbone.fill(states, mask, layer)
+        with self.lora.attach(self.backbone):
+            return self.backbone.fill(states, mask, layer)
+
+    def _entry_states(self, level: str, payload: bytes) -> Tensor:
+        """States [M, D] of one entry in the backbone's units, the start token's first."""
+        if level == VERBATIM:
+            ids = passage_ids(self.backbone, [self.codec.decode(payload)])
+            ids, mask = self.backbone.pad(ids)
+            return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
+        width = self.backbone.geometry.width
+        body = np.frombuffer(payload[self.config.key_width :], np.float16).reshape(-1, width)
+        pooled = self.standard.restore(torch.from_numpy(body.astype(np.float32)))
+        return torch.cat([self._start_state(), pooled])
+
+    def _start_state(self) -> Tensor:
+        """The start token's state [1, D]: the same for every text, so no entry stores it."""
+        if not hasattr(self, "_start"):
+            ids, mask = self.backbone.pad([[self.backbone.start_id]])
+            self._start = self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
+        return self._start
+
+    # ---- training
+
+    def prepare(self, documents: Sequence[Document]) -> None:
+        states, mask = self.encoder.features([d.text for d in documents[:64]])
+        self.standard.measure(states[:, 1:], mask[:, 1:])
+
+    def loss(self, batch: Batch) -> Loss:
+        self.hot.clear()
+        texts = [d.text for d in batch.documents]
+        states, mask = self.encoder.features(texts)
+        standard = self.standard(states[:, 1:])
+        owner = torch.tensor(batch.owner, device=states.device)
+        with torch.no_grad():
+            asked, asked_mask = self._standard_states(batch.questions)
+        matching = self.selector.loss(
+            self.selector.questions(asked, asked_mask),
+            self.selector.documents(standard, mask[:, 1:]),
+            owner,
+        )
+        draw = np.random.default_rng([SEED, batch.step])
+        if draw.random() >= self.config.all_share:
+            count = int(draw.choice(self.config.train_segments))
+            pooled, kept = self.pooler(standard, mask[:, 1:], count)
+            states = torch.cat([states[:, :1], self.standard.restore(pooled)], 1)
+            mask = torch.cat([mask[:, :1], kept], 1)
+            label = f"pooled{count}"
+        else:
+            label = "all"
+        with Conditioning(() if self.lora is None else (self.lora,)).attach(self.backbone):
+            memory = self.backbone.fill(states, mask, self.config.inject_from)
+            with self.backbone.with_memory(memory.rows(owner)):
+                answer = self.answer_terms(batch)
+        parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
+        return Loss(answer + self.config.selector_weight * matching, parts)
+
+
+class HotCache:
+    """Least-recently-used keys and values of documents, under a byte limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self._items: OrderedDict[str, KVMemory] = OrderedDict()
+
+    def clear(self) -> None:
+        self._items.clear()
+        self.bytes = 0
+
+    def get(self, name: str) -> KVMemory | None:
+        item = self._items.get(name)
+        if item is not None:
+            self._items.move_to_end(name)
+        return item
+
+    def put(self, name: str, item: KVMemory) -> None:
+        size = _memory_bytes(item)
+        if size > self.limit or name in self._items:
+            return
+        self._items[name] = item
+        self.bytes += size
+        while self.bytes > self.limit:
+            _, dropped = self._items.popitem(last=False)
+            self.bytes -= _memory_bytes(dropped)
+
+
+def _memory_bytes(item: KVMemory) -> int:
+    return sum(t.numel() * t.element_size() for t in (*item.keys, *item.values))
+
+
+def _weights(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Selection scores of one question as shares that sum to 1."""
+    total = sum(max(score, 0.0) for _, score in row) or 1.0
+    return tuple((name, max(score, 0.0) / total) for name, score in row)
+
+
+def join_rows(
+    rows: Sequence[Sequence[KVMemory]], layer: int, layers: int, backbone: Backbone
+) -> KVMemory:
+    """Memories of single documents side by side, one row for each question, right-padded.
+
+    Documents do not see each other; each starts at position 0 and text follows the longest.
+    """
+    g = backbone.geometry
+    sizes = [sum(item.slots for item in row) for row in rows]
+    shape = (len(rows), g.kv_heads, max([*sizes, 1]), g.head_dim)
+    keys = [torch.zeros(shape, dtype=backbone.dtype, device=backbone.device) for _ in range(layers)]
+    values = [torch.zeros_like(k) for k in keys]
+    bias = torch.full((len(rows), shape[2]), -torch.inf, device=backbone.device)
+    positions = torch.zeros(len(rows), shape[2], dtype=torch.long, device=backbone.device)
+    start = torch.zeros(len(rows), dtype=torch.long, device=backbone.device)
+    for i, row in enumerate(rows):
+        at = 0
+        for item in row:
+            span = slice(at, at + item.slots)
+            for j in range(layers):
+                keys[j][i, :, span] = item.keys[j][0]
+                values[j][i, :, span] = item.values[j][0]
+            bias[i, span] = item.bias[0]
+            if item.positions is not None:
+                positions[i, span] = item.positions[0]
+            start[i] = torch.maximum(start[i], item.start[0])
+            at += item.slots
+    return KVMemory(tuple(keys), tuple(values), bias, start, layer, positions)

@@ -1,0 +1,73 @@
+"""Turns the states of a text into fewer vectors: standardisation and contiguous segment pooling.
+
+Knows tensors only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Standardiser(nn.Module):
+    """Mean and standard deviation of each state dimension, measured once before training.
+
+    Mid-layer states have a few dimensions of enormous variance; without this a codebook or a key
+    sees nothing else.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    @torch.no_grad()
+    def measure(self, states: Tensor, mask: Tensor) -> None:
+        """Sets the buffers from states [B, T, D], mask [B, T] bool."""
+        rows = states[mask].float()
+        self.mean.copy_(rows.mean(0))
+        self.std.copy_(rows.std(0).clamp_min(1e-4))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Standardised states, same shape."""
+        return (states - self.mean) / self.std
+
+    def restore(self, states: Tensor) -> Tensor:
+        """The inverse of `forward`."""
+        return states * self.std + self.mean
+
+
+class SegmentPooler(nn.Module):
+    """States [B, T, D] → up to k vectors [B, k, D]: contiguous segments, learned softmax weights,
+    and a small residual MLP that starts at zero.
+    """
+
+    def __init__(self, width: int, hidden: int = 384) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
+        self.residual = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
+        for layer in (self.score[2], self.residual[3]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, states: Tensor, mask: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+        """(vectors [B, k, D], mask [B, k] bool) of standardised states; a text of fewer tokens than
+        `segments` gives one vector for each token.
+        """
+        batch, _, width = states.shape
+        lengths = mask.sum(1, keepdim=True).clamp_min(1)
+        count = torch.minimum(lengths, torch.full_like(lengths, segments))
+        place = mask.cumsum(1) - 1
+        segment = (place * count // lengths).clamp(0, segments - 1)
+        score = self.score(states).squeeze(-1)
+        weight = (score - score.amax(1, keepdim=True).detach()).exp() * mask
+        total = states.new_zeros(batch, segments).scatter_add(1, segment, weight)
+        index = segment[..., None].expand(-1, -1, width)
+        summed = states.new_zeros(batch, segments, width).scatter_add(
+            1, index, states * weight[..., None]
+        )
+        pooled = summed / total[..., None].clamp_min(1e-9)
+        kept = torch.arange(segments, device=mask.device)[None] < count
+        return (pooled + self.residual(pooled)) * kept[..., None], kept & mask.any(1, keepdim=True)

@@ -1,0 +1,230 @@
+"""Vector quantisation: nearest codewords, learning by gradient or moving averages, online updates,
+resets of dead codes, and telemetry.
+
+Knows tensors only. VQ-VAE (van den Oord et al., 2017) for the losses and moving averages; MBC
+(Katraouras and Rafailidis, 2026) for the online objective and reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from latentbank.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class CodebookConfig:
+    """`learning`: `gradient` (MBC's paper) or `ema` (counts and sums, Laplace-smoothed). `beta`
+    weighs the commitment. A code whose usage falls below `reset_below` × uniform usage is dead;
+    0 switches resets off. `reset_to`: `worst` reconstructed latents or `random` ones (MBC's code).
+    """
+
+    codes: int = 512
+    learning: str = "ema"
+    beta: float = 0.25
+    decay: float = 0.99
+    epsilon: float = 1e-5
+    usage_decay: float = 0.99
+    reset_below: float = 0.1
+    reset_to: str = "worst"
+    reset_noise: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.learning not in ("gradient", "ema"):
+            raise unknown("codebook learning", self.learning, ["gradient", "ema"])
+        if self.reset_to not in ("worst", "random"):
+            raise unknown("codebook reset", self.reset_to, ["worst", "random"])
+        if not 2 <= self.codes <= 65536:
+            raise InputError(f"a codebook has 2 to 65,536 codes, got {self.codes}")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """`values` [N, D] with a straight-through gradient, `codes` [N] int64, `loss` the scalar
+    `‖q − sg(x)‖² + β‖sg(q) − x‖²` (mean over elements; the first term only by gradient).
+    """
+
+    values: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class CodebookHealth:
+    """`perplexity` exp of the entropy of usage, in 1 … K; `dead` codes under the threshold;
+    `residual` share of the latents' variance that the codes miss, in [0, 1] for a fitted codebook.
+    """
+
+    perplexity: float
+    dead: int
+    residual: float
+
+
+class Codebook(nn.Module):
+    """K codewords [K, D] and their usage. `weight` is a parameter only if learned by gradient."""
+
+    weight: Tensor
+    usage: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(self, width: int, config: CodebookConfig) -> None:
+        super().__init__()
+        self.config = config
+        weight = torch.randn(config.codes, width)
+        if config.learning == "gradient":
+            self.weight = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
+        self.register_buffer("usage", torch.full((config.codes,), 1.0 / config.codes))
+        self.register_buffer("counts", torch.ones(config.codes))
+        self.register_buffer("sums", weight.clone())
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """Codes [N] of latents [N, D]: the smallest L2 distance."""
+        with torch.no_grad():
+            half = 0.5 * self.weight.pow(2).sum(1)
+            best = [(half - part @ self.weight.T).argmin(1) for part in latents.detach().split(8192)]
+        return torch.cat(best) if best else latents.new_zeros(0, dtype=torch.long)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codewords [..., D] of codes [...]."""
+        return nn.functional.embedding(codes, self.weight)
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantises latents [N, D]; updates nothing."""
+        codes = self.nearest(latents)
+        words = self.decode(codes)
+        commit = (words.detach() - latents).pow(2).mean()
+        loss = self.config.beta * commit
+        if self.config.learning == "gradient":
+            loss = loss + (words - latents.detach()).pow(2).mean()
+        return Quantized(latents + (words - latents).detach(), codes, loss)
+
+    # ---- learning
+
+    @torch.no_grad()
+    def update(
+        self,
+        latents: Tensor,
+        codes: Tensor,
+        decay: float | None = None,
+        protected: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """One step of usage, moving averages (if `ema`) and reset; returns the replaced codes [R].
+
+        `decay` overrides the config's: the discount α of MBC's online objective
+        `Σ_i α^(t−i) ‖m_i − c(m_i)‖²`, whose minimiser the discounted means are. `protected` [K] bool
+        marks codes that stored documents use: they are never reset. Under data parallelism every
+        rank sums the same statistics and takes the same candidates, so all stay equal.
+        """
+        config = self.config
+        latents, codes = _gathered(latents), _gathered(codes)
+        counts = torch.bincount(codes, minlength=config.codes).to(self.counts)
+        self.usage.lerp_(counts / counts.sum().clamp_min(1), 1 - config.usage_decay)
+        if config.learning == "ema":
+            keep = config.decay if decay is None else decay
+            sums = torch.zeros_like(self.sums).index_add_(0, codes, latents.to(self.sums))
+            self.counts.mul_(keep).add_(counts, alpha=1 - keep)
+            self.sums.mul_(keep).add_(sums, alpha=1 - keep)
+            total = self.counts.sum()
+            smooth = (self.counts + config.epsilon) / (total + config.codes * config.epsilon) * total
+            touched = counts > 0
+            self.weight[touched] = (self.sums / smooth[:, None])[touched]
+        return self._reset(latents, codes, protected, generator)
+
+    def _reset(
+        self,
+        latents: Tensor,
+        codes: Tensor,
+        protected: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        config = self.config
+        dead = self.usage < config.reset_below / config.codes
+        if protected is not None:
+            dead = dead & ~protected.to(dead.device)
+        rows = dead.nonzero().flatten()[: latents.shape[0]]
+        if not len(rows) or config.reset_below <= 0:
+            return rows[:0]
+        if config.reset_to == "worst":
+            error = (latents - self.decode(codes)).pow(2).sum(1)
+            chosen = error.topk(len(rows)).indices
+        else:
+            chosen = torch.randperm(len(latents), generator=generator)[: len(rows)]
+        noise = torch.randn(len(rows), latents.shape[1], generator=generator)
+        scale = latents.std(0) if len(latents) > 1 else torch.ones_like(latents[0])
+        fresh = latents[chosen] + config.reset_noise * noise.to(latents) * scale
+        self.weight[rows] = fresh.to(self.weight)
+        self.usage[rows] = 1.0 / config.codes
+        self.counts[rows] = 1.0
+        self.sums[rows] = fresh.to(self.sums)
+        return rows
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor, rounds: int = 20, seed: int = 0) -> None:
+        """Starts from k-means (Lloyd) on latents [N, D]; empty clusters take the worst latents.
+
+        Raises:
+            InputError: fewer latents than codes.
+        """
+        count = self.config.codes
+        if latents.shape[0] < count:
+            raise InputError(f"k-means needs at least {count} latents, got {latents.shape[0]}")
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randperm(latents.shape[0], generator=generator)[:count]
+        self.weight.copy_(latents[start])
+        for _ in range(rounds):
+            codes = self.nearest(latents)
+            used = torch.bincount(codes, minlength=count).to(latents)
+            sums = torch.zeros_like(self.weight).index_add_(0, codes, latents.to(self.weight))
+            full = used > 0
+            self.weight[full] = sums[full] / used[full, None]
+            empty = (~full).nonzero().flatten()
+            if len(empty):
+                error = (latents - self.decode(codes)).pow(2).sum(1)
+                self.weight[empty] = latents[error.topk(len(empty)).indices].to(self.weight)
+        used = torch.bincount(self.nearest(latents), minlength=count).to(latents)
+        self.usage.copy_(used / used.sum())
+        self.counts.copy_((used / used.sum() * count).clamp_min(self.config.epsilon))
+        self.sums.copy_(self.weight * self.counts[:, None])
+
+    def health(self, latents: Tensor | None = None) -> CodebookHealth:
+        """Telemetry; without latents the residual is NaN."""
+        share = self.usage / self.usage.sum()
+        entropy = -(share * share.clamp_min(1e-12).log()).sum()
+        dead = int((self.usage < self.config.reset_below / self.config.codes).sum())
+        residual = float("nan")
+        if latents is not None:
+            missed = (latents - self.decode(self.nearest(latents))).pow(2).sum()
+            residual = float(missed / (latents - latents.mean(0)).pow(2).sum())
+        return CodebookHealth(float(entropy.exp()), dead, residual)
+
+
+def clear_moments(
+    optimizer_state: Callable[[Tensor], dict[str, Tensor]], weight: Tensor, rows: Tensor
+) -> None:
+    """Zeroes the optimiser's moments of replaced codewords `rows` of a gradient codebook."""
+    for value in optimizer_state(weight).values():
+        if torch.is_tensor(value) and value.shape == weight.shape:
+            value[rows] = 0
+
+
+def _gathered(values: Tensor) -> Tensor:
+    """The rows of all ranks, in rank order; the tensor itself without data parallelism."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    sizes: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(sizes, values.shape[0])
+    widest = max(sizes)
+    padded = values.new_zeros(widest, *values.shape[1:])
+    padded[: values.shape[0]] = values
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded.contiguous())
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])

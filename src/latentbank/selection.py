@@ -1,0 +1,146 @@
+"""Which documents to read for a question: a lexical index over words, and dense keys.
+
+Knows ids, words and vectors; knows no bank and no backbone.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_WORD = re.compile(r"\w+")
+
+
+class LexicalIndex:
+    """BM25 over document texts: SQLite's FTS5 with Porter stemming, in memory, incremental.
+
+    Holds the inverted index only, not the texts.
+    """
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._db.execute(
+            "CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, "
+            "tokenize='porter unicode61')"
+            if sqlite3.sqlite_version_info >= (3, 43)
+            else "CREATE VIRTUAL TABLE words USING fts5(text, tokenize='porter unicode61')"
+        )
+        self._ids: list[str] = []
+        self._rows: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Indexes documents; an id that is already there is left as it is."""
+        rows = []
+        for name, text in zip(ids, texts, strict=True):
+            if name not in self._rows:
+                self._ids.append(name)
+                self._rows[name] = len(self._ids)
+                rows.append((len(self._ids), text))
+        self._db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", rows)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored."""
+        rows = [(self._rows.pop(name),) for name in ids if name in self._rows]
+        self._db.executemany("DELETE FROM words WHERE rowid = ?", rows)
+
+    def search(self, question: str, top: int) -> list[tuple[str, float]]:
+        """The `top` best (id, BM25 score), best first; fewer where fewer share a word."""
+        words = dict.fromkeys(word.lower() for word in _WORD.findall(question))
+        if not words or not self._rows:
+            return []
+        query = " OR ".join(f'"{word}"' for word in words)
+        found = self._db.execute(
+            "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
+            (query, top),
+        )
+        return [(self._ids[row - 1], float(score)) for row, score in found]
+
+
+class DenseSelector(nn.Module):
+    """Two linear attention-pooling encoders, questions and documents → unit keys [B, key_width].
+
+    Trained with an in-batch contrastive loss plus a queue of earlier document keys as negatives.
+    """
+
+    def __init__(self, width: int, key_width: int = 128, queue: int = 2048) -> None:
+        super().__init__()
+        self.score = nn.ModuleList([nn.Linear(width, 1) for _ in range(2)])
+        self.project = nn.ModuleList([nn.Linear(width, key_width, bias=False) for _ in range(2)])
+        self.log_scale = nn.Parameter(torch.tensor(3.0))
+        self.queue_size = queue
+        self._queue: Tensor | None = None
+
+    def _keys(self, side: int, states: Tensor, mask: Tensor) -> Tensor:
+        score = self.score[side](states).squeeze(-1).masked_fill(~mask, -torch.inf)
+        pooled = (torch.softmax(score, 1)[..., None] * states).sum(1)
+        return nn.functional.normalize(self.project[side](pooled), dim=-1)
+
+    def questions(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Unit keys [B, K] of standardised question states [B, T, D] (mask [B, T], start excluded)."""
+        return self._keys(0, states, mask)
+
+    def documents(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Unit keys [B, K] of standardised document states [B, T, D]."""
+        return self._keys(1, states, mask)
+
+    def loss(self, asked: Tensor, stored: Tensor, owner: Tensor) -> Tensor:
+        """Contrastive loss of question keys [Q, K] against document keys [D, K]; owner [Q]."""
+        keys = stored if self._queue is None else torch.cat([stored, self._queue])
+        loss = nn.functional.cross_entropy(asked @ keys.T * self.log_scale.exp(), owner)
+        if self.training:
+            kept = stored.detach() if self._queue is None else torch.cat([stored.detach(), self._queue])
+            self._queue = kept[: self.queue_size]
+        return loss
+
+
+class DenseKeys:
+    """int8 document keys and their search: one matrix product per batch of questions.
+
+    A key costs `width` bytes: unit vectors are scaled by 127 / max and compared by cosine.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._ids: list[str] = []
+        self._blocks: list[np.ndarray] = []
+        self._matrix: Tensor | None = None
+
+    @staticmethod
+    def encode(keys: Tensor) -> list[bytes]:
+        """int8 bytes of unit keys [B, width]."""
+        scaled = keys / keys.abs().amax(1, keepdim=True).clamp_min(1e-6) * 127
+        return [row.tobytes() for row in scaled.round().to(torch.int8).cpu().numpy()]
+
+    def add(self, ids: Sequence[str], keys: Sequence[bytes]) -> None:
+        """Adds documents; the caller sees to it that ids are new."""
+        if ids:
+            self._ids.extend(ids)
+            self._blocks.append(np.frombuffer(b"".join(keys), np.int8).reshape(-1, self.width))
+            self._matrix = None
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(self, asked: Tensor, top: int) -> list[list[tuple[str, float]]]:
+        """For each question key [B, width] the `top` (id, cosine), best first."""
+        if not self._ids:
+            return [[] for _ in range(len(asked))]
+        if self._matrix is None:
+            block = np.concatenate(self._blocks)
+            self._blocks = [block]
+            keys = torch.from_numpy(block.astype(np.float32))
+            self._matrix = nn.functional.normalize(keys, dim=1)
+        scores = asked.float().cpu() @ self._matrix.T
+        best = scores.topk(min(top, scores.shape[1]), dim=1)
+        return [
+            [(self._ids[i], float(s)) for i, s in zip(row, values, strict=True)]
+            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]

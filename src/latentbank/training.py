@@ -1,0 +1,318 @@
+"""Meta-training of a method's parameters: resumable after a kill, on one device or many.
+
+Knows methods through their contract only, data as questions about documents, and files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from latentbank.adapter import save_adapter
+from latentbank.data import QADataset
+from latentbank.encoder import FeatureCache
+from latentbank.errors import InputError
+from latentbank.evaluation import evaluate
+from latentbank.method import Batch, Loss, Method
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`documents_per_step` × up to `questions_per_document` questions make a step, over all devices.
+
+    Learning rate: `warmup` steps up, then a cosine down to a tenth at `steps`, or constant.
+    """
+
+    steps: int = 1000
+    documents_per_step: int = 8
+    questions_per_document: int = 5
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    seed: int = 0
+    validate_every: int = 250
+    validation_documents: int = 150
+    validation_questions: int = 200
+    checkpoint_seconds: float = 180.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.documents_per_step < 1 or self.questions_per_document < 1:
+            raise InputError("steps, documents_per_step and questions_per_document must be >= 1")
+        if self.schedule not in ("cosine", "constant"):
+            raise InputError(f"schedule must be cosine or constant, got {self.schedule!r}")
+
+    def rate(self, step: int) -> float:
+        """The factor on the learning rate at `step`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return 1.0
+        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the trainer reports after each step; `seconds_left` is an estimate."""
+
+    step: int
+    steps: int
+    loss: float
+    parts: dict[str, float]
+    seconds_left: float
+    validation: dict[str, float] | None = None
+
+
+def batches(data: QADataset, config: TrainConfig, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """Endless steps; step i is the same in every run of one seed, so that a run can resume at i."""
+    of_document = data.questions_by_document()
+    usable = [i for i, questions in enumerate(of_document) if questions]
+    if not usable:
+        raise InputError(f"the data {data.name} has no questions to train on")
+    per_step = min(config.documents_per_step, len(usable))
+    per_epoch = max(1, len(usable) // per_step)
+    step = 0
+    plan: list[list[int]] = []
+    while True:
+        epoch, within = divmod(step, per_epoch)
+        if within == 0 or not plan:
+            plan = _epoch_plan(data, usable, per_step, config.seed, epoch)
+        draw = np.random.default_rng([config.seed, 1, step])
+        chosen = plan[within][rank::world]
+        questions = [
+            (at, int(q))
+            for at, document in enumerate(chosen)
+            for q in draw.permutation(of_document[document])[: config.questions_per_document]
+        ]
+        yield Batch(
+            documents=tuple(data.documents[i] for i in chosen),
+            questions=tuple(data.questions[q].text for _, q in questions),
+            answers=tuple(data.questions[q].answers[0] for _, q in questions),
+            owner=tuple(at for at, _ in questions),
+            step=step,
+        )
+        step += 1
+
+
+def _epoch_plan(
+    data: QADataset, usable: Sequence[int], per_step: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """The documents of each step of an epoch: of like length, because padding costs as text does."""
+    draw = np.random.default_rng([seed, epoch])
+    order = draw.permutation(usable)
+    lengths = [len(document.text) for document in data.documents]
+    plan: list[list[int]] = []
+    for at in range(0, len(order), 32 * per_step):
+        pool = sorted(order[at : at + 32 * per_step].tolist(), key=lambda i: lengths[i])
+        steps = [pool[i : i + per_step] for i in range(0, len(pool), per_step)]
+        plan += [steps[i] for i in draw.permutation(len(steps)) if len(steps[i]) == per_step]
+    return plan
+
+
+class _LossModule(nn.Module):
+    """The trained parameters as one module, so that accelerate can share their gradients."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+        self.trained = nn.ParameterList(list(method.trainable().values()))
+
+    def forward(self, batch: Batch) -> Loss:
+        return self.method.loss(batch)
+
+
+class Trainer:
+    """Trains `method` into `folder`: `last/` resumes, `best/` is the adapter with the best
+    validation F1, `log.jsonl` holds every report.
+
+    Raises:
+        InputError: the method has nothing to train, or `folder` holds another run.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        data: QADataset,
+        validation: QADataset | None,
+        config: TrainConfig,
+        folder: Path,
+        card: dict[str, Any] | None = None,
+        tensorboard: bool = False,
+        feature_cache: Path | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+
+        if not method.trainable():
+            raise InputError(f"method '{method.name}' has no parameters to train with this config")
+        self.method, self.data, self.validation = method, data, validation
+        if feature_cache is not None and method.encoder is not None:
+            width = method.backbone.geometry.width
+            method.encoder.cache = FeatureCache(feature_cache, width)
+        self.config, self.folder, self.card = config, folder, card or {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator = Accelerator(cpu=method.backbone.device.type == "cpu")
+        torch.manual_seed(config.seed)
+        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        resumed = (folder / "last" / "trainer.json").exists()
+        if not resumed:
+            method.prepare([data.documents[i] for i in self._sample(len(data.documents), 512)])
+        optimizer = torch.optim.AdamW(
+            method.trainable().values(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        if resumed:
+            self._resume(optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(_LossModule(method), optimizer)
+        self._writer = self._tensorboard() if tensorboard else None
+
+    def _sample(self, size: int, count: int) -> list[int]:
+        chosen = np.random.default_rng(self.config.seed).permutation(size)[:count]
+        return [int(i) for i in chosen]
+
+    def _tensorboard(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"))
+
+    # ---- checkpoints
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": self.method.name,
+            "config": json.loads(json.dumps(asdict(self.method.config))),
+            "backbone": self.method.backbone.fingerprint,
+            "data": self.data.hash,
+            "train": {k: v for k, v in asdict(self.config).items() if k in ("seed", "steps")},
+        }
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+        from safetensors.torch import load_file
+
+        last = self.folder / "last"
+        saved = json.loads((last / "trainer.json").read_text())
+        if saved["identity"] != self._identity():
+            differing = [k for k, v in self._identity().items() if saved["identity"].get(k) != v]
+            raise InputError(
+                f"{self.folder} holds another run (different {', '.join(differing)}); "
+                "name another output folder or delete it"
+            )
+        self.method.load_state(load_file(str(last / "adapter.safetensors")))
+        optimizer.load_state_dict(torch.load(last / "optimizer.pt", weights_only=True))
+        self.step, self.best, self.seconds = saved["step"], saved["best"], saved["seconds"]
+
+    def checkpoint(self) -> None:
+        """Writes `last/` beside the old one and swaps, so that a kill leaves one whole checkpoint."""
+        if not self.accelerator.is_main_process:
+            return
+        fresh, last = self.folder / "last.new", self.folder / "last"
+        shutil.rmtree(fresh, ignore_errors=True)
+        save_adapter(fresh, self.method, self.card)
+        torch.save(self.optimizer.state_dict(), fresh / "optimizer.pt")
+        state = {
+            "identity": self._identity(),
+            "step": self.step,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+        (fresh / "trainer.json").write_text(json.dumps(state, indent=1))
+        if last.exists():
+            old = self.folder / "last.old"
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(last, old)
+        os.replace(fresh, last)
+        shutil.rmtree(self.folder / "last.old", ignore_errors=True)
+
+    # ---- the loop
+
+    def run(
+        self, report: Callable[[Progress], None] | None = None, max_seconds: float | None = None
+    ) -> None:
+        """Trains to the last step, or for `max_seconds` of this call; saves and returns."""
+        began, saved, first = time.monotonic(), time.monotonic(), self.step
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        stream = batches(self.data, self.config, rank, world)
+        for _ in range(self.step):
+            next(stream)
+        self.method.train()
+        while self.step < self.config.steps:
+            tick = time.monotonic()
+            loss = self._one_step(next(stream))
+            self.step += 1
+            self.seconds += time.monotonic() - tick
+            scores = None
+            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+                scores = self._validate()
+            pace = (time.monotonic() - began) / (self.step - first)
+            left = pace * (self.config.steps - self.step)
+            self._log(
+                Progress(
+                    self.step, self.config.steps, float(loss.total.detach()), dict(loss.parts), left,
+                    scores,
+                ),
+                report,
+            )
+            out_of_time = max_seconds is not None and time.monotonic() - began > max_seconds
+            if time.monotonic() - saved > self.config.checkpoint_seconds or out_of_time:
+                self.checkpoint()
+                saved = time.monotonic()
+            if out_of_time:
+                return
+        self.checkpoint()
+
+    def _one_step(self, batch: Batch) -> Loss:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self.config.rate(self.step)
+        self.optimizer.zero_grad()
+        loss: Loss = self.module(batch)
+        if not torch.isfinite(loss.total):
+            raise InputError(f"the loss is not finite at step {self.step}; lower the learning rate")
+        self.accelerator.backward(loss.total)
+        trained = [p for p in self.method.trainable().values() if p.grad is not None]
+        self.accelerator.clip_grad_norm_(trained, self.config.clip)
+        self.optimizer.step()
+        self.method.after_step(batch)
+        return loss
+
+    def _validate(self) -> dict[str, float] | None:
+        if self.validation is None or not self.accelerator.is_main_process:
+            return None
+        self.method.train(False)
+        small = self.validation.take(documents=self.config.validation_documents)
+        small = small.sample_questions(self.config.validation_questions, self.config.seed)
+        scores = evaluate(self.method, small, gold=True).summary()
+        self.method.train()
+        if scores["f1"] > self.best:
+            self.best = scores["f1"]
+            card = {**self.card, "validation": scores, "step": self.step, "seconds": self.seconds}
+            save_adapter(self.folder / "best", self.method, card)
+        return scores
+
+    def _log(self, progress: Progress, report: Callable[[Progress], None] | None) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with (self.folder / "log.jsonl").open("a") as handle:
+            handle.write(json.dumps(asdict(progress)) + "\n")
+        if self._writer is not None:
+            for name, value in {"loss": progress.loss, **progress.parts}.items():
+                self._writer.add_scalar(name, value, progress.step)
+            for name, value in (progress.validation or {}).items():
+                self._writer.add_scalar(f"validation/{name}", value, progress.step)
+        if report is not None:
+            report(progress)
+
+
+def read_log(folder: Path) -> Sequence[dict[str, Any]]:
+    """The reports of a run, oldest first."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
