@@ -92,9 +92,7 @@ def load_adapter(
         raise AdapterError(f"'{folder / 'adapter.safetensors'}' is damaged: {error}") from None
     values = {**config["config"], **(overrides or {})}
     method = build_method(config["method"], backbone, values)
-    method.load_state(
-        {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
-    )
+    method.load_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
     method.train(False)
     return method
 

@@ -7,11 +7,20 @@ Knows tensors only. MAC (Tack et al., 2024), section 3; MBC and CMT share these 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
+
+
+def _quiet_mlp(width: int, hidden: int) -> nn.Sequential:
+    """A two-layer MLP whose output starts at zero."""
+    leave = nn.Linear(hidden, width)
+    nn.init.zeros_(leave.weight)
+    nn.init.zeros_(leave.bias)
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), leave)
 
 
 class CrossAttention(nn.Module):
@@ -29,14 +38,12 @@ class CrossAttention(nn.Module):
         self.norm_q, self.norm_kv, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
         self.q, self.k, self.v = (nn.Linear(width, inner, bias=False) for _ in range(3))
         self.out = nn.Linear(inner, width, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = _quiet_mlp(width, hidden)
         with torch.no_grad():
             self.k.weight.copy_(self.q.weight)
-            nn.init.zeros_(self.mlp[2].weight)
-            nn.init.zeros_(self.mlp[2].bias)
 
     def project(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """(keys, values) [B, heads, S, inner / heads] of slots [B, S, D]; depends on no question."""
+        """(keys, values) [B, heads, S, inner / heads] of slots [B, S, D], for any question."""
         normal = self.norm_kv(slots)
         return self._split(self.k(normal)), self._split(self.v(normal))
 
@@ -57,6 +64,10 @@ class CrossAttention(nn.Module):
         return updated
 
 
+def _cross(blocks: nn.ModuleList) -> list[CrossAttention]:
+    return [block for block in blocks if isinstance(block, CrossAttention)]
+
+
 class PerceiverAmortiser(nn.Module):
     """Features [B, L, F] (mask [B, L] bool) → latents [B, T, D].
 
@@ -65,8 +76,14 @@ class PerceiverAmortiser(nn.Module):
     """
 
     def __init__(
-        self, features: int, width: int, latents: int, inner: int, heads: int,
-        blocks: int = 1, head_hidden: int = 64,
+        self,
+        features: int,
+        width: int,
+        latents: int,
+        inner: int,
+        heads: int,
+        blocks: int = 1,
+        head_hidden: int = 64,
     ) -> None:
         super().__init__()
         self.enter = nn.Linear(features, width) if features != width else nn.Identity()
@@ -80,7 +97,7 @@ class PerceiverAmortiser(nn.Module):
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)
         entered = self.enter(features)
         latents = self.queries.expand(features.shape[0], -1, -1)
-        for block in self.blocks:
+        for block in _cross(self.blocks):
             latents = block(latents, *block.project(entered), bias)
         out: Tensor = self.heads(latents)
         return out
@@ -109,7 +126,7 @@ class T5Amortiser(nn.Module):
     `t5` is any `T5Model` or `T5ForConditionalGeneration`; token ids come from its own tokenizer.
     """
 
-    def __init__(self, t5: nn.Module, width: int, latents: int, head_hidden: int = 512) -> None:
+    def __init__(self, t5: Any, width: int, latents: int, head_hidden: int = 512) -> None:
         super().__init__()
         self.t5 = t5
         inner = t5.config.d_model
@@ -149,7 +166,7 @@ class Aggregator(nn.Module):
 
     def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of slots [B, S, D] for each block; can be kept between questions."""
-        return [block.project(slots) for block in self.blocks]
+        return [block.project(slots) for block in _cross(self.blocks)]
 
     def attend(
         self, question: Tensor, projected: Sequence[tuple[Tensor, Tensor]], bias: Tensor | None
@@ -191,8 +208,14 @@ class PrefixAlignment(nn.Module):
     """
 
     def __init__(
-        self, tokens: int, width: int, layers: int, kv_heads: int, head_dim: int,
-        virtual: int = 2, hidden: int = 768,
+        self,
+        tokens: int,
+        width: int,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        virtual: int = 2,
+        hidden: int = 768,
     ) -> None:
         super().__init__()
         self.shape = (layers, kv_heads, virtual, head_dim)
@@ -217,11 +240,9 @@ class StateAlignment(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.skip = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = _quiet_mlp(width, hidden)
         nn.init.eye_(self.skip.weight)
         nn.init.zeros_(self.skip.bias)
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         normal = self.norm(tokens)

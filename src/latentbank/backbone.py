@@ -102,7 +102,9 @@ class Backbone:
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str) -> None:
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.model: Any = model
+        self.tokenizer, self.name = tokenizer, name
+        model.train(False)
         model.requires_grad_(False)
         self.body: Any = model.base_model
         config = model.config.get_text_config(decoder=True)
@@ -126,11 +128,13 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        found: torch.device = self.model.device
+        return found
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.dtype
+        found: torch.dtype = self.model.dtype
+        return found
 
     @property
     def fingerprint(self) -> str:
@@ -273,7 +277,9 @@ class Backbone:
         """
         return _TextRun(self, layer, None, mask.shape[0]).feed(ids, mask)
 
-    def fill(self, states: Tensor, mask: Tensor, layer: int, bias: Tensor | None = None) -> KVMemory:
+    def fill(
+        self, states: Tensor, mask: Tensor, layer: int, bias: Tensor | None = None
+    ) -> KVMemory:
         """Runs states [B, M, D] (mask [B, M] bool, right-padded) through the layers from `layer`.
 
         They take the positions 0 … M-1 and see each other causally; what the layers keep of them is
@@ -283,7 +289,7 @@ class Backbone:
         causal = positions[:, :, None] >= positions[:, None, :]
         lowest = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
         own_bias = lowest if bias is None else lowest + bias
-        cache = _LayerCache(layer)
+        cache: Any = _LayerCache(layer)
         masks = self.attention_masks(positions, positions, causal & mask[:, None, :], bias)
         self.run(layer, self.geometry.layers, states.to(self.dtype), positions, masks, cache)
         return KVMemory(
@@ -351,7 +357,7 @@ class _TextRun:
         self.backbone, self.memory = backbone, memory
         split = memory.layer if memory is not None else 0
         self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
-        self.caches = [_LayerCache(first) for first, _ in self.bounds]
+        self.caches: list[Any] = [_LayerCache(first) for first, _ in self.bounds]
         device = backbone.device
         self.seen = torch.zeros(batch, 0, dtype=torch.bool, device=device)
         self.seen_positions = torch.zeros(batch, 0, dtype=torch.long, device=device)
@@ -369,7 +375,7 @@ class _TextRun:
         order = torch.arange(self.seen.shape[1], device=ids.device)
         causal = order[None, past:, None] >= order[None, None, :]
         text_visible = causal & self.seen[:, None, :]
-        hidden = backbone.model.get_input_embeddings()(ids)
+        hidden: Tensor = backbone.model.get_input_embeddings()(ids)
         for index, (first, last) in enumerate(self.bounds):
             memory = self.memory if index == len(self.bounds) - 1 else None
             masks, own = self._masks(positions, text_visible, memory)

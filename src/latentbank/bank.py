@@ -4,22 +4,17 @@ Knows ids, levels and bytes; nothing about what a payload means, nor about model
 The layout of a page is in `bank_pages`, the file's safety in `bank_file`.
 """
 
-import sqlite3
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
-from latentbank.bank_file import connect, create_file, open_memory, sqlite_errors
-from latentbank.bank_index import PageIndex
-from latentbank.bank_items import AppendReport, BankFingerprint, Footprint, Items, VerifyReport
-from latentbank.bank_pages import ID_BYTES, Entry, Page, PageBuilder, check_entry, id_key
+from latentbank.bank_core import BankCore, key_number
+from latentbank.bank_file import connect, create_file, open_memory
+from latentbank.bank_items import AppendReport, BankFingerprint, Footprint, VerifyReport
+from latentbank.bank_pages import Entry, Page, PageBuilder, check_entry
+from latentbank.bank_verify import verify_bank
 from latentbank.errors import BankError, FingerprintError, InputError
 
 __all__ = [
@@ -32,14 +27,8 @@ __all__ = [
     "VerifyReport",
 ]
 
-_PAGE = "seq, level, count, crc, ids, lengths, payload, keys, ledger"
 
-
-def _number(key: bytes) -> int:
-    return int.from_bytes(key, "big")
-
-
-class MemoryBank(Items):
+class MemoryBank(BankCore):
     """A store of entries, in pages of one level, with blobs and metadata beside them.
 
     Make one with `create` or `open`; use it as a context manager or call `close`. Every write is
@@ -50,17 +39,6 @@ class MemoryBank(Items):
 
     Memory: 12 bytes per document for the index, built when the bank is opened.
     """
-
-    def __init__(self, connection: sqlite3.Connection, name: str, read_only: bool) -> None:
-        """Internal; use `create` or `open`."""
-        self.name = name
-        self.read_only = read_only
-        self._open_connection: sqlite3.Connection | None = connection
-        self._lock = threading.RLock()
-        self._index = PageIndex(np.empty(0, np.uint64), np.empty(0, np.uint32))
-        self._filling: dict[tuple[str, int], int] = {}  # (level, key bytes) -> page being filled
-        self._next_seq = 1
-        self._version: int | None = None  # of the file, as the index knows it; None: out of date
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -130,33 +108,11 @@ class MemoryBank(Items):
             with bank._transaction(write=False):
                 pass  # loads the index
             if expect is not None and found != expect:
-                raise FingerprintError(_mismatch(bank.name, found, expect))
+                raise FingerprintError(found.mismatch(bank.name, expect))
         except BaseException:
             bank.close()
             raise
         return bank
-
-    def close(self) -> None:
-        """Write everything into the one file and close it; closing twice is harmless."""
-        with self._lock, sqlite_errors(self.name):
-            connection, self._open_connection = self._open_connection, None
-            if connection is not None:
-                try:
-                    if not self.read_only:
-                        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                finally:
-                    connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ----------------------------------------------------------------------------- writing
 
@@ -172,37 +128,145 @@ class MemoryBank(Items):
         batch = list(entries)
         for entry in batch:
             check_entry(entry)
-        times = Counter(id_key(entry.id) for entry in batch)
-        unique = {id_key(entry.id): entry for entry in reversed(batch)}  # the first one stays
+        times = Counter(entry.id for entry in batch)
+        unique: dict[str, Entry] = {}
         for entry in batch:
-            if unique[id_key(entry.id)].id != entry.id:
-                raise _collision(entry.id)
-        with self._transaction(write=True) as connection:
-            pages: dict[int, PageBuilder] = {}
-            filling, next_seq, fresh = dict(self._filling), self._next_seq, []
-            for key in times:
-                entry = unique[key]
-                seq = self._index.find(_number(key))
-                if seq is not None:
-                    page = self._builder(connection, seq, pages)
-                    if not page.holds(entry.id):
-                        raise _collision(entry.id)
-                    page.bump(key, times[key])
-                    continue
-                slot = (entry.level, len(entry.key))
-                if slot in filling:
-                    page = self._builder(connection, filling[slot], pages)
-                if slot not in filling or not page.fits(entry):
-                    page = pages[next_seq] = PageBuilder(next_seq, *slot)
-                    filling[slot] = next_seq
-                    next_seq += 1
-                page.add(entry, times[key])
-                fresh.append((_number(key), page.seq))
-            for page in pages.values():
-                self._write_page(connection, page)
-            self._put_blobs(connection, blobs or {})
-            self._check_budget(connection)
-            self._version = None
-        self._index.add(fresh)
-        self._filling, self._next_seq = filling, next_seq
-        return fresh
+            unique.setdefault(entry.id, entry)
+        with self._lock:
+            with self._transaction(write=True) as connection:
+                version = self._version
+                pages: dict[int, PageBuilder] = {}
+                filling, fresh = dict(self._filling), dict[int, int]()
+                for id, entry in unique.items():
+                    number = key_number(id)
+                    seq = self._index.find(number)
+                    if number in fresh:  # two ids of this call with one hash
+                        raise _collision(id)
+                    if seq is None:
+                        page = self._page_for(connection, entry, filling, pages)
+                        page.add(entry, times[id])
+                        fresh[number] = page.seq
+                    else:
+                        page = self._builder(connection, seq, pages)
+                        if not page.holds(id):
+                            raise _collision(id)
+                        page.bump(id, times[id])
+                for page in pages.values():
+                    self._write_page(connection, page)
+                self._put_blobs(connection, blobs or {})
+                self._check_budget(connection)
+                self._version = None  # should the commit be interrupted, the index is reloaded
+            self._index.add(fresh.items())
+            self._filling, self._version = filling, version
+        stored = [entry for entry in unique.values() if key_number(entry.id) in fresh]
+        size = sum(len(entry.payload) + len(entry.key) for entry in stored)
+        return AppendReport(len(stored), len(batch) - len(stored), size)
+
+    def delete(self, ids: Iterable[str], blobs: Mapping[str, bytes] | None = None) -> int:
+        """Remove documents, whatever their count, and store blobs, in one transaction.
+
+        Returns how many were there. Their bytes are overwritten in the file (SQLite's
+        `secure_delete`) and the write-ahead log is emptied, unless another process is reading at
+        that moment; then the log is emptied when the bank is closed.
+        """
+        with self._lock:
+            with self._transaction(write=True) as connection:
+                version = self._version
+                doomed: dict[int, set[str]] = {}
+                for id in ids:
+                    seq = self._index.find(key_number(id))
+                    if seq is not None:
+                        doomed.setdefault(seq, set()).add(id)
+                gone: list[int] = []
+                filling = dict(self._filling)
+                for seq, names in doomed.items():
+                    page = self._read_page(connection, seq)
+                    at = frozenset(i for i, id in enumerate(page.document_ids) if id in names)
+                    gone.extend(key_number(page.document_ids[index]) for index in at)
+                    rest = PageBuilder.reopen(page, without=at)
+                    if len(rest):
+                        self._write_page(connection, rest)
+                    else:
+                        connection.execute("DELETE FROM pages WHERE seq = ?", (seq,))
+                        filling = {slot: last for slot, last in filling.items() if last != seq}
+                self._put_blobs(connection, blobs or {})
+                self._version = None
+            self._index.remove(gone)
+            self._filling, self._version = filling, version
+            self._checkpoint()
+        return len(gone)
+
+    # ----------------------------------------------------------------------------- reading
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        with self._transaction(write=False):
+            return len(self._index)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._find(id) is not None
+
+    def get(self, id: str) -> Entry | None:
+        """The entry of that id, or None."""
+        found = self._find(id)
+        return None if found is None else found[0].entry(found[1])
+
+    def count(self, id: str) -> int:
+        """How often the document was written; 0 if it is not here."""
+        found = self._find(id)
+        return 0 if found is None else found[0].counts()[found[1]]
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, page by page: those of one level come in the order of writing.
+
+        A page is read when it is reached; an entry written or deleted meanwhile may or may not be
+        seen. Raises `BankError` at a damaged page.
+        """
+        for page in self.payloads():
+            for index in range(page.count):
+                yield page.entry(index)
+
+    def payloads(self, level: str | None = None) -> Iterator[Page]:
+        """Pages of one level (or all) in the order of writing, for reading in bulk.
+
+        Of each `Page`, `payloads` and `document_ids` are lists in the same order, `payload` and
+        `keys` the joined bytes, `id_keys` the ids as numbers [n]; the ledger is decoded only if
+        asked for.
+        """
+        for seq in self._sequence(level):
+            page = self._load_page(seq)
+            if page is not None:
+                page.check()
+                yield page
+
+    def ids(self) -> Iterator[str]:
+        """All ids, in the order of `entries`."""
+        for page in self.payloads():
+            yield from page.document_ids
+
+    # --------------------------------------------------------------------------- reporting
+
+    def footprint(self) -> Footprint:
+        """Bytes by component, after a checkpoint; in a bank that others read, as if after one."""
+        self._checkpoint()
+        with self._transaction(write=False) as connection:
+            codes, ids, ledger, keys = connection.execute(
+                "SELECT total(length(payload)), total(length(ids)), total(length(ledger)), "
+                "total(length(keys)) FROM pages"
+            ).fetchone()
+            codebook = connection.execute(
+                "SELECT total(length(data)) FROM items WHERE kind = 'blob'"
+            ).fetchone()[0]
+            total = self._size(connection)
+        parts = (int(codes), int(codebook), int(keys), int(ids + ledger))
+        return Footprint(*parts, overhead=total - sum(parts), total=total)
+
+    def verify(self) -> VerifyReport:
+        """Check every page, blob and SQLite's own structure; never raises for damage it finds."""
+        return verify_bank(self)
+
+
+def _collision(id: str) -> BankError:
+    return BankError(
+        f"The id {id!r} has the same 8-byte hash as another id of the bank; give it another id."
+    )

@@ -318,10 +318,11 @@ class PageBuilder:
             return False
         return self._columns.get("id", {}).get(position) == (None if is_hex_id(id) else id)
 
-    def bump(self, key: bytes, times: int) -> None:
-        """Count a document that is written again."""
+    def bump(self, id: str, times: int) -> None:
+        """Count a document of the page that is written again."""
         counts = self._columns.setdefault("count", {})
-        counts[self.index[key]] = counts.get(self.index[key], 1) + times
+        position = self.index[id_key(id)]
+        counts[position] = counts.get(position, 1) + times
 
     def build(self) -> Page:
         """The stored form; raises `InputError` if a ledger value is not JSON."""

@@ -37,7 +37,7 @@ class Conditioning:
     """What a method's `read` returns for a batch of B questions.
 
     `transports` are attached in order. `passages` [B] stand in the prompt before the question, None
-    for no text. `sources` [B] name the documents read, most important first, with weights in [0, 1].
+    for no text. `sources` [B] name the documents read, most important first, weights in [0, 1].
     """
 
     transports: tuple[Transport, ...] = ()
@@ -100,12 +100,14 @@ class SideMemory:
         modules = attention_modules(backbone)
         unknown_layers = [layer for layer in self.keys if not 0 <= layer < len(modules)]
         if unknown_layers:
-            raise InputError(f"layers {unknown_layers} are outside the {len(modules)} of the backbone")
+            raise InputError(
+                f"layers {unknown_layers} are outside the {len(modules)} of the backbone"
+            )
         before = backbone.model.config._attn_implementation
         backbone.model.set_attn_implementation(SIDE_ATTENTION)
         try:
             for layer, key in self.keys.items():
-                modules[layer]._side_memory = (key, self.values[layer], self.log_mass)
+                modules[layer].__dict__["_side_memory"] = (key, self.values[layer], self.log_mass)
             yield backbone
         finally:
             for layer in self.keys:
@@ -134,7 +136,11 @@ def _side_attention(
     lowest = torch.finfo(query.dtype).min
     if attention_mask.dtype == torch.bool:
         attention_mask = query.new_zeros(attention_mask.shape).masked_fill(~attention_mask, lowest)
-    mass = log_mass.to(query.dtype).clamp_min(lowest)[:, None, None, :].expand(batch, 1, queries, slots)
+    mass = (
+        log_mass.to(query.dtype)
+        .clamp_min(lowest)[:, None, None, :]
+        .expand(batch, 1, queries, slots)
+    )
     mask = torch.cat([mass, attention_mask[..., : key.shape[2]].expand(batch, 1, -1, -1)], -1)
     return sdpa_attention_forward(
         module,
@@ -176,7 +182,9 @@ def attention_modules(backbone: Backbone) -> list[nn.Module]:
     for layer in getattr(backbone.body, backbone._layers_name):
         names = [name for name in ("self_attn", "attn", "attention") if hasattr(layer, name)]
         if not names:
-            raise InputError(f"{type(layer).__name__} has no attention module that latentbank knows")
+            raise InputError(
+                f"{type(layer).__name__} has no attention module that latentbank knows"
+            )
         modules.append(getattr(layer, names[0]))
     return modules
 
@@ -239,13 +247,13 @@ class LoraWeights:
     def _switch(self, on: bool) -> None:
         for module in self.modules.values():
             if on:
-                module.set_adapter([self.name])  # type: ignore[operator]
-            module.enable_adapters(on)  # type: ignore[operator]
+                module.set_adapter([self.name])
+            module.enable_adapters(on)
 
     def train(self, mode: bool = True) -> None:
         """Dropout on or off; the backbone itself stays in eval mode."""
         for module in self.modules.values():
-            module.lora_dropout[self.name].train(mode)  # type: ignore[index]
+            module.lora_dropout[self.name].train(mode)
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
@@ -265,7 +273,9 @@ class LoraWeights:
         """Raises InputError when names or shapes differ."""
         for name, parameter in self.parameters.items():
             if name not in state or state[name].shape != parameter.shape:
-                raise InputError(f"the adapter holds no low-rank matrix {name} of {parameter.shape}")
+                raise InputError(
+                    f"the adapter holds no low-rank matrix {name} of {parameter.shape}"
+                )
             with torch.no_grad():
                 parameter.copy_(state[name])
 
@@ -273,7 +283,7 @@ class LoraWeights:
 def prompt_ids(
     backbone: Backbone, questions: Sequence[str], passages: Sequence[str] | None = None
 ) -> list[list[int]]:
-    """Token ids of `[start] passage ¶ Question: … Answer:`, without the passage where it is None."""
+    """Token ids of `[start] passage ¶ Question: … Answer:`, the passage only where there is one."""
     asked = backbone.encode([f"Question: {q.strip()}\nAnswer:" for q in questions], start=False)
     heads = passage_ids(backbone, passages) if passages else [[backbone.start_id]] * len(asked)
     return [[*head, *ask] for head, ask in zip(heads, asked, strict=True)]
@@ -286,4 +296,6 @@ def passage_ids(backbone: Backbone, passages: Sequence[str]) -> list[list[int]]:
 
 def answer_ids(backbone: Backbone, answers: Sequence[str]) -> list[list[int]]:
     """Token ids of the answers to learn, end token included."""
-    return [[*row, backbone.end_id] for row in backbone.encode([f" {a}" for a in answers], start=False)]
+    return [
+        [*row, backbone.end_id] for row in backbone.encode([f" {a}" for a in answers], start=False)
+    ]

@@ -32,7 +32,7 @@ class BackboneEncoder:
         self._prefix = f"{backbone.fingerprint}/{layer}/"
 
     def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(states [B, T, D] float32, mask [B, T] bool), right-padded; position 0 is the start token."""
+        """(states [B, T, D] float32, mask [B, T] bool), right-padded; the start token is first."""
         if self.cache is None:
             return self._compute(texts)
         keys = [self._prefix + text for text in texts]
@@ -133,7 +133,10 @@ class T5Texts:
     def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """(ids [B, L], mask [B, L] bool), cut at `max_tokens`."""
         batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_tokens,
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
             return_tensors="pt",
         )
         return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)

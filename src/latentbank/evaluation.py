@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-question scores in the order of the data's questions; rates in [0, 1], times in seconds."""
+    """Per-question scores in the order of the data's questions, in [0, 1]; times in seconds."""
 
     answers: tuple[Answer, ...]
     exact_match: tuple[float, ...]
@@ -163,9 +163,7 @@ def ask_all(
     )
 
 
-def evaluate(
-    method: Method, data: QADataset, gold: bool = False, batch: int = 16
-) -> Evaluation:
+def evaluate(method: Method, data: QADataset, gold: bool = False, batch: int = 16) -> Evaluation:
     """Writes `data` into a fresh bank in memory, asks, and puts the method's own bank back."""
     before = method.bank
     fresh_bank(method)

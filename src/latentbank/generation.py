@@ -67,8 +67,8 @@ def generate(
     longest = max(len(row) for row in prompts) + config.max_new_tokens
     if longest > backbone.geometry.max_positions:
         raise InputError(
-            f"a prompt of {longest - config.max_new_tokens} tokens plus {config.max_new_tokens} new "
-            f"ones exceeds the {backbone.geometry.max_positions} positions of {backbone.name}; "
+            f"a prompt of {longest - config.max_new_tokens} tokens plus {config.max_new_tokens} "
+            f"new ones exceeds the {backbone.geometry.max_positions} positions of {backbone.name}; "
             "shorten it"
         )
     if config.beams > 1:
@@ -122,7 +122,9 @@ def _beam(
     for step in range(config.max_new_tokens):
         scores = torch.log_softmax(logits.float(), -1).view(batch, width, -1)
         parent, token, total = _advance(scores, total, done, backbone.end_id, config)
-        tokens = torch.cat([tokens.gather(1, parent[..., None].expand_as(tokens)), token[..., None]], 2)
+        tokens = torch.cat(
+            [tokens.gather(1, parent[..., None].expand_as(tokens)), token[..., None]], 2
+        )
         was_done = done.gather(1, parent)
         lengths = lengths.gather(1, parent) + (~was_done)
         done = was_done | (token == backbone.end_id)

@@ -107,7 +107,9 @@ def resolve(spec: str, progress: Callable[[str], None] | None = None) -> str:
             raise InputError(f"folder '{spec}' holds no config.json, so it is not a saved model")
         return str(path)
     if spec.startswith(("/", ".", "~")) or "/" not in spec:
-        raise unknown("model", spec, [*PACKAGED, "a folder", "a .gguf file", "owner/name on the hub"])
+        raise unknown(
+            "model", spec, [*PACKAGED, "a folder", "a .gguf file", "owner/name on the hub"]
+        )
     return spec
 
 
@@ -126,7 +128,8 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"model '{spec}' could not be loaded: {first}") from error
-    return model.eval(), tokenizer
+    model.train(False)
+    return model, tokenizer
 
 
 def fastest_dtype() -> torch.dtype:

@@ -92,9 +92,7 @@ class LoraSettings:
                 f"lora.layer must be below the backbone's {backbone.geometry.layers} layers, "
                 f"got {self.layer}"
             )
-        return LoraWeights(
-            backbone, self.layer, self.rank, self.alpha, self.dropout, self.targets
-        )
+        return LoraWeights(backbone, self.layer, self.rank, self.alpha, self.dropout, self.targets)
 
 
 class Method(ABC):
@@ -130,7 +128,7 @@ class Method(ABC):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        """The conditioning for B questions; `documents` [B] are ids to read instead of selecting."""
+        """The conditioning for B questions; `documents` [B]: ids to read instead of selecting."""
 
     def read_nothing(self) -> Conditioning:
         """The plain model with the adapter's low-rank weights: what `--no-memory` answers with."""
@@ -139,7 +137,7 @@ class Method(ABC):
     def delete(self, ids: Sequence[str]) -> int:
         """Removes documents and their influence; returns how many were there."""
         bank = self.require_bank()
-        removed = bank.delete(ids)
+        removed: int = bank.delete(ids)
         self.bind(bank)
         return removed
 
@@ -153,10 +151,16 @@ class Method(ABC):
             raise InputError(f"method '{self.name}' has no bank yet; call bind() first")
         return self.bank
 
+    def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(states [B, T, D], mask [B, T] bool) of the method's encoder, start token first."""
+        if self.encoder is None:
+            raise InputError(f"method '{self.name}' encodes no text")
+        return self.encoder.features(texts)
+
     # ---- training
 
     def loss(self, batch: Batch) -> Loss:
-        """Answer loss (and method terms) of one step; `total` has no gradient without parameters."""
+        """Answer loss and method terms of one step."""
         raise InputError(f"method '{self.name}' has nothing to train")
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -188,7 +192,8 @@ class Method(ABC):
         own = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
         expected = self.network.state_dict()
         wrong = [
-            k for k in expected.keys() | own.keys()
+            k
+            for k in expected.keys() | own.keys()
             if k not in own or k not in expected or own[k].shape != expected[k].shape
         ]
         if wrong:
@@ -202,10 +207,10 @@ class Method(ABC):
                 {k.removeprefix("lora."): v for k, v in state.items() if k.startswith("lora.")}
             )
 
-    def prepare(self, documents: Sequence[Document]) -> None:
-        """Called once before training with a few hundred documents: statistics, codebook starts."""
+    def prepare(self, documents: Sequence[Document]) -> None:  # noqa: B027
+        """Called once before training with a few hundred documents: statistics, codebooks."""
 
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch) -> None:  # noqa: B027
         """Called after each optimiser step; codebooks are reset here."""
 
     def answer_terms(self, batch: Batch) -> Tensor:

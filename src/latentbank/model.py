@@ -181,7 +181,9 @@ class MemoryModel:
     def prompt(self, question: str) -> str:
         """The text that the backbone sees for a question, memory aside."""
         passages = self.method.read([question]).passages
-        text: str = self.backbone.tokenizer.decode(prompt_ids(self.backbone, [question], passages)[0])
+        text: str = self.backbone.tokenizer.decode(
+            prompt_ids(self.backbone, [question], passages)[0]
+        )
         return text
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -247,9 +249,7 @@ def load_method(
     return untrained(adapter, load_backbone(spec, dtype, device, progress), overrides)
 
 
-def untrained(
-    name: str, backbone: Backbone, overrides: Mapping[str, Any] | None = None
-) -> Method:
+def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None = None) -> Method:
     """A method that works without training.
 
     Raises:

@@ -16,6 +16,9 @@ class Standardiser(nn.Module):
     sees nothing else.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
@@ -44,13 +47,14 @@ class SegmentPooler(nn.Module):
 
     def __init__(self, width: int, hidden: int = 384) -> None:
         super().__init__()
-        self.score = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
-        self.residual = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
-        )
-        for layer in (self.score[2], self.residual[3]):
+        last, leave = nn.Linear(64, 1), nn.Linear(hidden, width)
+        for layer in (last, leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.score = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), last)
+        self.residual = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), leave
+        )
 
     def forward(self, states: Tensor, mask: Tensor, segments: int) -> tuple[Tensor, Tensor]:
         """(vectors [B, k, D], mask [B, k] bool) of standardised states; a text of fewer tokens than

@@ -89,7 +89,10 @@ class Codebook(nn.Module):
         """Codes [N] of latents [N, D]: the smallest L2 distance."""
         with torch.no_grad():
             half = 0.5 * self.weight.pow(2).sum(1)
-            best = [(half - part @ self.weight.T).argmin(1) for part in latents.detach().split(8192)]
+            best = [
+                (half - part @ self.weight.T).argmin(1)
+                for part in torch.split(latents.detach(), 8192)
+            ]
         return torch.cat(best) if best else latents.new_zeros(0, dtype=torch.long)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -120,9 +123,9 @@ class Codebook(nn.Module):
         """One step of usage, moving averages (if `ema`) and reset; returns the replaced codes [R].
 
         `decay` overrides the config's: the discount α of MBC's online objective
-        `Σ_i α^(t−i) ‖m_i − c(m_i)‖²`, whose minimiser the discounted means are. `protected` [K] bool
-        marks codes that stored documents use: they are never reset. Under data parallelism every
-        rank sums the same statistics and takes the same candidates, so all stay equal.
+        `Σ_i α^(t−i) ‖m_i − c(m_i)‖²`, whose minimiser the discounted means are. `protected` [K]
+        bool marks codes that stored documents use: they are never reset. Under data parallelism
+        every rank sums the same statistics and takes the same candidates, so all stay equal.
         """
         config = self.config
         latents, codes = _gathered(latents), _gathered(codes)
@@ -134,7 +137,9 @@ class Codebook(nn.Module):
             self.counts.mul_(keep).add_(counts, alpha=1 - keep)
             self.sums.mul_(keep).add_(sums, alpha=1 - keep)
             total = self.counts.sum()
-            smooth = (self.counts + config.epsilon) / (total + config.codes * config.epsilon) * total
+            smooth = (
+                (self.counts + config.epsilon) / (total + config.codes * config.epsilon) * total
+            )
             touched = counts > 0
             self.weight[touched] = (self.sums / smooth[:, None])[touched]
         return self._reset(latents, codes, protected, generator)

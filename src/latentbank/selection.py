@@ -84,7 +84,7 @@ class DenseSelector(nn.Module):
         return nn.functional.normalize(self.project[side](pooled), dim=-1)
 
     def questions(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Unit keys [B, K] of standardised question states [B, T, D] (mask [B, T], start excluded)."""
+        """Unit keys [B, K] of standardised question states [B, T, D], without the start token."""
         return self._keys(0, states, mask)
 
     def documents(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -96,7 +96,11 @@ class DenseSelector(nn.Module):
         keys = stored if self._queue is None else torch.cat([stored, self._queue])
         loss = nn.functional.cross_entropy(asked @ keys.T * self.log_scale.exp(), owner)
         if self.training:
-            kept = stored.detach() if self._queue is None else torch.cat([stored.detach(), self._queue])
+            kept = (
+                stored.detach()
+                if self._queue is None
+                else torch.cat([stored.detach(), self._queue])
+            )
             self._queue = kept[: self.queue_size]
         return loss
 

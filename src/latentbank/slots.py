@@ -69,16 +69,14 @@ class Slots:
         """Every mass times `factor` in (0, 1]."""
         if not 0 < factor <= 1:
             raise InputError(f"a decay factor lies in (0, 1], got {factor}")
-        return Slots(
-            self.keys, self.values, self.log_mass + torch.tensor(factor).log(), self.owner
-        )
+        return Slots(self.keys, self.values, self.log_mass + torch.tensor(factor).log(), self.owner)
 
     def merge(self) -> Slots:
         """Identical slots become one whose mass is the sum; the owner stays where all agree."""
         if not len(self):
             return self
         both = torch.cat([self.keys, self.values], 1)
-        unique, inverse = both.unique(dim=0, return_inverse=True)
+        unique, inverse = torch.unique(both, dim=0, return_inverse=True)
         count, width = unique.shape[0], self.keys.shape[1]
         peak = torch.full((count,), -torch.inf).scatter_reduce(0, inverse, self.log_mass, "amax")
         total = torch.zeros(count).index_add(0, inverse, (self.log_mass - peak[inverse]).exp())

@@ -29,7 +29,7 @@ from latentbank.method import Batch, Loss, Method
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`documents_per_step` × up to `questions_per_document` questions make a step, over all devices.
+    """`documents_per_step` × up to `questions_per_document` questions make a step on all devices.
 
     Learning rate: `warmup` steps up, then a cosine down to a tenth at `steps`, or constant.
     """
@@ -110,7 +110,7 @@ def batches(data: QADataset, config: TrainConfig, rank: int = 0, world: int = 1)
 def _epoch_plan(
     data: QADataset, usable: Sequence[int], per_step: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """The documents of each step of an epoch: of like length, because padding costs as text does."""
+    """The documents of each step of an epoch, of like length: padding costs as much as text."""
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(usable)
     lengths = [len(document.text) for document in data.documents]
@@ -213,7 +213,7 @@ class Trainer:
         self.step, self.best, self.seconds = saved["step"], saved["best"], saved["seconds"]
 
     def checkpoint(self) -> None:
-        """Writes `last/` beside the old one and swaps, so that a kill leaves one whole checkpoint."""
+        """Writes `last/` beside the old one and swaps: a kill leaves one whole checkpoint."""
         if not self.accelerator.is_main_process:
             return
         fresh, last = self.folder / "last.new", self.folder / "last"
@@ -258,7 +258,11 @@ class Trainer:
             left = pace * (self.config.steps - self.step)
             self._log(
                 Progress(
-                    self.step, self.config.steps, float(loss.total.detach()), dict(loss.parts), left,
+                    self.step,
+                    self.config.steps,
+                    float(loss.total.detach()),
+                    dict(loss.parts),
+                    left,
                     scores,
                 ),
                 report,

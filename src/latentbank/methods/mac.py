@@ -4,8 +4,8 @@ Tack, Kim, Mitchell, Shin, Teh, Schwarz, 2024, https://arxiv.org/abs/2403.04317.
 latents each; all latents are kept as float32; a question aggregates them into a few memory tokens.
 
 Differs from the paper: padding is masked; the default amortiser is a Perceiver resampler over the
-backbone's own states (`amortiser="t5"` is the paper's); `transport="states"` gives the memory tokens
-to the layers from `inject_from` as residual-stream states instead of a key/value prefix from layer
+backbone's own states (`amortiser="t5"` is the paper's); `transport="states"` gives the tokens to
+the layers from `inject_from` as residual-stream states instead of a key/value prefix from layer
 0; `matching_weight` adds a contrastive term between pooled question and document latents; `lora`
 adds low-rank weights. The paper's own settings are the presets named after its backbones.
 """
@@ -100,8 +100,11 @@ class Mac(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **paper_presets(),
         "smollm2-135m": {
-            "encoder_layer": 12, "inject_from": 12, "transport": "states",
-            "matching_weight": 0.2, "lora": {"rank": 16, "layer": 12},
+            "encoder_layer": 12,
+            "inject_from": 12,
+            "transport": "states",
+            "matching_weight": 0.2,
+            "lora": {"rank": 16, "layer": 12},
         },
         "tiny": {"latents": 3, "encoder_layer": 1, "inner": 16, "heads": 2, "blocks": 2},
     }
@@ -119,13 +122,20 @@ class Mac(Method):
             self.t5_texts = T5Texts(config.t5, width, config.latents)
             modules |= {"documents": self.t5_texts.build(), "questions": self.t5_texts.build()}
         else:
-            modules |= {"documents": PerceiverAmortiser(*sizes), "questions": PerceiverAmortiser(*sizes)}
+            modules |= {
+                "documents": PerceiverAmortiser(*sizes),
+                "questions": PerceiverAmortiser(*sizes),
+            }
         modules["aggregator"] = Aggregator(width, config.inner, config.heads, config.blocks)
         if config.transport == "states":
             modules["align"] = StateAlignment(width)
         else:
             modules["align"] = PrefixAlignment(
-                config.latents, width, g.layers - config.inject_from, g.kv_heads, g.head_dim,
+                config.latents,
+                width,
+                g.layers - config.inject_from,
+                g.kv_heads,
+                g.head_dim,
                 config.virtual,
             )
         self.log_scale = nn.ParameterDict({"matching": nn.Parameter(torch.tensor(2.0))})
@@ -196,8 +206,7 @@ class Mac(Method):
         if self.config.amortiser == "t5":
             latents: Tensor = network(*self.t5_texts.encode(texts, self.backbone.device))
             return latents
-        states, mask = self.encoder.features(texts) if self.encoder else (None, None)
-        assert states is not None and mask is not None
+        states, mask = self.features(texts)
         found: Tensor = network(self.standard(states[:, 1:]), mask[:, 1:])
         return found
 
@@ -277,8 +286,8 @@ class Mac(Method):
     # ---- training
 
     def prepare(self, documents: Sequence[Document]) -> None:
-        if self.encoder is not None and self.config.amortiser == "perceiver":
-            states, mask = self.encoder.features([d.text for d in documents[:64]])
+        if self.config.amortiser == "perceiver":
+            states, mask = self.features([d.text for d in documents[:64]])
             self.standard.measure(states[:, 1:], mask[:, 1:])
 
     def _document_latents(self, batch: Batch) -> Tensor:
@@ -321,7 +330,7 @@ class Mac(Method):
         return Loss(total, parts)
 
     def _matching(self, question: Tensor, latents: Tensor, batch: Batch) -> Tensor:
-        """In-batch contrastive loss of mean-pooled, normalised latents; an option, not the paper's."""
+        """In-batch contrastive loss of mean-pooled latents; an option, not the paper's."""
         asked = nn.functional.normalize(question.mean(1), dim=-1)
         stored = nn.functional.normalize(latents.mean(1), dim=-1)
         owner = torch.tensor(batch.owner, device=asked.device)

@@ -38,8 +38,8 @@ WORDS, COUNTS = "codebook", "counts"
 
 @dataclass(frozen=True)
 class MbcConfig(MacConfig):
-    """MAC's fields and: `form` of the bank, `indices` (the paper's) or `histogram`; `adapt`, `frozen`
-    or `online` codebook while writing; `discount` α of the online objective; `vq_weight` λ.
+    """MAC's fields and: `form` of the bank, `indices` (the paper's) or `histogram`; `adapt`:
+    `frozen` or `online` codebook while writing; `discount` α of the online objective; `vq_weight` λ.
     """
 
     form: str = "indices"
@@ -63,11 +63,14 @@ class MbcConfig(MacConfig):
 
 
 def _mbc_presets() -> dict[str, dict[str, Any]]:
-    """KV-LoRA on the last 6 layers of DistilGPT2 (all it has) and the last 16 of the larger ones."""
+    """KV-LoRA on the last 6 layers of DistilGPT2 (all it has), the last 16 of the larger ones."""
     first = {"distilgpt2": 0, "gpt2-large": 20, "gpt2-xl": 32, "llama-2-7b": 16}
     base = paper_presets(codebook={"learning": "gradient", "reset_to": "random"})
     return {
-        name: {**values, "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": first[name]}}
+        name: {
+            **values,
+            "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": first[name]},
+        }
         for name, values in base.items()
     }
 
@@ -80,13 +83,20 @@ class Mbc(Mac):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **_mbc_presets(),
         "smollm2-135m": {
-            "encoder_layer": 12, "inject_from": 12, "transport": "states",
+            "encoder_layer": 12,
+            "inject_from": 12,
+            "transport": "states",
             "matching_weight": 0.2,
             "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": 12},
         },
         "tiny": {
-            "latents": 3, "encoder_layer": 1, "inner": 16, "heads": 2, "blocks": 2,
-            "codebook": {"codes": 16}, "lora": {"rank": 4, "targets": "kv", "layer": 1},
+            "latents": 3,
+            "encoder_layer": 1,
+            "inner": 16,
+            "heads": 2,
+            "blocks": 2,
+            "codebook": {"codes": 16},
+            "lora": {"rank": 4, "targets": "kv", "layer": 1},
         },
     }
 
@@ -190,7 +200,9 @@ class Mbc(Mac):
         if not hasattr(self, "_own_book"):
             settings = dataclasses.replace(self.config.codebook, learning="ema")
             book = Codebook(self._words.shape[1], settings)
-            book.load_state_dict({k: v.detach().cpu() for k, v in self.codebook.state_dict().items()})
+            book.load_state_dict(
+                {k: v.detach().cpu() for k, v in self.codebook.state_dict().items()}
+            )
             book.weight.copy_(self._words.float())
             book.sums.copy_(book.weight * book.counts[:, None])
             self._own_book = book

@@ -1,8 +1,7 @@
 """Retrieval: documents kept as compressed text, the best of them put into the prompt.
 
 BM25 (Robertson and Zaragoza, 2009) through SQLite's FTS5; the text is compressed with zstd and a
-trained dictionary, so that the store is as small as text can be kept by counting alone. `full_context`
-is the same reader with the gold document given: the ceiling.
+trained dictionary. `full_context` is the same reader with the gold document given: the ceiling.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from latentbank.packaged import packaged_dictionary
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec_text import ZstdTextCodec
@@ -32,6 +30,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
+from latentbank.packaged import packaged_dictionary
 from latentbank.selection import LexicalIndex
 
 LEVEL = "text"
@@ -85,7 +84,7 @@ class Retrieval(Method):
         return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
 
     def delete(self, ids: Sequence[str]) -> int:
-        removed = self.require_bank().delete(ids)
+        removed: int = self.require_bank().delete(ids)
         self.words.remove(ids)
         return removed
 

@@ -1,4 +1,4 @@
-"""Strata, first form: documents kept as text in few bytes or as pooled mid-layer states, and read by
+"""Strata, first form: documents kept as text in few bytes or as pooled mid-layer states, read by
 the backbone's own upper layers.
 
 This package's own method; see docs/strata.md. What it builds on: the observation that layers above
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
-from latentbank.packaged import packaged_dictionary
 from latentbank.codec_text import ZstdTextCodec
 from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
 from latentbank.document import Document
@@ -36,6 +35,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
+from latentbank.packaged import packaged_dictionary
 from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
 
@@ -84,7 +84,10 @@ class Strata(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},
         "tiny": {
-            "inject_from": 1, "segments": 4, "train_segments": (4, 2), "key_width": 16,
+            "inject_from": 1,
+            "segments": 4,
+            "train_segments": (4, 2),
+            "key_width": 16,
             "lora": {"rank": 4, "layer": 1},
         },
     }
@@ -166,7 +169,7 @@ class Strata(Method):
 
     def _standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(standardised states [B, T, D], mask [B, T]) without the start token."""
-        states, mask = self.encoder.features(texts)
+        states, mask = self.features(texts)
         return self.standard(states[:, 1:]), mask[:, 1:]
 
     # ---- reading
@@ -201,7 +204,7 @@ class Strata(Method):
 
     @torch.no_grad()
     def _memory(self, rows: Sequence[Sequence[str]]) -> KVMemory | None:
-        """The keys and values of the documents of each row, from the hot cache where it has them."""
+        """The keys and values of the documents of each row, from the hot cache where it can."""
         needed = list(dict.fromkeys(name for row in rows for name in row))
         held = {name: self.hot.get(name) for name in needed}
         cold = [name for name in needed if held[name] is None]
@@ -212,7 +215,9 @@ class Strata(Method):
         layers = self.backbone.geometry.layers - self.config.inject_from
         return join_rows(
             [[item for name in row if (item := held[name]) is not None] for row in rows],
-            self.config.inject_from, layers, self.backbone,
+            self.config.inject_from,
+            layers,
+            self.backbone,
         )
 
     def _fill(self, names: Sequence[str]) -> dict[str, KVMemory | None]:
@@ -251,8 +256,8 @@ class Strata(Method):
     def _entry_states(self, level: str, payload: bytes) -> Tensor:
         """States [M, D] of one entry in the backbone's units, the start token's first."""
         if level == VERBATIM:
-            ids = passage_ids(self.backbone, [self.codec.decode(payload)])
-            ids, mask = self.backbone.pad(ids)
+            text = self.codec.decode(payload)
+            ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
         body = np.frombuffer(payload[self.config.key_width :], np.float16).reshape(-1, width)
@@ -269,13 +274,13 @@ class Strata(Method):
     # ---- training
 
     def prepare(self, documents: Sequence[Document]) -> None:
-        states, mask = self.encoder.features([d.text for d in documents[:64]])
+        states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
 
     def loss(self, batch: Batch) -> Loss:
         self.hot.clear()
         texts = [d.text for d in batch.documents]
-        states, mask = self.encoder.features(texts)
+        states, mask = self.features(texts)
         standard = self.standard(states[:, 1:])
         owner = torch.tensor(batch.owner, device=states.device)
         with torch.no_grad():

@@ -1,0 +1,93 @@
+"""Looks for damage in an open bank and names it.
+
+Knows the bank's pages, items and SQLite's own check; repairs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from latentbank.bank_items import VerifyReport
+from latentbank.bank_pages import ID_BYTES, Page
+from latentbank.errors import BankError
+
+if TYPE_CHECKING:
+    from latentbank.bank_core import BankCore
+
+__all__ = ["verify_bank"]
+
+
+def verify_bank(bank: "BankCore") -> VerifyReport:
+    """Check every page's and item's checksum, that no id is stored twice, and SQLite's structure.
+
+    Never raises for damage; reads every byte of the bank.
+    """
+    damage: list[str] = []
+    damaged_ids: list[str] = []
+    seen: set[bytes] = set()
+    documents = 0
+    for seq in _sequence(bank, damage):
+        page: Page | None = None
+        try:
+            page = bank._load_page(seq)
+            if page is None:
+                continue
+            page.check()
+            again = seen.intersection(_id_keys(page))
+            seen.update(_id_keys(page))
+            if again or len(set(page.document_ids)) < page.count:
+                raise BankError(f"Page {seq} of the bank is damaged: it repeats documents.")
+            documents += page.count
+        except BankError as error:
+            ids = _readable_ids(page)
+            damaged_ids.extend(ids)
+            damage.append(f"{error} Its documents: {', '.join(ids) or 'unreadable'}.")
+    damage.extend(_item_damage(bank))
+    damage.extend(_structure_damage(bank))
+    return VerifyReport(not damage, documents, tuple(damage), tuple(damaged_ids))
+
+
+def _sequence(bank: "BankCore", damage: list[str]) -> list[int]:
+    try:
+        return bank._sequence(None)
+    except BankError as error:
+        damage.append(str(error))
+        return []
+
+
+def _id_keys(page: Page) -> list[bytes]:
+    return [page.ids[at : at + ID_BYTES] for at in range(0, len(page.ids), ID_BYTES)]
+
+
+def _readable_ids(page: Page | None) -> list[str]:
+    """The ids of a damaged page: in full where its ledger can be read, else their 8 bytes."""
+    if page is None or not isinstance(page.ids, bytes):
+        return []
+    try:
+        return page.document_ids
+    except BankError:
+        return [key.hex() for key in _id_keys(page)]
+
+
+def _item_damage(bank: "BankCore") -> list[str]:
+    damage = []
+    try:
+        with bank._transaction(write=False) as connection:
+            names = connection.execute("SELECT kind, name FROM items").fetchall()
+        for kind, name in names:
+            try:
+                with bank._transaction(write=False) as connection:
+                    bank._get(connection, kind, name)
+            except BankError as error:
+                damage.append(str(error))
+        _ = bank.fingerprint, bank.budget_bytes
+    except BankError as error:
+        damage.append(str(error))
+    return list(dict.fromkeys(damage))
+
+
+def _structure_damage(bank: "BankCore") -> list[str]:
+    try:
+        with bank._transaction(write=False) as connection:
+            rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
+    except BankError as error:
+        return [str(error)]
+    return [f"SQLite reports: {text}." for (text,) in rows if text != "ok"]
