@@ -178,7 +178,7 @@ def test_gradients_reach_side_memory_through_checkpointing(backbones: Backbones)
     grads = []
     for checkpointing in (False, True):
         if checkpointing:
-            backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+            backbone.model.activation_checkpointing_enable({"use_reentrant": False})
             backbone.model.train()
         keys[1].grad = None
         with SideMemory(keys, memory.values, memory.log_mass).attach(backbone):
@@ -216,7 +216,7 @@ def lora(backbone: Backbone, targets: str = "attention") -> LoraWeights:
 
 def a_weight(backbone: Backbone) -> dict[str, Tensor]:
     name, weight = next((n, p) for n, p in backbone.model.named_parameters() if p.dim() == 2)
-    return {name: torch.full_like(weight, 0.37)}
+    return {name: torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))}
 
 
 MAKERS: dict[str, Callable[[Backbone], Any]] = {

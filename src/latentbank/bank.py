@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from latentbank.bank_core import BankCore, key_number
+from latentbank.bank_entry import Entry, check_entry
 from latentbank.bank_file import connect, create_file, open_memory
 from latentbank.bank_items import AppendReport, BankFingerprint, Footprint, VerifyReport
-from latentbank.bank_pages import Entry, Page, PageBuilder, check_entry
+from latentbank.bank_pages import Page, PageBuilder
 from latentbank.bank_verify import verify_bank
 from latentbank.errors import BankError, FingerprintError, InputError
 

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from latentbank.bank_entry import ID_BYTES, Entry, id_key
 from latentbank.bank_file import sqlite_errors
 from latentbank.bank_index import PageIndex
 from latentbank.bank_items import Items
-from latentbank.bank_pages import ID_BYTES, Entry, Page, PageBuilder, id_key
+from latentbank.bank_pages import Page, PageBuilder
 from latentbank.errors import BankError
 
 __all__ = ["BankCore", "key_number"]

@@ -16,7 +16,7 @@ __all__ = ["FORMAT_VERSION", "connect", "create_file", "open_memory", "sqlite_er
 
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x4C42414E  # "LBAN"
-PAGE_SIZE_BYTES = 4096
+PAGE_SIZE_BYTES = 1024
 _MAGIC = b"SQLite format 3\0"
 
 _SCHEMA = {

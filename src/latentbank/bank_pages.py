@@ -1,4 +1,4 @@
-"""The values that a bank stores and the pages that hold them: entries to blobs and back.
+"""The pages that hold a bank's entries: entries to blobs and back.
 
 Knows bytes only; nothing about SQLite, files or methods. A page holds up to 256 entries of one
 level; its blobs are columns over them, so that an entry costs 8 bytes beside its payload.
@@ -6,100 +6,23 @@ level; its blobs are columns over them, so that an entry costs 8 bytes beside it
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from itertools import accumulate, pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from latentbank.bank_entry import ID_BYTES, JSON, Entry, compact_json, id_key, is_hex_id
 from latentbank.codec_text import ZstdTextCodec
-from latentbank.errors import BankError, InputError
+from latentbank.errors import BankError
 
-__all__ = [
-    "ID_BYTES",
-    "PAGE_BYTES",
-    "PAGE_ENTRIES",
-    "Entry",
-    "Page",
-    "PageBuilder",
-    "id_key",
-]
-
-JSON = Any  # a JSON value read back from a ledger; `document.JSON` is what may be written
+__all__ = ["PAGE_BYTES", "PAGE_ENTRIES", "Page", "PageBuilder"]
 
 PAGE_ENTRIES = 256
 PAGE_BYTES = 32 * 1024  # of payloads, and of the ledger before compression, unless one needs more
-ID_BYTES = 8
-MAX_PAYLOAD_BYTES = 64 * 2**20
-MAX_LEDGER_BYTES = 64 * 1024  # of one entry's time, source, metadata and long id
-_COLUMNS = ("id", "time", "source", "metadata", "count")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One document (or chunk) as a bank keeps it.
-
-    Attributes:
-        id: the document's id. 16 lower-case hex digits take 8 bytes; any other id takes 8 bytes
-            and its text in the ledger.
-        level: what the payload is, such as "verbatim" or "codes"; a page holds one level only.
-        payload: the codes or compressed text.
-        time, source, metadata: kept in the ledger.
-        key: the quantised retrieval key, counted apart; may be empty. Entries with keys of one
-            length share pages.
-    """
-
-    id: str
-    level: str
-    payload: bytes
-    time: str | None = None
-    source: str | None = None
-    metadata: Mapping[str, JSON] = field(default_factory=dict, hash=False)
-    key: bytes = b""
-
-
-def is_hex_id(id: str) -> bool:
-    """Whether the id is exactly 16 lower-case hex digits."""
-    return len(id) == 2 * ID_BYTES and not id.strip("0123456789abcdef")
-
-
-def id_key(id: str) -> bytes:
-    """The 8 bytes that stand for an id: its hex value, or BLAKE2b of its UTF-8."""
-    if is_hex_id(id):
-        return bytes.fromhex(id)
-    return blake2b(id.encode(errors="replace"), digest_size=ID_BYTES).digest()
-
-
-def check_entry(entry: Entry) -> None:
-    """Raise `InputError` if an entry cannot be stored: empty id, wrong type, too large."""
-    if not isinstance(entry.id, str) or not entry.id:
-        raise InputError("An entry's id must be a non-empty string.")
-    if not isinstance(entry.level, str) or not 1 <= len(entry.level) <= 64:
-        raise InputError(f"Entry {entry.id}: its level must be a name of 1 to 64 characters.")
-    if len(entry.payload) > MAX_PAYLOAD_BYTES or len(entry.key) > PAGE_BYTES:
-        raise InputError(
-            f"Entry {entry.id}: the payload may have {MAX_PAYLOAD_BYTES} bytes and the key "
-            f"{PAGE_BYTES}, got {len(entry.payload)} and {len(entry.key)}."
-        )
-    if is_hex_id(entry.id) and not (entry.time or entry.source or entry.metadata):
-        return
-    try:
-        size = len(_json([entry.id, entry.time, entry.source, dict(entry.metadata)]).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"Entry {entry.id}: its ledger is not JSON text: {error}.") from error
-    if size > MAX_LEDGER_BYTES:
-        raise InputError(
-            f"Entry {entry.id[:80]}: id, time, source and metadata may take {MAX_LEDGER_BYTES} "
-            f"bytes, got {size}."
-        )
-
-
-def _json(value: JSON) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_COLUMNS: dict[str, type] = {"id": str, "time": str, "source": str, "metadata": dict, "count": int}
 
 
 def _pack_varints(numbers: Iterable[int]) -> bytes:
@@ -214,7 +137,10 @@ class Page:
         except (ValueError, RecursionError) as error:
             raise BankError(f"The ledger of page {self.seq} is damaged: {error}.") from error
         whole = isinstance(columns, dict) and all(
-            name in _COLUMNS and isinstance(column, list) and len(column) == self.count
+            name in _COLUMNS
+            and isinstance(column, list)
+            and len(column) == self.count
+            and all(value is None or isinstance(value, _COLUMNS[name]) for value in column)
             for name, column in columns.items()
         )
         if not whole:
@@ -278,7 +204,7 @@ class PageBuilder:
         builder._payload, builder._keys = bytearray(page.payload), bytearray(page.keys or b"")
         for name, column in page.columns.items():
             builder._columns[name] = {at: value for at, value in enumerate(column) if value}
-            builder._ledger_bytes += len(_json(column))
+            builder._ledger_bytes += len(compact_json(column))
         return builder
 
     def __len__(self) -> int:
@@ -301,15 +227,17 @@ class PageBuilder:
         self._lengths.append(len(entry.payload))
         self._payload += entry.payload
         self._keys += entry.key
-        long_id = None if is_hex_id(entry.id) else entry.id
-        columns = zip(
-            _COLUMNS, (long_id, entry.time, entry.source, entry.metadata, count), strict=True
-        )
-        for name, value in columns:
-            if value and not (name == "count" and value == 1):
-                value = dict(value) if name == "metadata" else value
+        ledger: dict[str, JSON] = {
+            "id": None if is_hex_id(entry.id) else entry.id,
+            "time": entry.time,
+            "source": entry.source,
+            "metadata": dict(entry.metadata),
+            "count": count if count > 1 else None,
+        }
+        for name, value in ledger.items():
+            if value:
                 self._columns.setdefault(name, {})[position] = value
-                self._ledger_bytes += len(_json(value))
+                self._ledger_bytes += len(compact_json(value))
 
     def holds(self, id: str) -> bool:
         """Whether the page holds this very id; False also for another id of the same 8 bytes."""
@@ -341,6 +269,6 @@ class PageBuilder:
             _pack_varints(self._lengths[:1] if same else self._lengths),
             bytes(self._payload),
             bytes(self._keys) or None,
-            ZstdTextCodec(level=6).encode(_json(columns)) if columns else None,
+            ZstdTextCodec(level=6).encode(compact_json(columns)) if columns else None,
         )
         return Page(**{**vars(page), "crc": page.checksum()})

@@ -5,8 +5,9 @@ Knows the bank's pages, items and SQLite's own check; repairs nothing.
 
 from typing import TYPE_CHECKING
 
+from latentbank.bank_entry import ID_BYTES
 from latentbank.bank_items import VerifyReport
-from latentbank.bank_pages import ID_BYTES, Page
+from latentbank.bank_pages import Page
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:

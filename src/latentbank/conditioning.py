@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from latentbank.backbone import Backbone, KVMemory
+from latentbank.backbone import Backbone, KVMemory, _plain_weights
 from latentbank.errors import InputError
 
 SIDE_ATTENTION = "latentbank_side_memory"
@@ -160,7 +160,7 @@ class WeightDelta:
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
-        weights = dict(backbone.model.named_parameters())
+        weights = dict(_plain_weights(backbone.model))
         missing = [name for name in self.deltas if name not in weights]
         if missing:
             raise InputError(f"the backbone has no weight named {missing[0]!r}")
@@ -230,25 +230,30 @@ class LoraWeights:
             target_modules=names,
             fan_in_fan_out=hasattr(attention[0], "c_attn"),
         )
-        frozen = {id(p) for p in backbone.model.parameters()}
+        needed = {id(p): p.requires_grad for p in backbone.model.parameters()}
         inject_adapter_in_model(config, backbone.model, self.name)
         wrapped = dict(backbone.model.named_modules())
         self.modules = {name: wrapped[name] for name in names}
         for parameter in backbone.model.parameters():
-            parameter.requires_grad_(False)
+            parameter.requires_grad_(needed.get(id(parameter), True))
         self.parameters = {
             f"{path}.{kind}": getattr(module, kind)[self.name].weight
             for path, module in self.modules.items()
             for kind in ("lora_A", "lora_B")
         }
-        assert not any(id(p) in frozen for p in self.parameters.values())
+        assert not any(id(p) in needed for p in self.parameters.values())
         self._switch(False)
 
     def _switch(self, on: bool) -> None:
         for module in self.modules.values():
+            # PEFT freezes what it switches off; an optimiser or a data-parallel wrapper that is
+            # made meanwhile, and other adapters on the module, need the flags as they were
+            needed = [(p, p.requires_grad) for p in module.parameters()]
             if on:
                 module.set_adapter([self.name])
             module.enable_adapters(on)
+            for parameter, flag in needed:
+                parameter.requires_grad_(flag)
 
     def train(self, mode: bool = True) -> None:
         """Dropout on or off; the backbone itself stays in eval mode."""
@@ -262,8 +267,6 @@ class LoraWeights:
             yield backbone
         finally:
             self._switch(False)
-            for parameter in self.parameters.values():
-                parameter.requires_grad_(True)
 
     def state(self) -> dict[str, Tensor]:
         """Name → tensor of every low-rank matrix."""

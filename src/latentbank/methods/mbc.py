@@ -39,7 +39,8 @@ WORDS, COUNTS = "codebook", "counts"
 @dataclass(frozen=True)
 class MbcConfig(MacConfig):
     """MAC's fields and: `form` of the bank, `indices` (the paper's) or `histogram`; `adapt`:
-    `frozen` or `online` codebook while writing; `discount` α of the online objective; `vq_weight` λ.
+    `frozen` or `online` codebook while writing; `discount`: α of the online objective;
+    `vq_weight`: λ.
     """
 
     form: str = "indices"
@@ -154,6 +155,17 @@ class Mbc(Mac):
             owner = torch.arange(len(self._names)).repeat_interleave(self.config.latents)
             self.slots = Slots.of(words[self._codes], owner)
         self._projected = None
+
+    def take_codes(self, codes: Tensor) -> None:
+        """Adds codes [N·T] to the working state only, as if their documents had been read from a
+        bank: for measurements at sizes that would take hours to write.
+        """
+        if self.config.form == "histogram":
+            self._histogram += torch.bincount(codes, minlength=len(self._histogram))
+        else:
+            self._names.extend(str(i) for i in range(len(codes) // self.config.latents))
+            self._codes = torch.cat([self._codes, codes])
+        self._refresh()
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Stores codes (or counts). In the histogram form there is no ledger: a document written

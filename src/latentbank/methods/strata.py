@@ -124,48 +124,48 @@ class Strata(Method):
         self.bank = bank
         self.hot.clear()
         self.words, self.keys = LexicalIndex(), DenseKeys(self.config.key_width)
-        for entry in bank.entries():
-            self._index([entry.id], [entry.payload], entry.level)
+        self._index(list(bank.entries()))
 
-    def _index(self, ids: Sequence[str], payloads: Sequence[bytes], level: str) -> None:
-        if level == VERBATIM:
-            self.words.add(ids, [self.codec.decode(payload) for payload in payloads])
-        else:
-            width = self.config.key_width
-            self.keys.add(ids, [payload[:width] for payload in payloads])
+    def _index(self, entries: Sequence[Entry]) -> None:
+        """Makes entries selectable: texts by their words, states by their keys."""
+        texts = [entry for entry in entries if entry.level == VERBATIM]
+        self.words.add([e.id for e in texts], [self.codec.decode(e.payload) for e in texts])
+        states = [entry for entry in entries if entry.level != VERBATIM]
+        self.keys.add([e.id for e in states], [e.key for e in states])
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         began, bank = time.perf_counter(), self.require_bank()
         new = list({d.id: d for d in documents if d.id not in bank}.values())
-        if self.config.entry == VERBATIM:
-            payloads = {d.id: self.codec.encode(d.text) for d in new}
-        else:
-            payloads = self._pooled_payloads(new)
-        entries = [
-            Entry(d.id, self.level, payloads.get(d.id, b""), d.time, d.source, d.metadata)
-            for d in documents
-        ]
-        report = bank.append(entries)
-        if self.config.entry == VERBATIM:
-            self.words.add([d.id for d in new], [d.text for d in new])
-        else:
-            self._index([d.id for d in new], [payloads[d.id] for d in new], self.level)
+        stored = self._entries(new)
+        known = {entry.id: entry for entry in stored}
+        again = [Entry(d.id, self.level, b"") for d in documents if d.id not in known]
+        repeated = [known[d.id] for d in documents if d.id in known]
+        report = bank.append([*repeated, *again])
+        self._index(stored)
         return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
 
+    def _entries(self, documents: Sequence[Document]) -> list[Entry]:
+        if self.config.entry == VERBATIM:
+            return [
+                Entry(d.id, VERBATIM, self.codec.encode(d.text), d.time, d.source, d.metadata)
+                for d in documents
+            ]
+        return self._pooled_entries(documents)
+
     @torch.no_grad()
-    def _pooled_payloads(self, documents: Sequence[Document]) -> dict[str, bytes]:
-        """id → int8 key, then float16 states [k, D] in standardised units."""
-        payloads: dict[str, bytes] = {}
+    def _pooled_entries(self, documents: Sequence[Document]) -> list[Entry]:
+        """Entries whose payload is float16 states [k, D] in standardised units."""
+        found: dict[str, Entry] = {}
         order = sorted(documents, key=lambda d: len(d.text))
         for at in range(0, len(order), 16):
             part = order[at : at + 16]
             states, mask = self._standard_states([d.text for d in part])
             keys = DenseKeys.encode(self.selector.documents(states, mask))
             pooled, kept = self.pooler(states, mask, self.config.segments)
-            for i, document in enumerate(part):
+            for i, d in enumerate(part):
                 body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
-                payloads[document.id] = keys[i] + body
-        return payloads
+                found[d.id] = Entry(d.id, self.level, body, d.time, d.source, d.metadata, keys[i])
+        return [found[d.id] for d in documents]
 
     def _standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(standardised states [B, T, D], mask [B, T]) without the start token."""
@@ -260,7 +260,7 @@ class Strata(Method):
             ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
-        body = np.frombuffer(payload[self.config.key_width :], np.float16).reshape(-1, width)
+        body = np.frombuffer(payload, np.float16).reshape(-1, width)
         pooled = self.standard.restore(torch.from_numpy(body.astype(np.float32)))
         return torch.cat([self._start_state(), pooled])
 

@@ -1,0 +1,255 @@
+"""What the commands share: options, sizes, key=value pairs, progress bars, Ctrl-C, printing.
+
+Knows terminals and JSON; imports torch and transformers only inside functions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentbank.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+BankPath = Annotated[str, typer.Option("--bank", "-b", help="The bank's file.", metavar="FILE")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto (measured once), float32, bfloat16 or float16.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", metavar="KEY=VALUE", help="Change the method's config; may be repeated."
+    ),
+]
+
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9,
+    "k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30,
+}  # fmt: skip
+
+
+# ---- parsing
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "8MiB", "500kB", "1.5G" or "4096" (K, M, G are powers of 1024).
+
+    Raises InputError if it is not a size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise InputError(f"{text!r} is not a size; expected a number and B, KiB, MiB or GiB: 8MiB.")
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if size < 1 or size >= 2**63:
+        raise InputError(f"The size {text!r} must be at least 1 byte and below 8 EiB.")
+    return int(size)
+
+
+def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """["lora.rank=8", "entry=pooled"] → {"lora": {"rank": 8}, "entry": "pooled"}.
+
+    A value is read as JSON where it is JSON, else as text. Raises InputError for a malformed pair.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, sign, text = pair.partition("=")
+        path = name.strip().split(".")
+        if not sign or not all(path):
+            raise InputError(f"{pair!r} is not KEY=VALUE, such as lora.rank=8.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        place = found
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{name} is set twice, as a value and as a group.")
+        if isinstance(place.get(path[-1]), dict):
+            raise InputError(f"{name} is set twice, as a value and as a group.")
+        place[path[-1]] = value
+    return found
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """`base` with `changes`, group by group; a value must have the type of the one it replaces.
+
+    Raises UnknownNameError for a name that `base` has not, InputError for another type.
+    """
+    merged = dict(base)
+    for name, value in changes.items():
+        if name not in base:
+            raise unknown("config field", f"{where}{name}", [f"{where}{key}" for key in base])
+        if isinstance(base[name], Mapping):
+            if not isinstance(value, Mapping):
+                fields = ", ".join(f"{where}{name}.{key}" for key in base[name])
+                raise InputError(f"{where}{name} is a group; set one of {fields}.")
+            value = merge(base[name], value, f"{where}{name}.")
+        elif not _same_kind(base[name], value):
+            raise InputError(
+                f"{where}{name} is {_kind(base[name])} such as {base[name]!r}, got {value!r}."
+            )
+        merged[name] = value
+    return merged
+
+
+def _same_kind(old: Any, new: Any) -> bool:
+    if old is None:
+        return True
+    if isinstance(old, bool) or isinstance(new, bool):
+        return isinstance(old, bool) and isinstance(new, bool)
+    if isinstance(old, float):
+        return isinstance(new, int | float)
+    if isinstance(old, tuple | list):
+        return isinstance(new, tuple | list)
+    return isinstance(new, type(old))
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return kinds.get(type(value), "a list")
+
+
+def complete_overrides(adapter: str, backbone: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` to the config of an adapter or method, checked, with whole groups filled in.
+
+    Raises UnknownNameError, InputError as `merge` does; AdapterError for a damaged adapter.
+    """
+    if not changes:
+        return {}
+    from latentbank.adapter import find_adapter, packaged_adapters, read_config
+    from latentbank.method import method_class, methods
+
+    name = f"{adapter}-{backbone}"
+    base: dict[str, Any] = {}
+    if name in packaged_adapters() or adapter not in methods():
+        config = read_config(find_adapter(name if name in packaged_adapters() else adapter))
+        base, adapter = config["config"], config["method"]
+    full = merge(asdict(method_class(adapter).Config()), base)
+    return {key: merge(full, changes)[key] for key in changes}
+
+
+# ---- printing
+
+
+def format_bytes(size: float) -> str:
+    """1536 → "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def count(number: int, noun: str) -> str:
+    """1, "document" → "1 document"; 2 → "2 documents"."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """One JSON value on stdout; `indent` None gives a single line."""
+    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; a pipe that is not a terminal gets plain lines of full width."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal:
+        found = Console(stderr=stderr, highlight=False, width=200)
+    return found
+
+
+def notice(text: str) -> None:
+    """A dim line on stderr."""
+    from rich.markup import escape
+
+    console(stderr=True).print(f"[dim]{escape(text)}[/dim]")
+
+
+@contextmanager
+def progress_bar(*columns: str) -> Iterator[Progress]:
+    """A bar on stderr with the named task fields behind it; the caller adds tasks to it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    parts = [TextColumn("{task.fields[" + name + "]}") for name in columns]
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        *parts,
+        Left(),
+        console=console(stderr=True),
+        refresh_per_second=4,
+    ) as bar:
+        yield bar
+
+
+def quiet_libraries() -> None:
+    """Keeps transformers' own bars and notes off the terminal. Imports transformers."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+# ---- Ctrl-C
+
+
+class Interrupts:
+    """Ctrl-C that waits while something is `held`; the second one never waits."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._held = 0
+
+    def on_signal(self, *_: Any) -> None:
+        """The handler: note the request, and raise KeyboardInterrupt unless held for the first time."""
+        first, self.requested = not self.requested, True
+        if not self._held or not first:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Within the block the first Ctrl-C is only noted in `requested`."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was noted."""
+        if self.requested:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Handles Ctrl-C in the main thread for the length of the block."""
+    found = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+    before = signal.signal(signal.SIGINT, found.on_signal)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,266 @@
+"""`latentbank write`: documents from files, folders and standard input into a bank.
+
+Each batch is durable before the next is read; whatever stops the command leaves a bank that opens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentbank.cli.common import (
+    BankPath,
+    Device,
+    Dtype,
+    Interrupts,
+    Json,
+    Options,
+    complete_overrides,
+    count,
+    format_bytes,
+    interrupts,
+    notice,
+    parse_pairs,
+    parse_size,
+    print_json,
+    progress_bar,
+    quiet_libraries,
+)
+from latentbank.cli.failures import Interrupted
+from latentbank.errors import BankError, FingerprintError, InputError, LatentbankError
+
+if TYPE_CHECKING:
+    from latentbank.document import Document
+    from latentbank.model import MemoryModel
+
+
+def write(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help=".txt, .md, .jsonl, .csv, .parquet, a folder of these, or - for standard input.",
+        ),
+    ],
+    bank: BankPath,
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Method of a new bank (default: strata).")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", "-a", help="Adapter folder or packaged adapter.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Model of a new bank (default: smollm2-135m).")
+    ] = None,
+    option: Options = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Largest size of a new bank's file, such as 8MiB.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on behind a bad document and list it at the end.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Documents in one transaction.")] = 32,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    json_output: Json = False,
+) -> None:
+    """Write documents into a bank; a new bank is made if FILE does not exist.
+
+    An existing bank is written with the method, adapter and model that it was made with. A jsonl
+    row is {"text": ..., "id"?, "time"?, "source"?}; on standard input a line that is no such row is
+    a document itself. A document that the bank holds already is counted once.
+    """
+    if method is not None and adapter is not None:
+        raise InputError("Give --method or --adapter, not both: an adapter has its method.")
+    bad: list[str] = []
+    documents = _documents(paths, skip_bad, bad)
+    first = next(documents, None)  # a missing or bad first file ends here, before a bank is made
+    if first is None:
+        _report_nothing(bank, bad, json_output)
+    chosen = {"adapter": adapter or method, "backbone": backbone, "device": device, "dtype": dtype}
+    model = _open(bank, chosen, parse_pairs(option), budget)
+    run = _Run(model, bad)
+    with model, interrupts() as guard:
+        run.write(itertools.chain([first], documents), batch, guard)
+        result = run.result()
+    if json_output:
+        print_json(result)
+    else:
+        _print(result, bank)
+    if bad:
+        raise typer.Exit(2)
+
+
+def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any]:
+    from latentbank.cli.reading import read_tolerantly
+    from latentbank.document import read_documents
+
+    if not skip_bad:
+        return read_documents(paths)
+
+    def on_bad(error: InputError) -> None:
+        bad.append(str(error))
+        notice(f"skipped: {error}")
+
+    return read_tolerantly(paths, on_bad)
+
+
+def _report_nothing(bank: str, bad: list[str], json_output: bool) -> None:
+    """Raises: there is no document to write."""
+    if bad:
+        raise InputError(f"No document could be read: {bad[0]} The bank {bank} was not touched.")
+    raise InputError(f"There is no document in the input; the bank {bank} was not touched.")
+
+
+def _open(
+    bank: str, chosen: dict[str, Any], options: dict[str, Any], budget: str | None
+) -> MemoryModel:
+    """The model with its bank, an existing or a new one."""
+    budget_bytes = None if budget is None else parse_size(budget)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if Path(bank).exists():
+        _check_existing(bank, given, options, budget_bytes)
+        quiet_libraries()
+        from latentbank.model import MemoryModel
+
+        return MemoryModel.open(bank, progress=notice, **given)
+    if not Path(bank).absolute().parent.is_dir():
+        raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
+    quiet_libraries()
+    from latentbank.model import DEFAULT_BACKBONE, DEFAULT_METHOD, MemoryModel
+
+    adapter = given.get("adapter", DEFAULT_METHOD)
+    overrides = complete_overrides(adapter, given.get("backbone", DEFAULT_BACKBONE), options)
+    return MemoryModel.from_pretrained(
+        bank=bank, overrides=overrides, budget_bytes=budget_bytes, progress=notice,
+        **{"adapter": adapter, **given},
+    )  # fmt: skip
+
+
+def _check_existing(
+    bank: str, given: dict[str, Any], options: dict[str, Any], budget_bytes: int | None
+) -> None:
+    """Refuses what cannot be changed in an existing bank, before a model is loaded."""
+    from latentbank.bank import MemoryBank
+
+    with MemoryBank.open(bank, read_only=True) as found:
+        stored = found.get_meta("overrides") or {}
+        config = found.get_meta("config") or {}
+        wrote, backbone = found.get_meta("adapter"), found.get_meta("backbone")
+        wanted, limit = given.get("adapter"), found.budget_bytes
+        fingerprint = found.fingerprint
+    from latentbank.adapter import packaged_adapters
+
+    same = {wrote, fingerprint.method, f"{fingerprint.method}-{backbone}"}
+    if wanted is not None and wanted in packaged_adapters() and wanted not in same:
+        raise FingerprintError(
+            f"The bank {bank} was written with {wrote!r} (method {fingerprint.method!r}), not "
+            f"with {wanted!r}; leave --method and --adapter out, or name another bank."
+        )
+    if wanted == fingerprint.method and wrote is not None:
+        given["adapter"] = wrote  # the method's name is enough to agree with a bank
+    for name, value in options.items():
+        if stored.get(name, config.get(name)) != value:
+            raise InputError(
+                f"The bank {bank} was written with {name}={stored.get(name, config.get(name))!r}; "
+                f"leave --option {name} out, or name another bank."
+            )
+    if budget_bytes is not None and budget_bytes != limit:
+        now = "no budget" if limit is None else f"a budget of {limit} bytes"
+        raise InputError(f"The bank {bank} was made with {now}; --budget is for a new bank.")
+
+
+class _Run:
+    """One write: counts, the bar, and what is said when it ends early."""
+
+    def __init__(self, model: MemoryModel, bad: list[str]) -> None:
+        self.model, self.bad, self.began = model, bad, time.perf_counter()
+        self.read = self.stored = self.duplicates = 0
+        self.seconds = 0.0
+
+    def write(self, documents: Iterator[Document], batch: int, guard: Interrupts) -> None:
+        """Writes batch by batch; raises what stopped it, with the number of documents kept."""
+        pending: list[Document] = []
+        with progress_bar("rate", "bytes") as bar:
+            task = bar.add_task("writing", total=None, rate="", bytes="")
+            try:
+                for document in documents:
+                    pending.append(document)
+                    if len(pending) >= batch:
+                        self._flush(pending, guard)
+                        bar.update(task, completed=self.read, **self._fields())
+                        guard.check()
+                self._flush(pending, guard)
+                bar.update(task, completed=self.read, total=self.read, **self._fields())
+            except KeyboardInterrupt:
+                raise Interrupted(self._stopped("interrupted", pending, guard)) from None
+            except BankError as error:
+                raise BankError(f"{error} {self._kept()}") from error
+            except LatentbankError as error:
+                raise InputError(self._stopped(str(error), pending, guard)) from error
+
+    def _flush(self, pending: list[Document], guard: Interrupts) -> None:
+        if not pending:
+            return
+        part = list(pending)
+        with guard.hold():
+            pending.clear()
+            report = self.model.write(part)
+            self.read += len(part)
+            self.stored += report.stored
+            self.duplicates += report.duplicates
+            self.seconds += report.seconds
+
+    def _stopped(self, why: str, pending: list[Document], guard: Interrupts) -> str:
+        """The sentence for an early end; documents that were read before it are written first."""
+        self._flush(pending, guard)
+        return f"{why.rstrip('.')}. {self._kept()}"
+
+    def _kept(self) -> str:
+        held = len(self.model.bank)
+        return (
+            f"{count(self.read, 'document')} of this run were stored before; "
+            f"the bank {self.model.bank.name} is whole and holds {count(held, 'document')}."
+        )
+
+    def _fields(self) -> dict[str, str]:
+        rate = self.read / max(1e-9, time.perf_counter() - self.began)
+        return {"rate": f"{rate:.1f} documents/s", "bytes": f"bank {format_bytes(self._bytes())}"}
+
+    def _bytes(self) -> int:
+        """The file's size, the log beside it included."""
+        path = Path(self.model.bank.name)
+        files = (path, path.with_name(path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def result(self) -> dict[str, Any]:
+        """The numbers of a whole run."""
+        return {
+            "bank": self.model.bank.name,
+            "method": self.model.method.name,
+            "documents": self.read,
+            "entries": self.stored,
+            "duplicates": self.duplicates,
+            "skipped": self.bad,
+            "documents_in_bank": len(self.model.bank),
+            "bank_bytes": self.model.footprint().total,
+            "seconds": round(time.perf_counter() - self.began, 3),
+            "seconds_writing": round(self.seconds, 3),
+        }
+
+
+def _print(result: dict[str, Any], bank: str) -> None:
+    rate = result["documents"] / max(1e-9, result["seconds"])
+    held, size = result["documents_in_bank"], result["bank_bytes"]
+    typer.echo(
+        f"Wrote {count(result['documents'], 'document')} ({count(result['duplicates'], 'duplicate')}"
+        f") with {result['method']}, {rate:.1f} documents/s. {bank}: {count(held, 'entry')}, "
+        f"{format_bytes(size)}, {size / max(1, held):.0f} bytes each."
+    )
+    for sentence in result["skipped"]:
+        typer.echo(f"skipped: {sentence}", err=True)

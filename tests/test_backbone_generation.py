@@ -1,0 +1,176 @@
+"""Decoding: greedy and beams against transformers' own, over memories, batches and padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import NAMES, Backbones, random_ids
+from torch import Tensor
+
+from latentbank.backbone import Backbone, KVMemory
+from latentbank.errors import InputError
+from latentbank.generation import DecodingConfig, generate
+
+ROWS = [[1, *random_ids(1, n, seed=n)[0].tolist()] for n in (12, 5, 9)]
+
+
+@pytest.fixture(params=NAMES)
+def backbone(
+    request: pytest.FixtureRequest, backbones: Backbones, monkeypatch: pytest.MonkeyPatch
+) -> Backbone:
+    """Decodes to the token ids themselves, so that equal text means equal tokens."""
+    found = backbones.shared(request.param)
+    monkeypatch.setattr(found.tokenizer, "decode", lambda ids, **_: " ".join(map(str, ids)))
+    return found
+
+
+def tokens(text: str) -> list[int]:
+    return [int(token) for token in text.split()]
+
+
+def memories(backbone: Backbone, batch: int) -> KVMemory:
+    """Another random memory for each row, of unlike length, entering at layer 1."""
+    draw = torch.Generator().manual_seed(3)
+    states = 3 * torch.randn(batch, 6, backbone.geometry.width, generator=draw)
+    mask = torch.arange(6)[None] < torch.tensor([6, 3, 5])[:batch, None]
+    return backbone.fill(states, mask, 1)
+
+
+def hugging_face(backbone: Backbone, row: list[int], **options: Any) -> tuple[list[int], float]:
+    """(new tokens up to the end, mean log-probability of them and the end) of `model.generate`."""
+    ids = torch.tensor([row])
+    out = backbone.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, **options
+    )
+    new = out[0, len(row) :].tolist()
+    if backbone.end_id in new:
+        new = new[: new.index(backbone.end_id) + 1]
+    return [t for t in new if t != backbone.end_id], mean_log(backbone, row, new)
+
+
+@torch.no_grad()
+def mean_log(backbone: Backbone, row: list[int], new: list[int]) -> float:
+    logits = backbone.model(torch.tensor([row + new])).logits[0, len(row) - 1 : -1]
+    return float(torch.log_softmax(logits, -1)[range(len(new)), new].mean())
+
+
+def test_greedy_equals_transformers(backbone: Backbone) -> None:
+    found = generate(backbone, ROWS, DecodingConfig(max_new_tokens=12))
+    for row, answer in zip(ROWS, found, strict=True):
+        expected, mean = hugging_face(backbone, row, max_new_tokens=12)
+        assert tokens(answer.text) == expected
+        assert answer.confidence == pytest.approx(float(torch.tensor(mean).exp()), rel=1e-3)
+        assert answer.first_token_seconds > 0
+
+
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beams_are_at_least_as_good_as_transformers(backbone: Backbone, beams: int) -> None:
+    found = generate(backbone, ROWS, DecodingConfig(max_new_tokens=8, beams=beams))
+    for row, answer in zip(ROWS, found, strict=True):
+        expected, mean = hugging_face(
+            backbone, row, max_new_tokens=8, num_beams=beams, length_penalty=1.0
+        )
+        own = float(torch.tensor(answer.confidence).log())
+        assert own >= mean - 1e-4
+        if tokens(answer.text) != expected:  # another hypothesis: then a better one
+            assert own > mean
+
+
+def test_beams_equal_transformers_where_nothing_ends(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an end token both are the same search."""
+    plain = backbone.logits
+
+    def endless(hidden: Tensor) -> Tensor:
+        scores = plain(hidden)
+        scores[..., backbone.end_id] = -torch.inf
+        return scores
+
+    monkeypatch.setattr(backbone, "logits", endless)
+    for row in ROWS:
+        answer = generate(backbone, [row], DecodingConfig(max_new_tokens=6, beams=4))[0]
+        expected, _ = hugging_face(
+            backbone, row, max_new_tokens=6, num_beams=4, suppress_tokens=[backbone.end_id]
+        )
+        assert tokens(answer.text) == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DecodingConfig(max_new_tokens=7),
+        DecodingConfig(max_new_tokens=7, beams=4),
+        DecodingConfig(max_new_tokens=7, beams=6, groups=3, diversity=2.0),
+    ],
+    ids=["greedy", "beams", "groups"],
+)
+def test_a_batch_with_its_memories_equals_single_rows(
+    backbone: Backbone, config: DecodingConfig
+) -> None:
+    """Beams must carry the memory of their own row along."""
+    memory = memories(backbone, 3)
+    with backbone.with_memory(memory):
+        together = generate(backbone, ROWS, config)
+    plain = generate(backbone, ROWS, config)
+    assert [a.text for a in together] != [a.text for a in plain]
+    for i, row in enumerate(ROWS):
+        with backbone.with_memory(memory.rows(torch.tensor([i]))):
+            alone = generate(backbone, [row], config)[0]
+        assert alone.text == together[i].text
+        assert alone.confidence == pytest.approx(together[i].confidence, rel=1e-3)
+
+
+def test_one_group_without_diversity_is_plain_beam_search(backbone: Backbone) -> None:
+    one = generate(backbone, ROWS, DecodingConfig(beams=3, diversity=5.0))
+    assert one == [
+        type(a)(a.text, a.confidence, b.first_token_seconds)
+        for a, b in zip(generate(backbone, ROWS, DecodingConfig(beams=3)), one, strict=True)
+    ]
+
+
+def test_generation_leaves_an_attached_memory_as_it_was(backbone: Backbone) -> None:
+    memory = memories(backbone, 3)
+    copies = [k.clone() for k in memory.keys]
+    config = DecodingConfig(max_new_tokens=4, beams=2)
+    with backbone.with_memory(memory):
+        first = [a.text for a in generate(backbone, ROWS, config)]
+        assert [a.text for a in generate(backbone, ROWS, config)] == first
+    assert all(torch.equal(k, c) for k, c in zip(memory.keys, copies, strict=True))
+    assert memory.keys[0].shape[2] == 6
+
+
+def test_an_answer_stops_at_the_end_token(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter([40, 41, backbone.end_id, 43, 44])
+
+    def scripted(hidden: Tensor) -> Tensor:
+        scores = torch.zeros(*hidden.shape[:-1], 259)
+        scores[..., next(steps)] = 30.0
+        return scores
+
+    monkeypatch.setattr(backbone, "logits", scripted)
+    answer = generate(backbone, [ROWS[0]], DecodingConfig(max_new_tokens=5))[0]
+    assert tokens(answer.text) == [40, 41]
+    assert next(steps) == 43, "nothing is run after the end"
+
+
+def test_what_does_not_fit_is_refused(backbones: Backbones) -> None:
+    backbone = backbones.shared("gpt2")
+    with pytest.raises(InputError, match="512 positions"):
+        generate(backbone, [[5] * 500], DecodingConfig(max_new_tokens=16))
+    states = torch.randn(1, 20, 32)
+    memory = backbone.fill(states, torch.ones(1, 20).bool(), 0)
+    with backbone.with_memory(memory), pytest.raises(InputError, match="512 positions"):
+        generate(backbone, [[5] * 490], DecodingConfig(max_new_tokens=16))
+    assert generate(backbone, []) == []
+
+
+def test_decoding_settings_are_checked() -> None:
+    with pytest.raises(InputError, match="max_new_tokens"):
+        DecodingConfig(max_new_tokens=0)
+    with pytest.raises(InputError, match="groups must divide beams"):
+        DecodingConfig(beams=5, groups=2)
