@@ -110,7 +110,7 @@ def test_generate_changes_the_cache_and_crop_restores_it(backbones: Backbones) -
         past_key_values=cache, max_new_tokens=3, do_sample=False, eos_token_id=None,
     )  # fmt: skip
     assert cache.get_seq_length() > PREFIX
-    cache.crop(PREFIX)
+    cache.crop(PREFIX - cache.get_seq_length())  # negative: how many to take off
     assert torch.equal(cache.layers[1].keys, before)
 
 

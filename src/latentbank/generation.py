@@ -59,15 +59,17 @@ def generate(
     or after `max_new_tokens`.
 
     Raises:
-        InputError: a prompt with its answer does not fit into the backbone's positions.
+        InputError: memory, prompt and answer do not fit into the backbone's positions.
     """
     config = config or DecodingConfig()
     if not prompts:
         return []
-    longest = max(len(row) for row in prompts) + config.max_new_tokens
-    if longest > backbone.geometry.max_positions:
+    longest = max(len(row) for row in prompts)
+    if backbone.memory is not None:
+        longest += int(backbone.memory.start.max())
+    if longest + config.max_new_tokens > backbone.geometry.max_positions:
         raise InputError(
-            f"a prompt of {longest - config.max_new_tokens} tokens plus {config.max_new_tokens} "
+            f"a prompt of {longest} tokens, memory included, plus {config.max_new_tokens} "
             f"new ones exceeds the {backbone.geometry.max_positions} positions of {backbone.name}; "
             "shorten it"
         )

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -130,13 +131,14 @@ def complete_overrides(adapter: str, backbone: str, changes: Mapping[str, Any]) 
     """
     if not changes:
         return {}
-    from latentbank.adapter import find_adapter, packaged_adapters, read_config
-    from latentbank.method import method_class, methods
+    from latentbank.adapter import packaged_adapters, read_config
+    from latentbank.method import method_class
 
-    name = f"{adapter}-{backbone}"
+    known = packaged_adapters()
+    folder = known.get(f"{adapter}-{backbone}") or known.get(adapter) or Path(adapter)
     base: dict[str, Any] = {}
-    if name in packaged_adapters() or adapter not in methods():
-        config = read_config(find_adapter(name if name in packaged_adapters() else adapter))
+    if folder.is_dir():
+        config = read_config(folder)
         base, adapter = config["config"], config["method"]
     full = merge(asdict(method_class(adapter).Config()), base)
     return {key: merge(full, changes)[key] for key in changes}

@@ -36,7 +36,10 @@ from latentbank.errors import BankError, FingerprintError, InputError, Latentban
 
 if TYPE_CHECKING:
     from latentbank.document import Document
+    from latentbank.method import WriteReport
     from latentbank.model import MemoryModel
+
+LONG_TEXT = 100_000  # characters; writing such a document may be interrupted between its chunks
 
 
 def write(
@@ -123,6 +126,9 @@ def _open(
     """The model with its bank, an existing or a new one."""
     budget_bytes = None if budget is None else parse_size(budget)
     given = {name: value for name, value in chosen.items() if value is not None}
+    for name in ("adapter", "backbone"):  # the bank opens from other folders too
+        if name in given and Path(given[name]).is_dir():
+            given[name] = str(Path(given[name]).resolve())
     if Path(bank).exists():
         _check_existing(bank, given, options, budget_bytes)
         quiet_libraries()
@@ -208,13 +214,19 @@ class _Run:
         if not pending:
             return
         part = list(pending)
-        with guard.hold():
-            pending.clear()
-            report = self.model.write(part)
-            self.read += len(part)
+        long = any(len(document.text) > LONG_TEXT for document in part)
+
+        def on_batch(report: WriteReport) -> None:
             self.stored += report.stored
             self.duplicates += report.duplicates
             self.seconds += report.seconds
+            if long:
+                guard.check()
+
+        with guard.hold():
+            pending.clear()
+            self.model.write(part, on_batch=on_batch)
+            self.read += len(part)
 
     def _stopped(self, why: str, pending: list[Document], guard: Interrupts) -> str:
         """The sentence for an early end; documents that were read before it are written first."""

@@ -1,0 +1,229 @@
+"""`latentbank ask`: one question, a prompt, or a file of questions, answered from a bank.
+
+Opens the bank for reading only, so that another process may go on writing it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentbank.cli.common import (
+    BankPath,
+    Device,
+    Dtype,
+    Json,
+    Options,
+    complete_overrides,
+    console,
+    notice,
+    parse_pairs,
+    print_json,
+    quiet_libraries,
+)
+from latentbank.errors import BankError, InputError
+
+if TYPE_CHECKING:
+    from latentbank.evaluation import Answer
+    from latentbank.generation import DecodingConfig
+    from latentbank.model import MemoryModel
+
+WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
+
+
+def ask(
+    bank: BankPath,
+    question: Annotated[
+        str | None, typer.Argument(help="The question; without one, a prompt asks for it.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help='jsonl rows {"question": ...}; - for standard input.'),
+    ] = None,
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="The plain model with the same adapter.")
+    ] = False,
+    beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 16,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", "-a", help="Where the bank's adapter lies now.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the bank's model lies now.")] = None,
+    option: Options = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    json_output: Json = False,
+) -> None:
+    """Ask a question about the documents of a bank."""
+    if question is not None and file is not None:
+        raise InputError("Give a question or --file, not both.")
+    rows = None if file is None else read_questions(file)
+    given = {"adapter": adapter, "backbone": backbone, "device": device, "dtype": dtype}
+    with _open(bank, given, parse_pairs(option)) as model:
+        from latentbank.generation import DecodingConfig
+
+        asker = Asker(model, DecodingConfig(max_new_tokens, beams), not no_memory)
+        if rows is not None:
+            asker.check(rows)
+            for row in asker.answer_rows(rows):
+                print_json(row, indent=None)
+        elif question is not None:
+            asker.print(question, json_output)
+        else:
+            _prompt(asker, json_output)
+
+
+@dataclass(frozen=True)
+class QuestionRow:
+    """A question, where it stands, and the id of its row, if it has one."""
+
+    text: str
+    where: str
+    id: Any = None
+
+
+def read_questions(file: str) -> list[QuestionRow]:
+    """The rows of a jsonl file; raises InputError naming file, line and reason."""
+    where = "standard input" if file == "-" else file
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{where}, line {line}: not UTF-8 text ({error.reason}).") from error
+    rows: list[QuestionRow] = []
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if line_text.strip():
+            rows.append(_question_row(line_text, f"{where}, line {number}"))
+    if not rows:
+        raise InputError(f"{where} is empty: no question was found in it.")
+    return rows
+
+
+def _question_row(line: str, where: str) -> QuestionRow:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not a JSON row: {error}.") from error
+    if not isinstance(row, dict) or "question" not in row:
+        raise InputError(f'{where}: expected an object such as {{"question": "..."}}.')
+    text = row["question"]
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}: question must be a text that is not empty, got {text!r:.80}.")
+    return QuestionRow(text, where, row.get("id"))
+
+
+def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryModel:
+    """The model of a bank, opened for reading."""
+    from latentbank.bank import MemoryBank
+
+    with MemoryBank.open(bank, read_only=True) as found:  # a bad bank ends here, before a model
+        named = {name: found.get_meta(name) for name in ("adapter", "backbone")}
+    named = {**named, **{name: value for name, value in given.items() if value is not None}}
+    if not isinstance(named["adapter"], str) or not isinstance(named["backbone"], str):
+        raise BankError(
+            f"The bank {bank} does not name its adapter and backbone; give --adapter and --backbone."
+        )
+    quiet_libraries()
+    from latentbank.model import MemoryModel
+
+    overrides = complete_overrides(named["adapter"], named["backbone"], changes)
+    return MemoryModel.open(bank, overrides=overrides, read_only=True, progress=notice, **named)
+
+
+class Asker:
+    """Questions to answers as JSON rows, with the sources from the bank's ledger."""
+
+    def __init__(self, model: MemoryModel, decoding: DecodingConfig, memory: bool) -> None:
+        self.model, self.decoding, self.memory = model, decoding, memory
+
+    def check(self, rows: list[QuestionRow]) -> None:
+        """Raises InputError for a question that is empty or longer than the context window."""
+        limit = self.model.backbone.geometry.max_positions - self.decoding.max_new_tokens
+        for row in rows:
+            if not row.text.strip():
+                raise InputError("The question is empty.")
+            tokens = len(row.text)  # a token is at least one character of most texts
+            if tokens * 4 > limit:
+                tokens = self.model.backbone.count_tokens([row.text])[0]
+            if tokens > limit:
+                place = f"{row.where}: the" if row.where else "The"
+                raise InputError(
+                    f"{place} question has {tokens} tokens; with {self.decoding.max_new_tokens} for "
+                    f"the answer it does not fit into the {limit + self.decoding.max_new_tokens} of "
+                    f"{self.model.backbone.name}. Shorten it."
+                )
+
+    def answer_rows(self, rows: list[QuestionRow]) -> Iterator[dict[str, Any]]:
+        """One JSON row for each question, in order."""
+        from latentbank.evaluation import in_batches
+
+        for at in range(0, len(rows), WINDOW):
+            part = rows[at : at + WINDOW]
+            texts = [row.text for row in part]
+            found = dict(
+                in_batches(
+                    self.model.method, texts, None, BATCH, self.decoding, memory=self.memory
+                )
+            )
+            for i, row in enumerate(part):
+                yield {**({} if row.id is None else {"id": row.id}), **self.row(row.text, found[i])}
+
+    def row(self, question: str, answer: Answer) -> dict[str, Any]:
+        """An answer as a JSON row."""
+        documents = []
+        for name, weight in answer.documents:
+            entry = self.model.bank.get(name)
+            source = None if entry is None else entry.source
+            documents.append({"id": name, "source": source, "weight": round(weight, 4)})
+        return {
+            "question": question,
+            "answer": answer.text,
+            "documents": documents,
+            "confidence": round(answer.confidence, 4),
+        }
+
+    def print(self, question: str, json_output: bool) -> None:
+        """Answers one question and prints it."""
+        from rich.markup import escape
+
+        self.check([QuestionRow(question, "")])
+        answer = self.model.ask(question, self.decoding, self.memory)
+        row = self.row(question, answer)
+        if json_output:
+            print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
+            return
+        typer.echo(answer.text or "(no answer)")
+        read = [f"{d['source']} ({d['id']})" if d["source"] else d["id"] for d in row["documents"]]
+        where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
+        console().print(
+            f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
+            f"{1000 * answer.seconds:.0f} ms[/dim]"
+        )
+
+
+def _prompt(asker: Asker, json_output: bool) -> None:
+    """Asks until an empty line or the end of the input."""
+    from rich.prompt import Prompt
+
+    screen = console(stderr=json_output)
+    while True:
+        try:
+            question = Prompt.ask("[bold]question[/bold]", console=screen, default="", show_default=False)
+        except EOFError:
+            screen.print()
+            return
+        if not question.strip():
+            return
+        try:
+            asker.print(question, json_output)
+        except InputError as error:  # the next question may be better
+            notice(str(error))

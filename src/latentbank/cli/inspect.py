@@ -1,0 +1,104 @@
+"""`latentbank inspect`: what a bank is, what it holds and what its bytes are. Loads no model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentbank.cli.common import Json, console, format_bytes, print_json
+
+if TYPE_CHECKING:
+    from latentbank.bank import MemoryBank
+
+BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="The bank's file.")]
+
+
+def inspect(
+    bank: BankArgument,
+    documents: Annotated[
+        bool, typer.Option("--documents", "-d", help="List every document of the bank.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Show the method, adapter, model, documents and bytes of a bank."""
+    from latentbank.bank import MemoryBank
+
+    with MemoryBank.open(bank, read_only=True) as found:
+        summary = describe(found)
+        rows = list_documents(found) if documents else []
+    if json_output:
+        print_json({**summary, **({"list": rows} if documents else {})})
+        return
+    _print(summary, rows)
+
+
+def describe(bank: MemoryBank) -> dict[str, Any]:
+    """A bank's summary as JSON values."""
+    levels: Counter[str] = Counter()
+    for page in bank.payloads():
+        levels[page.level] += page.count
+    footprint, count = bank.footprint(), len(bank)
+    fingerprint = bank.fingerprint
+    parts = ("codes", "codebook", "keys", "ledger", "overhead", "total")
+    return {
+        "bank": bank.name,
+        "method": fingerprint.method,
+        "adapter": bank.get_meta("adapter"),
+        "backbone": bank.get_meta("backbone"),
+        "overrides": bank.get_meta("overrides") or {},
+        "fingerprints": {
+            "adapter": fingerprint.adapter,
+            "backbone": fingerprint.backbone,
+            "tokenizer": fingerprint.tokenizer,
+        },
+        "documents": count,
+        "budget_bytes": bank.budget_bytes,
+        "bytes": {name: getattr(footprint, name) for name in parts},
+        "bytes_per_document": round(footprint.total / count, 2) if count else None,
+        "levels": dict(levels),
+    }
+
+
+def list_documents(bank: MemoryBank) -> list[dict[str, Any]]:
+    """Every document: id, level, bytes, time, source, metadata."""
+    return [
+        {
+            "id": entry.id,
+            "level": entry.level,
+            "bytes": len(entry.payload) + len(entry.key),
+            "time": entry.time,
+            "source": entry.source,
+            "metadata": dict(entry.metadata),
+        }
+        for entry in bank.entries()
+    ]
+
+
+def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    screen = console()
+    for name in ("bank", "method", "adapter", "backbone"):
+        screen.print(f"{name:<12}{escape(str(summary[name]))}")
+    for name, value in summary["overrides"].items():
+        screen.print(f"{'option':<12}{escape(f'{name}={value}')}")
+    levels = ", ".join(f"{number:,} {level}" for level, number in summary["levels"].items())
+    screen.print(f"{'documents':<12}{summary['documents']:,}" + (f" ({levels})" if levels else ""))
+    budget = summary["budget_bytes"]
+    screen.print(f"{'budget':<12}{'none' if budget is None else format_bytes(budget)}")
+    table = Table("component", "bytes", "bytes/document", box=None, header_style="dim")
+    for name, size in summary["bytes"].items():
+        each = f"{size / summary['documents']:.1f}" if summary["documents"] else "-"
+        table.add_row(name, f"{size:,}", each)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    screen.print(table)
+    if rows:
+        listing = Table("id", "level", "bytes", "time", "source", box=None, header_style="dim")
+        for row in rows:
+            cells = (row["id"], row["level"], row["bytes"], row["time"] or "", row["source"] or "")
+            listing.add_row(*(escape(str(cell)) for cell in cells))
+        screen.print(listing)

@@ -1,0 +1,268 @@
+"""`latentbank train`: meta-trains a method's parameters on question-answer data, resumably.
+
+The same command line continues a run that was stopped; the adapter ends up in OUT/adapter.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentbank.cli.common import (
+    Device,
+    Dtype,
+    Interrupts,
+    Json,
+    count,
+    interrupts,
+    merge,
+    notice,
+    parse_pairs,
+    print_json,
+    progress_bar,
+    quiet_libraries,
+)
+from latentbank.cli.failures import Interrupted
+from latentbank.errors import InputError
+
+if TYPE_CHECKING:
+    from latentbank.backbone import Backbone
+    from latentbank.data import QADataset
+    from latentbank.method import Method
+    from latentbank.training import Progress, TrainConfig, Trainer
+
+
+def train(
+    method: Annotated[str, typer.Option("--method", "-m", help="Method to train.")],
+    data: Annotated[
+        str, typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split.")
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the run is kept.")],
+    backbone: Annotated[str, typer.Option(help="Model: packaged, folder, .gguf or hub id.")] = (
+        "smollm2-135m"
+    ),
+    split: Annotated[str | None, typer.Option(help="Split of --data to train on.")] = None,
+    val_data: Annotated[
+        str | None, typer.Option(metavar="PATH[:SPLIT]", help="Validation data (default: --data).")
+    ] = None,
+    val_split: Annotated[str | None, typer.Option(help="Split to validate on.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Preset (default: the one named after the model, if any).")
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", metavar="KEY=VALUE", help="Method setting: lora.rank=8."),
+    ] = None,
+    trainer: Annotated[
+        list[str] | None,
+        typer.Option("--trainer", metavar="KEY=VALUE", help="Other setting: validate_every=100."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    documents_per_step: Annotated[int | None, typer.Option(min=1)] = None,
+    questions_per_document: Annotated[int | None, typer.Option(min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop this call after so long; run it again.")
+    ] = None,
+    feature_cache: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Keep the frozen layers' states on disk.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT/tensorboard.")] = (
+        False
+    ),
+    init_from: Annotated[
+        str | None, typer.Option(metavar="ADAPTER", help="Start from another adapter's tensors.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half/--full", help="Export float16 or float32.")] = True,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    json_output: Json = False,
+) -> None:
+    """Train a method's parameters; run the same command again to resume."""
+    chosen = {
+        "steps": steps,
+        "documents_per_step": documents_per_step,
+        "questions_per_document": questions_per_document,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    changes = {name: value for name, value in chosen.items() if value is not None}
+    job = Job(method, backbone, preset, parse_pairs(config), {**parse_pairs(trainer), **changes})
+    job.check_data(data, split, val_data, val_split)
+    settings = job.train_config()
+    built = job.build(device, dtype, settings.seed)
+    resumes = (Path(out) / "last" / "trainer.json").exists()
+    if init_from is not None and not resumes:
+        _start_from(built, init_from)
+    from latentbank.training import Trainer
+
+    run = Trainer(
+        built,
+        job.data,
+        job.validation,
+        settings,
+        Path(out),
+        card=job.card(settings),
+        tensorboard=tensorboard,
+        feature_cache=None if feature_cache is None else Path(feature_cache),
+    )
+    if resumes:
+        notice(f"resuming {out} at step {run.step} of {settings.steps}")
+    _run(run, settings, None if max_minutes is None else 60 * max_minutes, out)
+    result = export(run, built, Path(out), half)
+    if json_output:
+        print_json(result)
+    else:
+        scores = result["metrics"]
+        told = f", validation EM {scores['exact_match']:.1f} F1 {scores['f1']:.1f}" if scores else ""
+        typer.echo(f"{result['adapter']}: step {result['step']} of {settings.steps}{told}.")
+
+
+@dataclass
+class Job:
+    """What the command line asks for, checked and loaded piece by piece, the cheap ones first."""
+
+    method: str
+    backbone: str
+    preset: str | None
+    changes: dict[str, Any]
+    train_changes: dict[str, Any]
+
+    def check_data(
+        self, data: str, split: str | None, val_data: str | None, val_split: str | None
+    ) -> None:
+        """Loads training and validation data; raises InputError for a bad file."""
+        from latentbank.data import load_dataset
+
+        path, named = split_spec(data)
+        self.data: QADataset = load_dataset(path, split or named)
+        self.validation: QADataset | None = None
+        if val_data is not None:
+            path, named = split_spec(val_data)
+            self.validation = load_dataset(path, val_split or named)
+        elif val_split is not None:
+            self.validation = load_dataset(path, val_split)
+
+    def train_config(self) -> TrainConfig:
+        """The trainer's settings; raises UnknownNameError or InputError."""
+        quiet_libraries()
+        from latentbank.training import TrainConfig
+
+        values = merge({item.name: item.default for item in fields(TrainConfig)}, self.train_changes)
+        return TrainConfig(**values)
+
+    def build(self, device: str, dtype: str, seed: int) -> Method:
+        """The method with fresh parameters on its backbone."""
+        from latentbank.backbone import load_backbone
+        from latentbank.errors import unknown
+        from latentbank.method import build_method, method_class
+
+        cls = method_class(self.method)
+        if self.preset is not None and self.preset not in cls.presets:
+            raise unknown(f"preset of {self.method!r}", self.preset, cls.presets)
+        base = merge(asdict(cls.Config()), cls.presets.get(self.preset or self.backbone, {}))
+        values = merge(base, self.changes)
+        loaded: Backbone = load_backbone(self.backbone, dtype, device, notice)
+        return build_method(self.method, loaded, values, seed=seed)
+
+    def card(self, settings: TrainConfig) -> dict[str, Any]:
+        """What the adapter's config keeps about its training."""
+        from latentbank.bench.record import this_machine, versions
+
+        return {
+            "command": shlex.join(["latentbank", *sys.argv[1:]]),
+            "data": {"name": self.data.name, "hash": self.data.hash},
+            "validation_data": None if self.validation is None else self.validation.name,
+            "seed": settings.seed,
+            "settings": asdict(settings),
+            "machine": asdict(this_machine()),
+            "versions": versions(),
+        }
+
+
+def split_spec(spec: str) -> tuple[str, str | None]:
+    """"folder:train" → ("folder", "train"); an existing path or hf:name:split stays whole."""
+    head, sign, tail = spec.rpartition(":")
+    if spec.startswith("hf:") or not sign or not tail or Path(spec).exists():
+        return spec, None
+    return head, tail
+
+
+def _start_from(method: Method, adapter: str) -> None:
+    from latentbank.adapter import copy_matching, find_adapter
+
+    taken = copy_matching(method, find_adapter(adapter))
+    if taken == 0:
+        raise InputError(f"The adapter {adapter} has no tensor that fits; leave --init-from out.")
+    notice(f"{count(taken, 'tensor')} of {len(method.state())} taken from {adapter}")
+
+
+def _run(run: Trainer, settings: TrainConfig, max_seconds: float | None, out: str) -> None:
+    """Trains under a progress bar; Ctrl-C ends after the running step, with a checkpoint."""
+    with interrupts() as guard, progress_bar("loss", "scores") as bar:
+        task = bar.add_task("training", total=settings.steps, completed=run.step, loss="", scores="")
+
+        def report(progress: Progress) -> None:
+            shown: dict[str, Any] = {"loss": f"loss {progress.loss:.3f}"}
+            if progress.validation:
+                em, f1 = progress.validation["exact_match"], progress.validation["f1"]
+                shown["scores"] = f"EM {em:.1f} F1 {f1:.1f}"
+            bar.update(task, completed=progress.step, **shown)
+            guard.check()
+
+        try:
+            with guard.hold():
+                run.run(report, max_seconds)
+        except KeyboardInterrupt:
+            _checkpoint(run, guard, out, settings.steps, bar.stop)
+
+
+def _checkpoint(
+    run: Trainer, guard: Interrupts, out: str, steps: int, stop: Callable[[], None]
+) -> None:
+    """Saves the state after the last whole step and raises the sentence that says so."""
+    stop()
+    with guard.hold():
+        run.checkpoint()
+    raise Interrupted(
+        f"Stopped after step {run.step} of {steps}; the state is saved in {out}/last. "
+        "Run the same command again to resume."
+    )
+
+
+def export(run: Trainer, method: Method, folder: Path, half: bool) -> dict[str, Any]:
+    """Writes the best adapter (the last one without validation) and its card to folder/adapter."""
+    from latentbank.adapter import load_state_of, read_config, save_adapter
+    from latentbank.cards import write_card
+
+    source = folder / "best" if (folder / "best" / "config.json").exists() else folder / "last"
+    method.load_state(load_state_of(source))
+    kept = read_config(source)["training"]
+    validation = kept.get("validation") or {}
+    info = {
+        **kept,
+        "step": kept.get("step", run.step),
+        "seconds": round(kept.get("seconds", run.seconds), 1),
+        "metrics": validation,
+    }
+    target = folder / "adapter"
+    save_adapter(target, method, info, half)
+    write_card(target, method, info)
+    size = (target / "adapter.safetensors").stat().st_size
+    return {
+        "adapter": str(target),
+        "method": method.name,
+        "backbone": method.backbone.fingerprint,
+        "step": info["step"],
+        "steps": run.config.steps,
+        "seconds": info["seconds"],
+        "bytes": size,
+        "metrics": validation,
+    }
