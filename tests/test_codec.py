@@ -1,6 +1,7 @@
 """Codecs: every width and codec round-trips, wrong input is refused, damage never hangs."""
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -191,10 +192,8 @@ def test_a_frame_that_declares_a_huge_size_is_not_believed() -> None:
 def test_another_dictionary_does_not_pass_for_the_right_one() -> None:
     other = train_dictionary([line[::-1] for line in SENTENCES], 4096)
     data = ZstdTextCodec(DICTIONARY).encode(SENTENCES[7])
-    try:
+    with suppress(BankError):
         assert ZstdTextCodec(other).decode(data) != SENTENCES[7]
-    except BankError:
-        pass
 
 
 def test_dictionary_training_refuses_too_little_text() -> None:

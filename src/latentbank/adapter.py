@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from latentbank.backbone import Backbone
 from latentbank.errors import AdapterError, unknown
@@ -60,7 +61,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"'{folder}' holds no adapter (no config.json)") from None
     except ValueError as error:
         raise AdapterError(f"the adapter's {folder / 'config.json'} is damaged: {error}") from None
-    if not isinstance(config, dict) or not {"method", "config", "backbone"} <= config.keys():
+    kinds = {"method": str, "config": dict, "backbone": str}
+    if not isinstance(config, dict) or any(
+        not isinstance(config.get(name), kind) for name, kind in kinds.items()
+    ):
         raise AdapterError(f"'{folder / 'config.json'}' is not the config of a latentbank adapter")
     if config.get("format", 0) > FORMAT:
         raise AdapterError(
@@ -86,15 +90,44 @@ def load_adapter(
             f"the adapter '{folder.name}' was trained for {config['backbone']}, "
             f"the loaded backbone is {backbone.fingerprint}"
         )
+    state = load_state_of(folder)
+    values = {**config["config"], **(overrides or {})}
+    method = build_method(config["method"], backbone, values)
+    method.load_state(state)
+    method.train(False)
+    return method
+
+
+def load_state_of(folder: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter by name, float16 ones as float32.
+
+    Raises:
+        AdapterError: the file is missing or damaged.
+    """
     try:
         state = load_file(str(folder / "adapter.safetensors"))
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"'{folder / 'adapter.safetensors'}' is damaged: {error}") from None
-    values = {**config["config"], **(overrides or {})}
-    method = build_method(config["method"], backbone, values)
-    method.load_state({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
-    method.train(False)
-    return method
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+
+
+def copy_matching(method: Method, folder: Path) -> int:
+    """Takes the tensors of another adapter whose names and shapes are those of `method`.
+
+    Returns how many were taken; the other tensors of `method` stay as they are.
+
+    Raises:
+        AdapterError: the other adapter is missing or damaged.
+    """
+    read_config(folder)
+    own = method.state()
+    taken = {
+        name: value
+        for name, value in load_state_of(folder).items()
+        if name in own and own[name].shape == value.shape
+    }
+    method.load_state({**own, **taken})
+    return len(taken)
 
 
 def adapter_fingerprint(method: Method) -> str:

@@ -105,10 +105,9 @@ class MemoryBank(BankCore):
         connection = connect(Path(path), read_only=read_only, timeout_seconds=timeout_seconds)
         bank = cls(connection, str(path), read_only)
         try:
-            found = bank.fingerprint
             with bank._transaction(write=False):
                 pass  # loads the index
-            if expect is not None and found != expect:
+            if expect is not None and (found := bank.fingerprint) != expect:
                 raise FingerprintError(found.mismatch(bank.name, expect))
         except BaseException:
             bank.close()

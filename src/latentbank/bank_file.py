@@ -38,7 +38,7 @@ _SENTENCES = {
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened (missing folder or permission?)",
     sqlite3.SQLITE_PERM: "permission denied",
     sqlite3.SQLITE_IOERR: "the disk reported an input/output error",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; `verify` lists the damage",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: SQLite finds its structure broken",
     sqlite3.SQLITE_NOTADB: "the file is not a bank, or its first page is damaged",
 }
 
@@ -52,6 +52,9 @@ def sqlite_errors(name: str) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         known = None if code is None else _SENTENCES.get(code & 0xFF)
         raise BankError(f"Bank {name}: {known or error}.") from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
+        known = _SENTENCES[sqlite3.SQLITE_CORRUPT]
+        raise BankError(f"Bank {name}: {known}.") from error
 
 
 def connect(path: Path, *, read_only: bool, timeout_seconds: float) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from latentbank.errors import InputError
 
@@ -135,22 +135,30 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
+    at = 0  # the line that the reader took last
+
+    def lines(file: BinaryIO) -> Iterator[str]:
+        nonlocal at
+        for at, line in _decoded(file, str(path)):  # noqa: B007
+            yield line
+
     with path.open("rb") as file:
-        reader = csv.DictReader((line for _, line in _decoded(file, str(path))), strict=True)
+        reader = csv.DictReader(lines(file), strict=True)
         while True:
             previous = csv.field_size_limit(_MAX_CSV_FIELD)  # the module's limit is process-wide
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                raise InputError(f"{path}, line {reader.line_num}: not CSV: {error}.") from error
+                raise InputError(f"{path}, line {at}: not CSV: {error}.") from error
             finally:
                 csv.field_size_limit(previous)
             if row is None:
                 return
-            place = f"{path}, line {reader.line_num}"
             if None in row:
-                raise InputError(f"{place}: the row has more fields than the header names.")
-            yield Row(place, {key: value for key, value in row.items() if value})
+                raise InputError(
+                    f"{path}, line {at}: the row has more fields than the header names."
+                )
+            yield Row(f"{path}, line {at}", {key: value for key, value in row.items() if value})
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -41,9 +41,10 @@ class BackboneEncoder:
         if missing:
             states, mask = self._compute([texts[i] for i in missing])
             for at, i in enumerate(missing):
-                row = states[at, mask[at]].half().cpu()
+                whole = states[at, mask[at]].cpu()
+                row = whole.half()
                 self.cache.put(keys[i], row.numpy())
-                rows[i] = row
+                rows[i] = row if bool(row.isfinite().all()) else whole
         found = [row for row in rows if row is not None]
         lengths = [row.shape[0] for row in found]
         padded = torch.zeros(len(texts), max(lengths), self.backbone.geometry.width)
@@ -73,13 +74,24 @@ class FeatureCache:
         self._index: dict[str, tuple[int, int]] = {}
         size = self._data.seek(0, 2)
         self._index_file.seek(0)
+        line = "\n"
+        lost: set[str] = set()
         for line in self._index_file:
             try:
                 key, offset, tokens = json.loads(line)
             except ValueError:  # the last line of a killed run
                 continue
-            if (offset + tokens * width * 2) <= size:
+            self._index.pop(key, None)
+            lost.discard(key)
+            if offset + tokens * width * 2 > size:
+                lost.add(key)
+            elif tokens >= 0:  # -1: an earlier run has found it lost
                 self._index[key] = (offset, tokens)
+        if not line.endswith("\n"):
+            self._index_file.write("\n")
+        for key in lost:  # later rows will lie where the lost ones were: take back what was said
+            self._index_file.write(json.dumps([key, 0, -1]) + "\n")
+        self._index_file.flush()
 
     @staticmethod
     def _key(text: str) -> str:

@@ -165,7 +165,7 @@ class Method(ABC):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name → parameter that training changes; none of them belongs to the backbone."""
-        found = {f"network.{k}": p for k, p in self.network.named_parameters()}
+        found = {f"network.{k}": p for k, p in self.network.named_parameters() if p.requires_grad}
         if self.lora is not None:
             found |= {f"lora.{k}": p for k, p in self.lora.parameters.items()}
         return found

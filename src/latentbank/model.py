@@ -47,7 +47,9 @@ class MemoryModel:
         """
         self.method = method
         self.backbone = method.backbone
-        self.bank = bank or MemoryBank.create(":memory:", bank_fingerprint(method))
+        self.bank = (
+            MemoryBank.create(":memory:", bank_fingerprint(method)) if bank is None else bank
+        )
         method.bind(self.bank)
 
     @classmethod
@@ -140,7 +142,7 @@ class MemoryModel:
     def _chunks(self, documents: Iterable[Document]) -> Iterator[Document]:
         limit = getattr(self.method.config, "chunk_tokens", 512)
         for document in documents:
-            if len(document.text) <= limit:  # a token is at least one character
+            if len(document.text.encode()) <= limit:  # a token is at least one byte
                 yield document
             else:
                 yield from chunk(document, self.backbone.count_tokens, limit)

@@ -200,6 +200,7 @@ class Codebook(nn.Module):
         self.counts.copy_((used / used.sum() * count).clamp_min(self.config.epsilon))
         self.sums.copy_(self.weight * self.counts[:, None])
 
+    @torch.no_grad()
     def health(self, latents: Tensor | None = None) -> CodebookHealth:
         """Telemetry; without latents the residual is NaN."""
         share = self.usage / self.usage.sum()

@@ -10,18 +10,16 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from latentbank.cli import (
-    ask,
-    delete,
-    demo,
-    evaluate,
-    inspect,
-    models,
-    train,
-    verify,
-    write,
-)
+from latentbank.cli.ask import ask as ask_command
+from latentbank.cli.delete import delete as delete_command
+from latentbank.cli.demo import demo as demo_command
+from latentbank.cli.evaluate import evaluate as evaluate_command
 from latentbank.cli.failures import INTERRUPTED, Failure, explain, report
+from latentbank.cli.inspect import inspect as inspect_command
+from latentbank.cli.models import models as models_command
+from latentbank.cli.train import train as train_command
+from latentbank.cli.verify import verify as verify_command
+from latentbank.cli.write import write as write_command
 
 __all__ = ["app", "main"]
 
@@ -67,15 +65,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A bounded, compressed memory bank for frozen language models.",
 )
-app.command("write")(write.write)
-app.command("ask")(ask.ask)
-app.command("inspect")(inspect.inspect)
-app.command("verify")(verify.verify)
-app.command("delete")(delete.delete)
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command("models")(models.models)
-app.command("demo")(demo.demo)
+app.command("write")(write_command)
+app.command("ask")(ask_command)
+app.command("inspect")(inspect_command)
+app.command("verify")(verify_command)
+app.command("delete")(delete_command)
+app.command("train")(train_command)
+app.command("eval")(evaluate_command)
+app.command("models")(models_command)
+app.command("demo")(demo_command)
 
 
 @app.callback(invoke_without_command=True)

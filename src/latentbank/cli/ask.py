@@ -130,7 +130,8 @@ def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryMo
     named = {**named, **{name: value for name, value in given.items() if value is not None}}
     if not isinstance(named["adapter"], str) or not isinstance(named["backbone"], str):
         raise BankError(
-            f"The bank {bank} does not name its adapter and backbone; give --adapter and --backbone."
+            f"The bank {bank} does not name its adapter and backbone; "
+            "give --adapter and --backbone."
         )
     quiet_libraries()
     from latentbank.model import MemoryModel
@@ -156,10 +157,10 @@ class Asker:
                 tokens = self.model.backbone.count_tokens([row.text])[0]
             if tokens > limit:
                 place = f"{row.where}: the" if row.where else "The"
+                answer = self.decoding.max_new_tokens
                 raise InputError(
-                    f"{place} question has {tokens} tokens; with {self.decoding.max_new_tokens} for "
-                    f"the answer it does not fit into the {limit + self.decoding.max_new_tokens} of "
-                    f"{self.model.backbone.name}. Shorten it."
+                    f"{place} question has {tokens} tokens; with {answer} for the answer it does "
+                    f"not fit into the {limit + answer} of {self.model.backbone.name}. Shorten it."
                 )
 
     def answer_rows(self, rows: list[QuestionRow]) -> Iterator[dict[str, Any]]:
@@ -170,9 +171,7 @@ class Asker:
             part = rows[at : at + WINDOW]
             texts = [row.text for row in part]
             found = dict(
-                in_batches(
-                    self.model.method, texts, None, BATCH, self.decoding, memory=self.memory
-                )
+                in_batches(self.model.method, texts, None, BATCH, self.decoding, memory=self.memory)
             )
             for i, row in enumerate(part):
                 yield {**({} if row.id is None else {"id": row.id}), **self.row(row.text, found[i])}
@@ -217,7 +216,9 @@ def _prompt(asker: Asker, json_output: bool) -> None:
     screen = console(stderr=json_output)
     while True:
         try:
-            question = Prompt.ask("[bold]question[/bold]", console=screen, default="", show_default=False)
+            question = Prompt.ask(
+                "[bold]question[/bold]", console=screen, default="", show_default=False
+            )
         except EOFError:
             screen.print()
             return

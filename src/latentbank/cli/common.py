@@ -206,10 +206,10 @@ def progress_bar(*columns: str) -> Iterator[Progress]:
 def quiet_libraries() -> None:
     """Keeps transformers' own bars and notes off the terminal. Imports transformers."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import transformers
+    from transformers.utils import logging
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 # ---- Ctrl-C
@@ -223,7 +223,7 @@ class Interrupts:
         self._held = 0
 
     def on_signal(self, *_: Any) -> None:
-        """The handler: note the request, and raise KeyboardInterrupt unless held for the first time."""
+        """The handler: notes the request; raises KeyboardInterrupt unless it is the first, held."""
         first, self.requested = not self.requested, True
         if not self._held or not first:
             raise KeyboardInterrupt

@@ -55,6 +55,6 @@ def find_entries(held: list[str], ids: list[str]) -> tuple[list[str], list[str]]
 
 
 def _document(name: str) -> str:
-    """"a#3" → "a": the id of the document that a chunk belongs to."""
+    """ "a#3" → "a": the id of the document that a chunk belongs to."""
     stem, sign, number = name.rpartition("#")
     return stem if sign and number.isdigit() else name

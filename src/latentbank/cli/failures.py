@@ -15,7 +15,9 @@ import typer
 from latentbank.errors import LatentbankError
 
 BAD_INPUT, INTERRUPTED, INTERNAL = 2, 130, 1
-_FULL = "no space left on the disk (or the file size limit is reached); nothing half-written is kept"
+_FULL = (
+    "no space left on the disk (or the file size limit is reached); nothing half-written is kept"
+)
 
 
 @dataclass(frozen=True)

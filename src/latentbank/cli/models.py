@@ -85,7 +85,11 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
     for row in found["adapters"]:
         scores = [f"{t} {row['metrics'][n]:.1f}" for n, t in _METRICS if n in row["metrics"]]
         adapters.add_row(
-            row["name"], row["method"], row["backbone"], format_bytes(row["bytes"]), ", ".join(scores)
+            row["name"],
+            row["method"],
+            row["backbone"],
+            format_bytes(row["bytes"]),
+            ", ".join(scores),
         )
     if not found["adapters"]:
         adapters.add_row("none", "", "", "", "")

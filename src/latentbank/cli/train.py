@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 def train(
     method: Annotated[str, typer.Option("--method", "-m", help="Method to train.")],
     data: Annotated[
-        str, typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split.")
+        str,
+        typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split."),
     ],
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the run is kept.")],
     backbone: Annotated[str, typer.Option(help="Model: packaged, folder, .gguf or hub id.")] = (
@@ -121,7 +122,9 @@ def train(
         print_json(result)
     else:
         scores = result["metrics"]
-        told = f", validation EM {scores['exact_match']:.1f} F1 {scores['f1']:.1f}" if scores else ""
+        told = (
+            f", validation EM {scores['exact_match']:.1f} F1 {scores['f1']:.1f}" if scores else ""
+        )
         typer.echo(f"{result['adapter']}: step {result['step']} of {settings.steps}{told}.")
 
 
@@ -155,7 +158,9 @@ class Job:
         quiet_libraries()
         from latentbank.training import TrainConfig
 
-        values = merge({item.name: item.default for item in fields(TrainConfig)}, self.train_changes)
+        values = merge(
+            {item.name: item.default for item in fields(TrainConfig)}, self.train_changes
+        )
         return TrainConfig(**values)
 
     def build(self, device: str, dtype: str, seed: int) -> Method:
@@ -188,7 +193,7 @@ class Job:
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:
-    """"folder:train" → ("folder", "train"); an existing path or hf:name:split stays whole."""
+    """ "folder:train" → ("folder", "train"); an existing path or hf:name:split stays whole."""
     head, sign, tail = spec.rpartition(":")
     if spec.startswith("hf:") or not sign or not tail or Path(spec).exists():
         return spec, None
@@ -207,7 +212,9 @@ def _start_from(method: Method, adapter: str) -> None:
 def _run(run: Trainer, settings: TrainConfig, max_seconds: float | None, out: str) -> None:
     """Trains under a progress bar; Ctrl-C ends after the running step, with a checkpoint."""
     with interrupts() as guard, progress_bar("loss", "scores") as bar:
-        task = bar.add_task("training", total=settings.steps, completed=run.step, loss="", scores="")
+        task = bar.add_task(
+            "training", total=settings.steps, completed=run.step, loss="", scores=""
+        )
 
         def report(progress: Progress) -> None:
             shown: dict[str, Any] = {"loss": f"loss {progress.loss:.3f}"}

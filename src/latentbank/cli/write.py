@@ -84,7 +84,7 @@ def write(
     documents = _documents(paths, skip_bad, bad)
     first = next(documents, None)  # a missing or bad first file ends here, before a bank is made
     if first is None:
-        _report_nothing(bank, bad, json_output)
+        raise _nothing(bank, bad)
     chosen = {"adapter": adapter or method, "backbone": backbone, "device": device, "dtype": dtype}
     model = _open(bank, chosen, parse_pairs(option), budget)
     run = _Run(model, bad)
@@ -113,11 +113,11 @@ def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any
     return read_tolerantly(paths, on_bad)
 
 
-def _report_nothing(bank: str, bad: list[str], json_output: bool) -> None:
-    """Raises: there is no document to write."""
+def _nothing(bank: str, bad: list[str]) -> InputError:
+    """The error where there is no document to write."""
     if bad:
-        raise InputError(f"No document could be read: {bad[0]} The bank {bank} was not touched.")
-    raise InputError(f"There is no document in the input; the bank {bank} was not touched.")
+        return InputError(f"No document could be read: {bad[0]} The bank {bank} was not touched.")
+    return InputError(f"There is no document in the input; the bank {bank} was not touched.")
 
 
 def _open(
@@ -240,7 +240,7 @@ class _Run:
             f"the bank {self.model.bank.name} is whole and holds {count(held, 'document')}."
         )
 
-    def _fields(self) -> dict[str, str]:
+    def _fields(self) -> dict[str, Any]:
         rate = self.read / max(1e-9, time.perf_counter() - self.began)
         return {"rate": f"{rate:.1f} documents/s", "bytes": f"bank {format_bytes(self._bytes())}"}
 
@@ -270,8 +270,8 @@ def _print(result: dict[str, Any], bank: str) -> None:
     rate = result["documents"] / max(1e-9, result["seconds"])
     held, size = result["documents_in_bank"], result["bank_bytes"]
     typer.echo(
-        f"Wrote {count(result['documents'], 'document')} ({count(result['duplicates'], 'duplicate')}"
-        f") with {result['method']}, {rate:.1f} documents/s. {bank}: {count(held, 'entry')}, "
+        f"Wrote {count(result['documents'], 'document')} with {result['method']}, {rate:.1f} "
+        f"documents/s, {count(result['duplicates'], 'duplicate')}. {bank}: {count(held, 'entry')}, "
         f"{format_bytes(size)}, {size / max(1, held):.0f} bytes each."
     )
     for sentence in result["skipped"]:

@@ -138,7 +138,8 @@ class Mac(Method):
                 g.head_dim,
                 config.virtual,
             )
-        self.log_scale = nn.ParameterDict({"matching": nn.Parameter(torch.tensor(2.0))})
+        scale = nn.Parameter(torch.tensor(2.0), requires_grad=config.matching_weight > 0)
+        self.log_scale = nn.ParameterDict({"matching": scale})
         self.network = nn.ModuleDict({**modules, "scale": self.log_scale}).to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.encoder_layer)

@@ -106,6 +106,7 @@ class Mbc(Mac):
         self.codebook = Codebook(backbone.geometry.width, config.codebook)
         self.network["codebook"] = self.codebook.to(backbone.device)
         self._buffered: tuple[Tensor, Tensor] | None = None
+        self._own_book: Codebook | None = None
         self._codes = torch.zeros(0, dtype=torch.long)
         self._histogram = torch.zeros(config.codebook.codes)
 
@@ -119,7 +120,9 @@ class Mbc(Mac):
         self.bank = bank
         words, counts = bank.get_blob(WORDS), bank.get_blob(COUNTS)
         codes = self.config.codebook.codes
-        self._words = self._stored_words(words) if words else self.codebook.weight.detach().half()
+        started = self.codebook.weight.detach().half().cpu()
+        self._words = self._stored_words(words) if words else started
+        self._own_book = None
         self._histogram = torch.zeros(codes)
         if counts:
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.float32))
@@ -171,8 +174,16 @@ class Mbc(Mac):
         """Stores codes (or counts). In the histogram form there is no ledger: a document written
         twice counts twice.
         """
-        if self.config.form == "indices":
-            return super().write(documents)
+        try:
+            if self.config.form == "indices":
+                return super().write(documents)
+            return self._count(documents)
+        except Exception:
+            self.bind(self.require_bank())  # back to what the bank holds
+            raise
+
+    def _count(self, documents: Sequence[Document]) -> WriteReport:
+        """Adds the codes of `documents` to the histogram."""
         began, bank = time.perf_counter(), self.require_bank()
         codes = self._encode(self.amortise_all([d.text for d in documents]))
         self._histogram += torch.bincount(codes.flatten(), minlength=len(self._histogram))
@@ -195,8 +206,10 @@ class Mbc(Mac):
         if self.config.adapt == "online" and len(flat):
             stored = torch.bincount(self._codes, minlength=book.config.codes)
             protected = (stored + self._histogram.to(stored)) > 0
+            seed = len(self._codes) + int(self._histogram.sum())
+            generator = torch.Generator().manual_seed(seed)
             codes = book.nearest(flat)
-            book.update(flat, codes, decay=self.config.discount, protected=protected)
+            book.update(flat, codes, self.config.discount, protected, generator)
             self._words = book.weight.detach().half()
             # words moved under the codes already stored: those slots are made anew
             self._refresh()
@@ -204,12 +217,12 @@ class Mbc(Mac):
 
     def _book(self) -> Codebook:
         """The bank's own codebook, float32, with the adapter's usage statistics at the start."""
-        if self.config.adapt == "frozen" and not hasattr(self, "_own_book"):
+        if self.config.adapt == "frozen":
             with torch.no_grad():
                 book = Codebook(self._words.shape[1], self.config.codebook)
                 book.weight.copy_(self._words.float())
             return book
-        if not hasattr(self, "_own_book"):
+        if self._own_book is None:
             settings = dataclasses.replace(self.config.codebook, learning="ema")
             book = Codebook(self._words.shape[1], settings)
             book.load_state_dict(

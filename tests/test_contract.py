@@ -1,0 +1,532 @@
+"""One suite over every registered method and three kinds of backbone: what each owes its users.
+
+A method needs a preset `tiny` and nothing else to be tested here; what it claims, it is held to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
+from torch import Tensor
+
+from latentbank.adapter import load_adapter, save_adapter
+from latentbank.backbone import Backbone
+from latentbank.bank import MemoryBank
+from latentbank.conditioning import prompt_ids
+from latentbank.document import Document
+from latentbank.errors import AdapterError, BankError, UnknownNameError
+from latentbank.evaluation import answer, fresh_bank
+from latentbank.generation import DecodingConfig
+from latentbank.method import (
+    CALLS_ADD_UP,
+    EMPTY_IS_PLAIN,
+    EXACT_DELETE,
+    Batch,
+    Method,
+    build_method,
+    method_class,
+    methods,
+)
+from latentbank.model import MemoryModel, bank_fingerprint
+
+NAMES = list(methods())
+BACKBONES = ("gpt2", "llama", "gemma3")
+GOLD = [d.id for d in DOCUMENTS]
+NEAR = {"rtol": 1e-3, "atol": 1e-3}
+BATCH = Batch(DOCUMENTS[:3], (*QUESTIONS[:3], QUESTIONS[0]), (*ANSWERS[:3], ANSWERS[0]), (0, 1, 2, 0))
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request: pytest.FixtureRequest, backbones: Backbones) -> Backbone:
+    return backbones.fresh(request.param)
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+def build(name: str, backbone: Backbone, trained: bool = True, **config: Any) -> Method:
+    """A tiny method; `trained` moves every parameter off its start, where zeros hide mistakes."""
+    method = build_method(name, backbone, config, preset="tiny", seed=0)
+    if trained:
+        draw = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for _, parameter in sorted(method.trainable().items()):
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=draw))
+    method.train(False)
+    return method
+
+
+def written(name: str, backbone: Backbone, documents: Sequence[Document] = DOCUMENTS) -> Method:
+    method = build(name, backbone)
+    fresh_bank(method)
+    method.write(documents)
+    return method
+
+
+def gold(method: Method, index: Sequence[int]) -> list[str] | None:
+    """The documents of QUESTIONS[index], for a method that is a ceiling and must be told."""
+    return [GOLD[i] for i in index] if method.name == "full_context" else None
+
+
+@torch.no_grad()
+def logits(method: Method, index: Sequence[int] = range(5), memory: bool = True) -> Tensor:
+    """Next-token logits [B, V] after each question's prompt, as an answer starts."""
+    backbone, questions = method.backbone, [QUESTIONS[i] for i in index]
+    conditioning = (
+        method.read(questions, gold(method, index)) if memory else method.read_nothing()
+    )
+    ids, mask = backbone.pad(prompt_ids(backbone, questions, conditioning.passages), left=True)
+    with conditioning.attach(backbone):
+        hidden = backbone.session(len(questions)).feed(ids, mask)
+        return backbone.logits(hidden[:, -1]).float()
+
+
+def texts(method: Method, decoding: DecodingConfig | None = None) -> list[str]:
+    found = answer(method, list(QUESTIONS), gold(method, range(5)), decoding)
+    return [a.text for a in found]
+
+
+def assert_same(one: Method, two: Method) -> None:
+    torch.testing.assert_close(logits(one), logits(two), **NEAR)
+    assert texts(one) == texts(two)
+
+
+@torch.no_grad()
+def bare_logits(backbone: Backbone) -> Tensor:
+    ids, mask = backbone.pad(prompt_ids(backbone, QUESTIONS))
+    found: Tensor = backbone.model(ids, attention_mask=mask.long()).logits
+    return found
+
+
+def plain_weights(backbone: Backbone) -> dict[str, Tensor]:
+    return {
+        name.replace(".base_layer", ""): weight.detach().clone()
+        for name, weight in backbone.model.named_parameters()
+        if "lora_" not in name
+    }
+
+
+# ---- the way of a document
+
+
+def test_write_read_answer(name: str, backbone: Backbone) -> None:
+    method = build(name, backbone)
+    bank = fresh_bank(method)
+    report = method.write(DOCUMENTS)
+    assert report.stored + report.duplicates in (0, len(DOCUMENTS))
+    assert report.seconds >= 0
+    footprint = method.footprint()
+    assert footprint.total == bank.footprint().total
+    for decoding in (DecodingConfig(4), DecodingConfig(4, beams=4, groups=2, diversity=1.0)):
+        found = answer(method, list(QUESTIONS), gold(method, range(5)), decoding)
+        assert len(found) == len(QUESTIONS)
+        for item in found:
+            assert 0 <= item.confidence <= 1
+            assert all(source in GOLD for source, _ in item.documents)
+            assert sum(share for _, share in item.documents) <= 1 + 1e-6
+    if report.stored:
+        plain = logits(method, memory=False)
+        assert not torch.allclose(logits(method), plain, atol=1e-3), "memory changes nothing"
+
+
+def test_writing_a_document_again_changes_no_answer(name: str, backbone: Backbone) -> None:
+    method = written(name, backbone)
+    before = logits(method)
+    report = method.write([DOCUMENTS[2], DOCUMENTS[0], DOCUMENTS[2]])
+    assert report.stored == 0
+    torch.testing.assert_close(logits(method), before, **NEAR)
+
+
+def test_writing_nothing_is_harmless(name: str, backbone: Backbone) -> None:
+    method = build(name, backbone)
+    fresh_bank(method)
+    assert method.write([]).stored == 0
+    method.write(DOCUMENTS)
+    before = logits(method)
+    method.write([])
+    assert torch.equal(logits(method), before)
+
+
+def test_batch_equals_single(name: str, backbone: Backbone) -> None:
+    method = written(name, backbone)
+    together, answers = logits(method), texts(method)
+    for i in range(len(QUESTIONS)):
+        torch.testing.assert_close(logits(method, [i])[0], together[i], **NEAR)
+        alone = answer(method, [QUESTIONS[i]], gold(method, [i]))[0]
+        assert alone.text == answers[i]
+
+
+def test_a_question_that_finds_nothing_does_not_disturb_the_others(
+    name: str, backbone: Backbone
+) -> None:
+    method = written(name, backbone)
+    if gold(method, [0]) is not None:
+        pytest.skip("is told its document")
+    questions = ["Xyzzy?", QUESTIONS[0]]
+    both = [a.text for a in answer(method, questions)]
+    assert both == [answer(method, [q])[0].text for q in questions]
+
+
+def test_an_empty_bank_is_the_plain_model(name: str, backbone: Backbone) -> None:
+    if EMPTY_IS_PLAIN not in method_class(name).claims:
+        pytest.skip("does not claim it")
+    method = build(name, backbone)
+    fresh_bank(method)
+    torch.testing.assert_close(logits(method), logits(method, memory=False), **NEAR)
+
+
+def test_calls_add_up(name: str, backbone: Backbone) -> None:
+    if CALLS_ADD_UP not in method_class(name).claims:
+        pytest.skip("does not claim it")
+    one = written(name, backbone)
+    many = build(name, backbone)
+    fresh_bank(many)
+    for document in DOCUMENTS:
+        many.write([document])
+    assert_same(one, many)
+
+
+def test_a_deleted_document_has_no_influence_left(name: str, backbone: Backbone) -> None:
+    if EXACT_DELETE not in method_class(name).claims:
+        pytest.skip("does not claim it")
+    method = written(name, backbone)
+    logits(method)  # whatever reading caches must go too
+    stored = len(method.require_bank())
+    gone = [GOLD[1], GOLD[3]]
+    assert method.delete([*gone, "unknown"]) == (2 if stored else 0)
+    assert method.delete(gone) == 0
+    never = written(name, backbone, [d for d in DOCUMENTS if d.id not in gone])
+    assert_same(method, never)
+    conditioning = method.read(QUESTIONS, gold(method, [0, 0, 2, 2, 4]))
+    assert not {source for row in conditioning.sources for source, _ in row} & set(gone)
+    method.write([DOCUMENTS[1], DOCUMENTS[3]])  # and it can come back
+    assert len(method.require_bank()) == stored
+
+
+# ---- the backbone
+
+
+@torch.no_grad()
+def test_the_backbone_is_left_bit_identical(name: str, backbone: Backbone) -> None:
+    weights, bare = plain_weights(backbone), bare_logits(backbone)
+    method = written(name, backbone)
+    texts(method)
+    conditioning = method.read(QUESTIONS, gold(method, range(5)))
+    with pytest.raises(ZeroDivisionError), conditioning.attach(backbone):
+        raise ZeroDivisionError
+    assert torch.equal(bare_logits(backbone), bare)
+    after = plain_weights(backbone)
+    assert weights.keys() == after.keys()
+    assert all(torch.equal(after[k], w) for k, w in weights.items())
+    assert not backbone.model.training
+
+
+def test_two_methods_share_a_backbone(name: str, backbone: Backbone) -> None:
+    method = written(name, backbone)
+    before = logits(method)
+    other = written("strata", backbone)
+    logits(other)
+    assert torch.equal(logits(method), before)
+
+
+# ---- training
+
+
+def trainable_or_skip(method: Method) -> dict[str, torch.nn.Parameter]:
+    if not method.trainable():
+        pytest.skip("has no parameters to train")
+    return method.trainable()
+
+
+def family(parameter: str) -> str:
+    """`network.aggregator.blocks.0…` → `network.aggregator`; low-rank matrices by kind."""
+    kind, rest = parameter.split(".", 1)
+    return f"lora.{rest[-1]}" if kind == "lora" else f"{kind}.{rest.split('.')[0]}"
+
+
+def test_gradients_reach_every_family_and_never_the_backbone(
+    name: str, backbone: Backbone
+) -> None:
+    method = build(name, backbone)
+    parameters = trainable_or_skip(method)
+    weights = plain_weights(backbone)
+    method.prepare(DOCUMENTS)
+    method.train()
+    for step in range(6):  # a method may draw what a step trains
+        batch = Batch(BATCH.documents, BATCH.questions, BATCH.answers, BATCH.owner, step)
+        loss = method.loss(batch)
+        assert torch.isfinite(loss.total)
+        assert loss.parts
+        loss.total.backward()
+        method.after_step(batch)
+    reached = {family(k) for k, p in parameters.items() if p.grad is not None and p.grad.any()}
+    assert reached == {family(k) for k in parameters}
+    own = {id(p) for p in parameters.values()}
+    assert all(p.grad is None for p in backbone.model.parameters() if id(p) not in own)
+    after = plain_weights(backbone)
+    assert all(torch.equal(after[k], w) for k, w in weights.items())
+
+
+def test_the_loss_is_one_number_per_seed_and_step(name: str, backbone: Backbone) -> None:
+    losses = []
+    for noise in (3, 4):
+        method = build(name, backbone)
+        trainable_or_skip(method)
+        method.prepare(DOCUMENTS)
+        torch.manual_seed(noise)
+        random.seed(noise)
+        losses.append(float(method.loss(BATCH).total.detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+# ---- seeds, files, dtypes
+
+
+def test_one_seed_gives_one_method(name: str, backbone: Backbone) -> None:
+    made = []
+    for noise in (5, 6):
+        torch.manual_seed(noise)
+        method = build(name, backbone, trained=False)
+        fresh_bank(method)
+        method.write(DOCUMENTS)
+        made.append(method)
+    one, two = (m.state() for m in made)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert torch.equal(logits(made[0]), logits(made[1]))
+    if one:
+        other = build_method(name, backbone, preset="tiny", seed=1).state()
+        assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+def test_building_leaves_the_callers_randomness_alone(name: str, backbone: Backbone) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    build_method(name, backbone, preset="tiny", seed=9)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_saved_adapter_and_a_reopened_bank_answer_the_same(
+    name: str, backbone: Backbone, backbones: Backbones, tmp_path: Path
+) -> None:
+    method = build(name, backbone)
+    path = tmp_path / "notes.bank"
+    bank = MemoryBank.create(path, bank_fingerprint(method))
+    method.bind(bank)
+    method.write(DOCUMENTS[:3])
+    method.write(DOCUMENTS[3:])
+    expected, answers = logits(method), texts(method)
+    bank.close()
+    save_adapter(tmp_path / "adapter", method)
+
+    loaded = load_adapter(tmp_path / "adapter", backbones.fresh(backbone.name))
+    one, two = method.state(), loaded.state()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    with MemoryBank.open(path, bank_fingerprint(loaded)) as opened:
+        loaded.bind(opened)
+        torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-5)
+        assert texts(loaded) == answers
+        loaded.write([Document("Something new about the comet.")])  # and goes on writing
+        assert torch.isfinite(logits(loaded)).all()
+
+
+def test_an_adapter_for_another_backbone_is_refused(
+    name: str, backbones: Backbones, tmp_path: Path
+) -> None:
+    method = build(name, backbones.fresh("llama"))
+    save_adapter(tmp_path, method)
+    with pytest.raises(AdapterError, match="was trained for llama"):
+        load_adapter(tmp_path, backbones.fresh("gpt2"))
+
+
+def test_a_bank_keeps_to_its_budget_and_survives_being_full(
+    name: str, backbones: Backbones, tmp_path: Path
+) -> None:
+    method = build(name, backbones.fresh("llama"))
+    path, budget = tmp_path / "small.bank", 40_960
+    bank = MemoryBank.create(path, bank_fingerprint(method), budget_bytes=budget)
+    method.bind(bank)
+    draw = random.Random(0)
+    full = False
+    method.write(DOCUMENTS)
+    for i in range(40):
+        before = logits(method, [0, 4])
+        words = " ".join(f"{draw.random():.6f}" for _ in range(160))
+        try:
+            method.write([Document(f"Number {i}: {words}")])
+        except BankError:
+            full = True
+            torch.testing.assert_close(logits(method, [0, 4]), before)
+            break
+        finally:
+            assert method.footprint().total <= budget
+    after = logits(method)
+    bank.close()
+    assert path.stat().st_size <= budget
+    with MemoryBank.open(path) as opened:
+        method.bind(opened)
+        torch.testing.assert_close(logits(method), after, **NEAR)
+        assert full or len(opened) in (0, 45)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_both_dtypes_write_answer_and_train(
+    name: str, backbones: Backbones, backbone: Backbone, dtype: str
+) -> None:
+    method = written(name, backbones.fresh(backbone.name, dtype))
+    assert torch.isfinite(logits(method)).all()
+    assert len(texts(method)) == len(QUESTIONS)
+    if method.trainable():
+        method.train()
+        method.loss(BATCH).total.backward()
+        grads = [p.grad for p in method.trainable().values() if p.grad is not None]
+        assert grads
+        assert all(torch.isfinite(g).all() for g in grads)
+
+
+# ---- names
+
+
+def test_unknown_names_list_the_known(backbones: Backbones) -> None:
+    backbone = backbones.shared("llama")
+    with pytest.raises(UnknownNameError, match=r"(?s)'mcb'.*mean 'mbc'.*strata"):
+        build_method("mcb", backbone)
+    with pytest.raises(UnknownNameError, match="smollm2-135m"):
+        build_method("mac", backbone, preset="huge")
+    with pytest.raises(UnknownNameError, match="latents"):
+        build_method("mac", backbone, {"latent": 3})
+
+
+def test_every_method_has_what_the_suite_needs(name: str) -> None:
+    cls = method_class(name)
+    assert "tiny" in cls.presets
+    assert cls.claims <= {EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP}
+    assert cls.name == name
+
+
+# ---- MemoryModel
+
+
+def test_chunks_hold_the_tokens_that_the_method_asks_for(backbones: Backbones) -> None:
+    """A character may be several tokens: emoji are four bytes each."""
+    method = build("rag", backbones.fresh("llama"), chunk_tokens=64)
+    model = MemoryModel(method)
+    model.write([Document("😀" * 60), Document("short")])
+    entries = [method._text(entry.id) for entry in model.bank.entries()]  # type: ignore[attr-defined]
+    assert sum(text.count("😀") for text in entries) == 60
+    assert max(method.backbone.count_tokens(entries)) <= 64
+
+
+# ---- MBC's own claims
+
+
+def mbc(backbone: Backbone, **config: Any) -> Method:
+    method = build("mbc", backbone, **config)
+    method.prepare(DOCUMENTS)
+    fresh_bank(method)
+    return method
+
+
+def test_histogram_and_indices_answer_the_same(backbone: Backbone) -> None:
+    both = [mbc(backbone, form=form, codebook={"codes": 8}) for form in ("indices", "histogram")]
+    for method in both:
+        method.write(DOCUMENTS[:2])
+        method.write(DOCUMENTS[2:])
+    one, two = (logits(method) for method in both)
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+    assert texts(both[0]) == texts(both[1])
+    masses = both[1].slots.log_mass.exp()  # type: ignore[attr-defined]
+    assert masses.sum() == pytest.approx(3 * len(DOCUMENTS))
+    assert masses.max() > 1, "or the test shows nothing"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"form": "histogram"}, {"form": "histogram", "adapt": "online"}, {"adapt": "online"}],
+    ids=["histogram", "histogram online", "indices online"],
+)
+def test_a_refused_write_leaves_no_trace(backbones: Backbones, config: dict[str, Any]) -> None:
+    method: Any = mbc(backbones.fresh("llama"), codebook={"codes": 512}, **config)
+    fingerprint = bank_fingerprint(method)
+    with MemoryBank.create(":memory:", fingerprint, budget_bytes=20_000) as bank:
+        method.bind(bank)
+        before, words = logits(method), method._words.clone()
+        with pytest.raises(BankError):  # the codebook alone has 32 kB
+            method.write(DOCUMENTS)
+        assert torch.equal(method._words, words)
+        assert torch.equal(logits(method), before)
+
+
+def test_an_online_codebook_learns_and_keeps_protected_codes(backbone: Backbone) -> None:
+    config = {"codes": 16, "reset_below": 0.9, "usage_decay": 0.5}
+    method: Any = mbc(backbone, adapt="online", codebook=config, discount=1.0)
+    method.write(DOCUMENTS[:2])
+    words, used = method._words.clone(), method._codes.unique()
+    method.write(DOCUMENTS[2:])
+    moved = (method._words != words).any(1)
+    assert moved.any(), "unused codes are reset to what the documents need"
+    # with discount 1 averages stand still, so only a reset could move a stored code
+    torch.testing.assert_close(method._words[used], words[used], rtol=0, atol=2e-3)
+    assert torch.equal(method._codes[: 3 * 2].unique(), used)
+
+
+def test_an_online_codebook_moves_towards_the_documents(backbone: Backbone) -> None:
+    errors = []
+    for adapt in ("frozen", "online"):
+        method: Any = mbc(backbone, adapt=adapt, discount=0.5)
+        latents = method.amortise_all([d.text for d in DOCUMENTS]).flatten(0, 1)
+        for _ in range(6):
+            method.write([Document(f"{d.text} ") for d in DOCUMENTS[:1]])
+            for document in DOCUMENTS:
+                method._encode(method.amortise_all([document.text]))
+        words = method._words.float()
+        errors.append(float(torch.cdist(latents, words).amin(1).pow(2).mean()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_online_adaptation_is_a_function_of_the_bank_alone(backbone: Backbone) -> None:
+    """Neither the caller's randomness nor an earlier bank leaks into the next one."""
+    method: Any = mbc(backbone, adapt="online", codebook={"codes": 16, "reset_below": 0.9})
+    found = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        fresh_bank(method)
+        method.write(DOCUMENTS[:3])
+        method.write(DOCUMENTS[3:])
+        found.append((method._words.clone(), logits(method)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("preset", ["distilgpt2", "gpt2-large", "gpt2-xl", "llama-2-7b"])
+@pytest.mark.parametrize("name", ["mac", "mbc"])
+def test_the_papers_presets_build_and_run(backbones: Backbones, name: str, preset: str) -> None:
+    config: dict[str, Any] = {"t5": str(backbones.t5())}
+    if name == "mbc":
+        config["lora"] = {"rank": 2, "targets": "kv", "layer": 1}
+        config["codebook"] = {"codes": 16, "learning": "gradient", "reset_to": "random"}
+    backbone = backbones.fresh("llama" if preset.startswith("llama") else "gpt2")
+    method = build_method(name, backbone, config, preset=preset)
+    assert method.config.amortiser == "t5"
+    assert method.config.latents == (12 if preset == "distilgpt2" else 24)
+    method.prepare(DOCUMENTS)
+    fresh_bank(method)
+    method.train(False)
+    method.write(DOCUMENTS[:2])
+    assert torch.isfinite(logits(method)).all()
+    loss = method.loss(BATCH)
+    loss.total.backward()
+    reached = {family(k) for k, p in method.trainable().items() if p.grad is not None}
+    assert {"network.documents", "network.questions", "network.aggregator"} <= reached
+    assert ("network.codebook" in reached) == (name == "mbc")
