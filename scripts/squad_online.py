@@ -11,6 +11,7 @@ import argparse
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,16 +24,15 @@ from latentbank.backbone import Backbone, load_backbone
 from latentbank.bank import MemoryBank
 from latentbank.bench.record import (
     DataInfo,
-    Metric,
     new_record,
     predictions_path,
     read_record,
     write_record,
 )
+from latentbank.cli.scoring import Score, measure, predictions
 from latentbank.data import QADataset, load_dataset
-from latentbank.evaluation import Evaluation, ask_all, write_all
 from latentbank.method import Method, build_method
-from latentbank.metrics import mean_interval, paired_bootstrap
+from latentbank.metrics import paired_bootstrap
 from latentbank.model import bank_fingerprint
 
 HOT_BYTES = 5 << 30  # a document is run through the upper layers once, whoever asks about it
@@ -96,65 +96,33 @@ def build(row: Row, backbone: Backbone) -> Method:
     return method
 
 
-def run(row: Row, method: Method, data: QADataset, folder: Path, seed: int) -> Evaluation:
+def run(row: Row, method: Method, data: QADataset, folder: Path, seed: int) -> Score:
     """Writes the documents into a bank file, asks, and writes the record."""
-    file = folder / "bank.partial"
-    file.unlink(missing_ok=True)
-    bank = MemoryBank.create(file, bank_fingerprint(method))
-    method.bind(bank)
-    with Progress() as progress:
-        writing = progress.add_task(f"{row.name}: write", total=len(data.documents))
-        seconds = write_all(method, data, advance=lambda n: progress.advance(writing, n))
-        asking = progress.add_task(f"{row.name}: ask", total=len(data.questions))
-        found = ask_all(method, data, row.gold, advance=lambda n: progress.advance(asking, n))
-    size = method.footprint()
-    bank.close()
-    file.unlink()
-    command = shlex.join(["python", "scripts/squad_online.py", *sys.argv[1:]])
-    summary = found.summary()
-    metrics = {
-        name: Metric(100 * i.value, "percent", 100 * i.low, 100 * i.high)
-        for name, values in (
-            ("f1", found.f1),
-            ("exact_match", found.exact_match),
-            ("contains_answer", found.contains),
-            ("prefix_match", found.prefix_match),
-            ("gold_selected", found.selected),
-        )
-        for i in (mean_interval(values, seed),)
-    }
-    metrics |= {
-        "bank_bytes": Metric(float(size.total), "bytes"),
-        "bytes_per_document": Metric(size.total / len(data.documents), "bytes"),
-        "write_documents_per_second": Metric(len(data.documents) / max(seconds, 1e-9), "1/s"),
-        "milliseconds": Metric(summary["milliseconds"], "ms"),
-    }
+    with tempfile.TemporaryDirectory() as scratch:
+        store = MemoryBank.create(Path(scratch) / "run.bank", bank_fingerprint(method))
+        with store, Progress() as bar:
+            score = measure(method, store, data, bar, row.name, row.gold)
+            size = asdict(method.footprint())
     config = {
         "name": row.name,
         "adapter": row.adapter,
         "gold": row.gold,
-        "footprint": asdict(size),
+        "footprint": size,
         "method": json.loads(json.dumps(asdict(method.config))),
     }
     record = new_record(
         task=TASK,
         method=row.method,
-        command=command,
+        command=shlex.join(["python", "scripts/squad_online.py", *sys.argv[1:]]),
         seed=seed,
         data=DataInfo(data.name, data.hash),
         dtype=str(method.backbone.dtype).removeprefix("torch."),
-        metrics=metrics,
+        metrics=score.metrics,
         config=config,
         read_as=row.read_as,
     )
-    predictions = [
-        {"id": q.id, "answer": a.text, "f1": f, "exact_match": e, "documents": list(a.documents)}
-        for q, a, f, e in zip(
-            data.questions, found.answers, found.f1, found.exact_match, strict=True
-        )
-    ]
-    write_record(record, record_path(folder, row), predictions)
-    return found
+    write_record(record, record_path(folder, row), predictions(data, score.evaluation))
+    return score
 
 
 def record_path(folder: Path, row: Row) -> Path:

@@ -1,0 +1,397 @@
+"""Training: it lowers the loss, survives a kill to the last bit, knows its own folder, keeps the best,
+and gives every rank the same adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
+
+from latentbank import training
+from latentbank.adapter import load_adapter
+from latentbank.data import QADataset, Question
+from latentbank.errors import InputError
+from latentbank.evaluation import Evaluation
+from latentbank.method import Method, build_method
+from latentbank.training import Progress, TrainConfig, Trainer, batches, read_log
+
+pytest.importorskip("accelerate")
+
+DATA = QADataset(
+    "tiny",
+    DOCUMENTS,
+    tuple(
+        Question(f"q{i}", text, (said,), i)
+        for i, (text, said) in enumerate(zip(QUESTIONS, ANSWERS, strict=True))
+    ),
+)
+SHORT: dict[str, Any] = {
+    "steps": 6, "documents_per_step": 2, "warmup": 2, "validate_every": 1000,
+    "checkpoint_seconds": 1e9,
+}  # fmt: skip
+# the fewest parts that draw at random in training: dropout, segments, a queue, resets
+METHODS: dict[str, dict[str, Any]] = {
+    "strata": {"lora": {"rank": 2, "layer": 1, "dropout": 0.3}},
+    "mbc": {
+        "codebook": {"codes": 8, "reset_below": 0.9, "usage_decay": 0.5},
+        "gradient_share": 0.5,
+        "lora": {"rank": 2, "layer": 1, "dropout": 0.3, "targets": "kv"},
+    },
+}
+
+
+def method(backbones: Backbones, name: str = "strata", **config: Any) -> Method:
+    values = {**METHODS.get(name, {}), **config}
+    return build_method(name, backbones.fresh("llama"), values, preset="tiny", seed=0)
+
+
+def trainer(made: Method, folder: Path, data: QADataset = DATA, **config: Any) -> Trainer:
+    return Trainer(made, data, None, TrainConfig(**{**SHORT, **config}), folder)
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(str(folder / "last" / "adapter.safetensors"))
+
+
+def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    different = [k for k in one if not torch.equal(one[k], two[k])]
+    assert not different
+
+
+# ---- it learns
+
+
+@pytest.mark.parametrize("name", ["strata", "mbc", "mac", "rag", "none"])
+def test_a_short_run_lowers_the_loss(backbones: Backbones, tmp_path: Path, name: str) -> None:
+    config = {"lora": {"rank": 4, "layer": 1}} if name in ("mac", "strata") else {}
+    made = build_method(name, backbones.fresh("llama"), config, preset="tiny", seed=0)
+    run = trainer(made, tmp_path, steps=40, documents_per_step=5, learning_rate=1e-2)
+    before = {k: v.clone() for k, v in made.state().items()}
+    run.run()
+    losses = [row["loss"] for row in read_log(tmp_path)]
+    assert len(losses) == 40
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    moved = [k for k, v in made.state().items() if not torch.equal(v, before[k])]
+    assert moved
+    loaded = load_adapter(tmp_path / "last", backbones.fresh("llama"))
+    assert_equal(loaded.state(), made.state())
+
+
+def test_the_backbone_is_not_trained(backbones: Backbones, tmp_path: Path) -> None:
+    made = method(backbones)
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        before = made.backbone.model(ids).logits
+        trainer(made, tmp_path, learning_rate=1.0).run()
+        assert torch.equal(made.backbone.model(ids).logits, before)
+
+
+# ---- it resumes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stopped_and_resumed_run_ends_as_an_unstopped_one(
+    backbones: Backbones, tmp_path: Path, name: str
+) -> None:
+    trainer(method(backbones, name), tmp_path / "whole").run()
+    parts = tmp_path / "parts"
+    for _ in range(20):  # each call is a fresh process's worth of objects
+        torch.manual_seed(17)
+        run = trainer(method(backbones, name), parts)
+        if run.step == SHORT["steps"]:
+            break
+        run.run(max_seconds=0)
+    assert run.step == SHORT["steps"]
+    assert_equal(adapter(tmp_path / "whole"), adapter(parts))
+    assert [row["step"] for row in read_log(parts)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_killed_between_checkpoints_ends_as_an_unkilled_one(
+    backbones: Backbones, tmp_path: Path, name: str
+) -> None:
+    trainer(method(backbones, name), tmp_path / "whole").run()
+    parts = tmp_path / "parts"
+    run = trainer(method(backbones, name), parts, checkpoint_seconds=0)
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(kill)  # step 3 is trained and not saved
+    again = trainer(method(backbones, name), parts)
+    assert again.step == 2
+    again.run()
+    assert_equal(adapter(tmp_path / "whole"), adapter(parts))
+
+
+@pytest.mark.parametrize("moment", ["last.old", "last.new", "both"])
+def test_a_kill_while_saving_loses_no_run(
+    backbones: Backbones, tmp_path: Path, moment: str
+) -> None:
+    """Between the two renames of a checkpoint there is no `last`."""
+    trainer(method(backbones), tmp_path).run(max_seconds=0)
+    saved = adapter(tmp_path)
+    if moment == "both":
+        (tmp_path / "last.new").mkdir()  # half written: no trainer.json yet
+    (tmp_path / "last").rename(tmp_path / ("last.old" if moment == "both" else moment))
+    again = trainer(method(backbones), tmp_path)
+    assert again.step == 1
+    assert_equal(again.method.state(), saved)
+
+
+def test_a_finished_run_does_nothing_more(backbones: Backbones, tmp_path: Path) -> None:
+    trainer(method(backbones), tmp_path).run()
+    before = adapter(tmp_path)
+    trainer(method(backbones), tmp_path).run()
+    assert_equal(adapter(tmp_path), before)
+    assert len(read_log(tmp_path)) == SHORT["steps"]
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"steps": 7}, "train"),
+        ({"seed": 1}, "train"),
+        ({"learning_rate": 0.5}, "train"),
+        ({"documents_per_step": 1}, "train"),
+    ],
+)
+def test_another_runs_folder_is_refused(
+    backbones: Backbones, tmp_path: Path, config: dict[str, Any], word: str
+) -> None:
+    trainer(method(backbones), tmp_path).run(max_seconds=0)
+    with pytest.raises(InputError, match=f"holds another run.*{word}"):
+        trainer(method(backbones), tmp_path, **config)
+    trainer(method(backbones), tmp_path, checkpoint_seconds=5, validate_every=3)  # changes nothing
+
+
+def test_another_method_or_other_data_in_the_folder_is_refused(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    trainer(method(backbones), tmp_path).run(max_seconds=0)
+    with pytest.raises(InputError, match="holds another run.*method"):
+        trainer(method(backbones, "mbc"), tmp_path)
+    with pytest.raises(InputError, match="holds another run.*config"):
+        trainer(method(backbones, segments=3), tmp_path)
+    with pytest.raises(InputError, match="holds another run.*data"):
+        trainer(method(backbones), tmp_path, QADataset("less", DATA.documents, DATA.questions[:3]))
+
+
+def test_nothing_to_train_is_told(backbones: Backbones, tmp_path: Path) -> None:
+    made = build_method("none", backbones.fresh("llama"))
+    with pytest.raises(InputError, match="no parameters to train"):
+        trainer(made, tmp_path)
+    with pytest.raises(InputError, match="no questions"):
+        next(batches(QADataset("empty", DOCUMENTS, ()), TrainConfig()))
+
+
+# ---- it keeps the best
+
+
+def test_best_is_the_step_with_the_highest_validation_f1(
+    backbones: Backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = method(backbones)
+    scores = iter([0.1, 0.6, 0.2, 0.4])
+    states = []
+
+    def judge(*args: Any, **kwargs: Any) -> Evaluation:
+        states.append({k: v.clone() for k, v in made.state().items()})
+        one = (next(scores),)
+        return Evaluation((), one, one, one, one, one)
+
+    monkeypatch.setattr(training, "evaluate", judge)
+    monkeypatch.setattr(Evaluation, "summary", lambda self: {"f1": 100 * self.f1[0]})
+    config = TrainConfig(**{**SHORT, "steps": 4, "validate_every": 1})
+    Trainer(made, DATA, DATA, config, tmp_path).run()
+    best = load_file(str(tmp_path / "best" / "adapter.safetensors"))
+    assert_equal(best, states[1])
+    card = json.loads((tmp_path / "best" / "config.json").read_text())["training"]
+    assert card["step"] == 2
+    assert card["validation"]["f1"] == pytest.approx(60)
+    assert [row["validation"]["f1"] for row in read_log(tmp_path)] == pytest.approx([10, 60, 20, 40])
+
+
+def test_validation_neither_changes_the_run_nor_the_methods_bank(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    trainer(method(backbones), tmp_path / "plain").run()
+    made = method(backbones)
+    config = TrainConfig(**{**SHORT, "validate_every": 2, "validation_questions": 2})
+    Trainer(made, DATA, DATA, config, tmp_path / "judged").run()
+    assert_equal(adapter(tmp_path / "plain"), adapter(tmp_path / "judged"))
+    judged = [row["step"] for row in read_log(tmp_path / "judged") if row["validation"]]
+    assert judged == [2, 4, 6]
+    assert (tmp_path / "judged" / "best" / "adapter.safetensors").exists()
+
+
+# ---- the steps themselves
+
+
+def test_step_i_is_the_same_in_every_run() -> None:
+    config = TrainConfig(steps=9, documents_per_step=2, seed=3)
+    first = [batch for batch, _ in zip(batches(DATA, config), range(9), strict=False)]
+    again = [batch for batch, _ in zip(batches(DATA, config), range(9), strict=False)]
+    assert first == again
+    assert [b.step for b in first] == list(range(9))
+    other = [b for b, _ in zip(batches(DATA, TrainConfig(documents_per_step=2)), range(9), strict=False)]
+    assert [b.documents for b in other] != [b.documents for b in first]
+    for batch in first:
+        for owner, question in zip(batch.owner, batch.questions, strict=True):
+            assert QUESTIONS.index(question) == DOCUMENTS.index(batch.documents[owner])
+
+
+def test_ranks_share_a_step_without_overlap() -> None:
+    config = TrainConfig(documents_per_step=4)
+    whole = next(batches(DATA, config))
+    parts = [next(batches(DATA, config, rank, 2)) for rank in range(2)]
+    together = [d for part in parts for d in part.documents]
+    assert sorted(d.id for d in together) == sorted(d.id for d in whole.documents)
+
+
+def test_an_epoch_meets_every_document_once() -> None:
+    config = TrainConfig(documents_per_step=1)
+    epoch = [batch.documents[0] for batch, _ in zip(batches(DATA, config), range(5), strict=False)]
+    assert set(epoch) == set(DOCUMENTS)
+
+
+def test_the_learning_rate_rises_then_falls_to_a_tenth() -> None:
+    config = TrainConfig(steps=100, warmup=10)
+    rates = [config.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == pytest.approx(1.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert config.rate(100) == pytest.approx(0.1)
+    assert TrainConfig(schedule="constant", warmup=0).rate(500) == 1.0
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(InputError, match=">= 1"):
+        TrainConfig(steps=0)
+    with pytest.raises(InputError, match="cosine or constant"):
+        TrainConfig(schedule="linear")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    backbones: Backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = method(backbones)
+    run = trainer(made, tmp_path)
+    loss = made.loss
+
+    def broken(batch: Any) -> Any:
+        found = loss(batch)
+        return type(found)(found.total * torch.nan)
+
+    monkeypatch.setattr(made, "loss", broken)
+    before = {k: v.clone() for k, v in made.state().items()}
+    with pytest.raises(InputError, match="not finite at step 0"):
+        run.run()
+    trained = made.trainable().keys()
+    assert all(torch.equal(made.state()[k], before[k]) for k in trained)
+
+
+def test_replaced_codewords_lose_their_moments(
+    backbones: Backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codebook = {"codes": 16, "learning": "gradient", "reset_below": 0.9, "usage_decay": 0.5}
+    made: Any = method(backbones, "mbc", codebook=codebook)
+    run = trainer(made, tmp_path, steps=5)
+    replaced: list[int] = []
+    update = made.codebook.update
+
+    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+        rows: torch.Tensor = update(*args, **kwargs)
+        replaced[:] = rows.tolist()
+        return rows
+
+    monkeypatch.setattr(made.codebook, "update", watched)
+    stream = batches(DATA, run.config)
+    seen = 0
+    for _ in range(5):
+        run._one_step(next(stream))
+        moments = run.optimizer.state[made.codebook.weight]["exp_avg"]
+        assert moments[replaced].abs().sum() == 0
+        seen += len(replaced)
+    assert seen > 0
+    assert moments.abs().sum() > 0
+
+
+def test_a_feature_cache_is_used_and_changes_little(backbones: Backbones, tmp_path: Path) -> None:
+    trainer(method(backbones), tmp_path / "plain", steps=2).run()
+    made = method(backbones)
+    config = TrainConfig(**{**SHORT, "steps": 2})
+    Trainer(
+        made, DATA, None, config, tmp_path / "cached", feature_cache=tmp_path / "features"
+    ).run()
+    assert list((tmp_path / "features").glob("*.f16"))
+    one, two = adapter(tmp_path / "plain"), adapter(tmp_path / "cached")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0.05, atol=0.01)
+
+
+# ---- many devices
+
+RANK = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from tiny import Backbones
+from test_training import method, trainer
+backbones = Backbones(Path(sys.argv[2]))
+for name in ("strata", "mbc", "mac"):
+    made = method(backbones, name)
+    run = trainer(made, Path(sys.argv[3]) / name, documents_per_step=4, steps=4)
+    assert run.accelerator.num_processes == 2
+    run.run()
+    rank = run.accelerator.process_index
+    torch.save({k: v.clone() for k, v in made.state().items()}, f"{sys.argv[3]}/{name}{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_one_adapter(backbones: Backbones, tmp_path: Path) -> None:
+    backbones.folder("llama")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    here = str(Path(__file__).parent)
+    arguments = [sys.executable, "-c", RANK, here, str(backbones.root), str(tmp_path)]
+    common = {
+        **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            arguments,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        logs = [process.communicate(timeout=200)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)[-3000:]
+    for name in ("strata", "mbc", "mac"):
+        one, two = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in range(2))
+        assert_equal(one, two)
+        assert (tmp_path / name / "last" / "trainer.json").exists()
