@@ -1,4 +1,4 @@
-"""Fixtures that every test of the core shares: tiny random backbones, and a cache folder of its own.
+"""Fixtures that every test of the core shares: tiny random backbones, and a cache of its own.
 
 Nothing here touches the network or the user's cache.
 """
@@ -26,6 +26,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def backbones(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """`Backbones`: by name, shared or fresh. Imported here, so that other tests stay light."""
     import torch
+
     from tiny import Backbones
 
     torch.set_num_threads(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import Backbones
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
@@ -19,6 +18,7 @@ from latentbank.aggregator import (
 )
 from latentbank.errors import InputError
 from latentbank.pooling import SegmentPooler, Standardiser
+from tiny import Backbones
 
 WIDTH, TOKENS = 16, 3
 
@@ -67,9 +67,7 @@ def test_each_row_reads_its_own_slots(aggregator: Aggregator) -> None:
 def test_kept_projections_answer_like_the_slots(aggregator: Aggregator) -> None:
     question, slots = random(2, TOKENS, WIDTH), random(6, WIDTH, seed=1)
     kept = aggregator.project(slots[None])
-    torch.testing.assert_close(
-        aggregator.attend(question, kept, None), aggregator(question, slots)
-    )
+    torch.testing.assert_close(aggregator.attend(question, kept, None), aggregator(question, slots))
 
 
 def test_a_slot_of_no_mass_is_not_read() -> None:
@@ -94,9 +92,7 @@ def test_a_window_of_all_slots_is_the_flat_result(aggregator: Aggregator, window
 
 
 @pytest.mark.parametrize(("slots", "window"), [(20, 6), (50, 7), (13, 12), (97, 8)])
-def test_every_slot_of_the_bank_has_a_say(
-    aggregator: Aggregator, slots: int, window: int
-) -> None:
+def test_every_slot_of_the_bank_has_a_say(aggregator: Aggregator, slots: int, window: int) -> None:
     """The published code drops what lies beyond the question's length; here nothing is dropped."""
     bank = random(slots, WIDTH, seed=1).requires_grad_(True)
     aggregator(random(1, TOKENS, WIDTH), bank, None, window).pow(2).sum().backward()

@@ -1,5 +1,6 @@
-"""Golden tests of the backbone: text in any padding and in any steps equals transformers' own forward
-pass, and states that enter at a layer equal text that stood there.
+"""Golden tests of the backbone: text in any padding and any steps equals transformers' own pass.
+
+And states that enter at a layer equal text that stood there.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ import json
 
 import pytest
 import torch
-from tiny import NAMES, WINDOW, Backbones, random_ids
 from torch import Tensor
 
 from latentbank import loading
 from latentbank.backbone import Backbone, KVMemory, load_backbone
 from latentbank.errors import InputError, UnknownNameError
+from tiny import NAMES, WINDOW, Backbones, random_ids
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -142,7 +143,7 @@ def test_memory_at_a_layer_equals_states_standing_before_the_text(backbone: Back
     own = backbone.states(text, ones(text), layer)
     both = torch.cat([below, own], 1)
     positions = torch.arange(both.shape[1]).expand(2, -1)
-    causal = (positions[:, :, None] >= positions[:, None, :])
+    causal = positions[:, :, None] >= positions[:, None, :]
     masks = backbone.attention_masks(positions, positions, causal)
     expected = backbone.run(layer, layers, both, positions, masks, None)[:, passage.shape[1] :]
     with backbone.with_memory(backbone.fill(below, ones(passage), layer)):
@@ -187,9 +188,7 @@ def test_padded_slots_of_a_memory_are_never_read(backbone: Backbone) -> None:
 @torch.no_grad()
 def test_identical_slots_equal_one_slot_of_their_mass(backbone: Backbone, copies: int) -> None:
     g, draw = backbone.geometry, torch.Generator().manual_seed(copies)
-    pairs = [
-        torch.randn(2, 2, g.kv_heads, 3, g.head_dim, generator=draw) for _ in range(g.layers)
-    ]
+    pairs = [torch.randn(2, 2, g.kv_heads, 3, g.head_dim, generator=draw) for _ in range(g.layers)]
     bias = torch.zeros(2, 3)
     start = torch.full((2,), 3)
     single = KVMemory(
@@ -234,7 +233,7 @@ def test_answer_loss_runs_the_head_at_answer_positions_only(
 ) -> None:
     seen: list[int] = []
     head = backbone.model.get_output_embeddings()
-    handle = head.register_forward_hook(lambda m, args, out: seen.append(args[0].shape[:-1].numel()))
+    handle = head.register_forward_hook(lambda m, args, out: seen.append(out.shape[:-1].numel()))
     try:
         backbone.answer_loss([[1, 5, 6, 7], [1, 7]], [[8, 2], [10, 11, 2]])
     finally:

@@ -1,17 +1,18 @@
-"""What the core relies on in transformers' caches and attention, so that an upgrade that breaks it is
-seen here first. Each test names the fact; none runs our own code except to compare with it.
+"""What the core relies on in transformers' caches and attention, seen here first when it breaks.
+
+Each test names the fact; none runs our own code except to compare with it.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tiny import WINDOW, Backbones, random_ids
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from latentbank.backbone import Backbone, KVMemory
+from tiny import WINDOW, Backbones, random_ids
 
 PREFIX = 3
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
@@ -68,10 +69,10 @@ def test_a_cache_with_config_takes_keys_of_the_key_value_heads(
     backbones: Backbones, name: str
 ) -> None:
     backbone = backbones.shared(name)
-    cache = prefix_cache(backbone)
-    assert len(cache.layers) == backbone.geometry.layers
+    cache, g = prefix_cache(backbone), backbone.geometry
+    assert len(cache.layers) == g.layers
     assert cache.get_seq_length() == PREFIX
-    assert cache.layers[1].keys.shape == (1, backbone.geometry.kv_heads, PREFIX, backbone.geometry.head_dim)
+    assert cache.layers[1].keys.shape == (1, g.kv_heads, PREFIX, g.head_dim)
     sliding = [layer.is_sliding for layer in cache.layers]
     assert sliding == ([True, False] * 2 if name == "gemma3" else [False] * 3)
 

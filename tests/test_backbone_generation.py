@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import NAMES, Backbones, random_ids
 from torch import Tensor
 
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.errors import InputError
 from latentbank.generation import DecodingConfig, generate
+from tiny import NAMES, Backbones, random_ids
 
 ROWS = [[1, *random_ids(1, n, seed=n)[0].tolist()] for n in (12, 5, 9)]
 

@@ -1,4 +1,4 @@
-"""Transports: each says what it should to the backbone, and leaves no bit behind when it detaches."""
+"""Transports: each says what it should to the backbone, and detached leaves no bit behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import NAMES, WINDOW, Backbones, random_ids
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -21,6 +20,7 @@ from latentbank.conditioning import (
     WeightDelta,
 )
 from latentbank.errors import InputError
+from tiny import NAMES, WINDOW, Backbones, random_ids
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
 SLOTS = 5
@@ -167,7 +167,7 @@ def test_side_memory_works_with_generate_and_respects_padding(backbone: Backbone
         own = torch.tensor([row])
         with alone.attach(backbone):
             single = backbone.model.generate(own, attention_mask=torch.ones_like(own), **options)
-        assert together.sequences[i, len(ids[0]) :].tolist() == single.sequences[0, len(row) :].tolist()
+        assert torch.equal(together.sequences[i, len(ids[0]) :], single.sequences[0, len(row) :])
         torch.testing.assert_close(together.logits[5][i], single.logits[5][0], **NEAR)
 
 
@@ -300,6 +300,20 @@ def test_lora_can_be_trained_from_the_start(backbones: Backbones) -> None:
     """A data-parallel wrapper takes what requires gradients when training begins."""
     made = LoraWeights(backbones.fresh("llama"), 1, rank=2)
     assert all(p.requires_grad for p in made.parameters.values())
+
+
+@torch.no_grad()
+def test_dropout_is_on_in_training_only(backbones: Backbones) -> None:
+    """Also when the layers run for the first time after `train`."""
+    backbone, ids = backbones.fresh("llama"), random_ids(2, 9)
+    made = LoraWeights(backbone, 1, rank=2, dropout=0.5)
+    for parameter in made.parameters.values():
+        parameter.fill_(0.3)
+    made.train()
+    with made.attach(backbone):
+        assert not torch.equal(fed_logits(backbone, ids), fed_logits(backbone, ids))
+        made.train(False)
+        assert torch.equal(fed_logits(backbone, ids), fed_logits(backbone, ids))
 
 
 def test_two_adapters_share_a_backbone_without_meeting(backbones: Backbones) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 from torch import Tensor
 
 from latentbank.adapter import load_adapter, save_adapter
@@ -34,12 +33,16 @@ from latentbank.method import (
     methods,
 )
 from latentbank.model import MemoryModel, bank_fingerprint
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 NAMES = list(methods())
 BACKBONES = ("gpt2", "llama", "gemma3")
 GOLD = [d.id for d in DOCUMENTS]
 NEAR = {"rtol": 1e-3, "atol": 1e-3}
-BATCH = Batch(DOCUMENTS[:3], (*QUESTIONS[:3], QUESTIONS[0]), (*ANSWERS[:3], ANSWERS[0]), (0, 1, 2, 0))
+ASKED = (0, 1, 2, 0)
+BATCH = Batch(
+    DOCUMENTS[:3], tuple(QUESTIONS[i] for i in ASKED), tuple(ANSWERS[i] for i in ASKED), ASKED
+)
 
 
 @pytest.fixture(params=BACKBONES)
@@ -81,9 +84,7 @@ def gold(method: Method, index: Sequence[int]) -> list[str] | None:
 def logits(method: Method, index: Sequence[int] = range(5), memory: bool = True) -> Tensor:
     """Next-token logits [B, V] after each question's prompt, as an answer starts."""
     backbone, questions = method.backbone, [QUESTIONS[i] for i in index]
-    conditioning = (
-        method.read(questions, gold(method, index)) if memory else method.read_nothing()
-    )
+    conditioning = method.read(questions, gold(method, index)) if memory else method.read_nothing()
     ids, mask = backbone.pad(prompt_ids(backbone, questions, conditioning.passages), left=True)
     with conditioning.attach(backbone):
         hidden = backbone.session(len(questions)).feed(ids, mask)
@@ -253,9 +254,7 @@ def family(parameter: str) -> str:
     return f"lora.{rest[-1]}" if kind == "lora" else f"{kind}.{rest.split('.')[0]}"
 
 
-def test_gradients_reach_every_family_and_never_the_backbone(
-    name: str, backbone: Backbone
-) -> None:
+def test_gradients_reach_every_family_and_never_the_backbone(name: str, backbone: Backbone) -> None:
     method = build(name, backbone)
     parameters = trainable_or_skip(method)
     weights = plain_weights(backbone)

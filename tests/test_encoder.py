@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import DOCUMENTS, Backbones
 from torch import Tensor
 
 from latentbank.encoder import BackboneEncoder, FeatureCache, T5Texts
 from latentbank.errors import InputError
+from tiny import DOCUMENTS, Backbones
 
 TEXTS = [d.text for d in DOCUMENTS]
 
@@ -136,7 +136,9 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path, 4).get("text 1") is None, "another width, another file"
 
 
-def test_a_t5_folder_encodes_and_a_missing_one_is_told(backbones: Backbones, tmp_path: Path) -> None:
+def test_a_t5_folder_encodes_and_a_missing_one_is_refused(
+    backbones: Backbones, tmp_path: Path
+) -> None:
     texts = T5Texts(str(backbones.t5()), 32, 3, max_tokens=20)
     ids, mask = texts.encode(TEXTS, torch.device("cpu"))
     assert ids.shape == (5, 20)

@@ -1,5 +1,6 @@
-"""Vector quantisation: losses, moving averages against a known library, resets, the online objective,
-telemetry, and equal codebooks on every rank.
+"""Vector quantisation: losses, moving averages against a known library, resets, telemetry.
+
+And the online objective, and equal codebooks on every rank.
 """
 
 from __future__ import annotations
@@ -233,7 +234,8 @@ def test_replaced_rows_lose_their_moments() -> None:
 
 @pytest.mark.parametrize("learning", ["ema", "gradient"])
 def test_k_means_lowers_the_residual(learning: str) -> None:
-    latents = torch.cat([random(40, WIDTH, seed=i) * 0.1 + 3 * random(1, WIDTH, seed=i) for i in range(8)])
+    clusters = [3 * random(1, WIDTH, seed=i) + 0.1 * random(40, WIDTH, seed=i) for i in range(8)]
+    latents = torch.cat(clusters)
     book = codebook(learning=learning)
     cold = book.health(latents).residual
     book.fit(latents, rounds=1)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import DOCUMENTS, QUESTIONS
 from torch import Tensor
 
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
+from tiny import DOCUMENTS, QUESTIONS
 
 
 def index() -> LexicalIndex:

@@ -112,9 +112,7 @@ def test_faded_slots_weigh_less_beside_fresh_ones() -> None:
 def test_copies_and_one_mass_are_the_same() -> None:
     latents = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
     copies = Slots.of(latents[[0, 0, 0, 1, 2, 2]])
-    massive = Slots(
-        latents, latents, torch.tensor([3.0, 1.0, 2.0]).log(), torch.full((3,), -1)
-    )
+    massive = Slots(latents, latents, torch.tensor([3.0, 1.0, 2.0]).log(), torch.full((3,), -1))
     torch.testing.assert_close(attend(QUERY, copies), attend(QUERY, massive))
 
 

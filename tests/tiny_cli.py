@@ -1,4 +1,4 @@
-"""A tiny random model, untrained adapters and the command line, for the tests of `latentbank.cli`."""
+"""A tiny random model, untrained adapters and the command line, for the tests of the commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from typer.testing import CliRunner, Result
+
 import latentbank
 
 DOCUMENTS = [
     {"id": "ada", "text": "Ada Lovelace wrote the first program in 1843.", "source": "people.txt"},
-    {"id": "oslo", "text": "The harbour of Oslo froze in the winter of 1924.", "time": "2024-01-01"},
+    {
+        "id": "oslo",
+        "text": "The harbour of Oslo froze in the winter of 1924.",
+        "time": "2024-01-01",
+    },
     {"id": "tea", "text": "Café Zürich serves 17 kinds of tea."},
     {"id": "bees", "text": "Bees dance to tell the hive where the clover is."},
 ]
@@ -47,7 +53,9 @@ class World:
 
 
 def make_world(backbone: Path, adapters: Path) -> World:
-    """Saves one untrained adapter of each method for the model in the folder `backbone`."""
+    """One untrained adapter of each method for the model in the folder `backbone`, saved once."""
+    if adapters.exists():
+        return World(str(backbone), adapters)
     from latentbank.adapter import save_adapter
     from latentbank.backbone import load_backbone
     from latentbank.method import build_method
@@ -70,6 +78,44 @@ def environment() -> dict[str, str]:
     source = str(Path(latentbank.__file__).parents[1])
     path = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH", "")) if p)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(*arguments: str, input: str | None = None) -> Result:
+    """The command line in this process; nothing but SystemExit may come out of it."""
+    from latentbank.cli import app
+
+    result = CliRunner().invoke(app, list(arguments), input=input)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def succeed(*arguments: str, input: str | None = None) -> Result:
+    """As `run`; the exit status must be 0."""
+    result = run(*arguments, input=input)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def refuse(*arguments: str, input: str | None = None, status: int = 2) -> str:
+    """As `run`; returns the one sentence that the command fails with."""
+    result = run(*arguments, input=input)
+    return sentence(result.exit_code, result.stderr, status)
+
+
+def sentence(code: int, stderr: str, status: int = 2) -> str:
+    """The error's sentence; there must be exactly one, the right status and no traceback."""
+    assert code == status, f"exit status {code}: {stderr}"
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, stderr
+    assert "Traceback" not in stderr and "internal error" not in stderr, stderr
+    return lines[0].removeprefix("error: ")
+
+
+def documents_in(bank: Path) -> int:
+    """The number of documents of a bank without damage."""
+    report = json.loads(succeed("verify", str(bank), "--json").stdout)
+    assert report["ok"], report
+    return int(report["documents"])
 
 
 def start(*arguments: str, before: str = "") -> subprocess.Popen[str]:

@@ -219,7 +219,8 @@ class Backbone:
                 part._modules[self._norm_name] = nn.Identity()
             if first > 0 and "wpe" in part._modules:
                 part._modules["wpe"] = _NoPositions()
-            self._stages[key] = part.eval()
+            part.training = False  # eval() would reach the shared layers and their dropout
+            self._stages[key] = part
         return self._stages[key]
 
     def run(

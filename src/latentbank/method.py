@@ -113,6 +113,7 @@ class Method(ABC):
         self.lora: LoraWeights | None = None
         self.encoder: BackboneEncoder | None = None
         self.bank: MemoryBank | None = None
+        self.replaced_rows: list[tuple[Tensor, Tensor]] = []
 
     # ---- the bank
 
@@ -211,7 +212,17 @@ class Method(ABC):
         """Called once before training with a few hundred documents: statistics, codebooks."""
 
     def after_step(self, batch: Batch) -> None:  # noqa: B027
-        """Called after each optimiser step; codebooks are reset here."""
+        """Called after each optimiser step; codebooks are reset here.
+
+        `replaced_rows` then lists (parameter, rows) whose optimiser moments the trainer clears.
+        """
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a resumed training needs beside `state`, and no adapter: queues and the like."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Takes what `training_state` gave."""
 
     def answer_terms(self, batch: Batch) -> Tensor:
         """Mean answer loss per token with what is attached to the backbone now; a scalar."""

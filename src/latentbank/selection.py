@@ -104,6 +104,15 @@ class DenseSelector(nn.Module):
             self._queue = kept[: self.queue_size]
         return loss
 
+    @property
+    def queue(self) -> Tensor | None:
+        """Keys [N, K] of earlier documents, newest first: what a resumed run continues with."""
+        return self._queue
+
+    @queue.setter
+    def queue(self, keys: Tensor) -> None:
+        self._queue = keys.to(self.log_scale.device)
+
 
 class DenseKeys:
     """int8 document keys and their search: one matrix product per batch of questions.

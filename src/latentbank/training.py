@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentbank.adapter import save_adapter
@@ -25,6 +26,15 @@ from latentbank.encoder import FeatureCache
 from latentbank.errors import InputError
 from latentbank.evaluation import evaluate
 from latentbank.method import Batch, Loss, Method
+from latentbank.quantizer import clear_moments
+
+# settings that a resumed run may change
+_WITHOUT_EFFECT = (
+    "validate_every",
+    "validation_documents",
+    "validation_questions",
+    "checkpoint_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ class Trainer:
         tensorboard: bool = False,
         feature_cache: Path | None = None,
     ) -> None:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
 
         if not method.trainable():
             raise InputError(f"method '{method.name}' has no parameters to train with this config")
@@ -163,7 +173,12 @@ class Trainer:
             method.encoder.cache = FeatureCache(feature_cache, width)
         self.config, self.folder, self.card = config, folder, card or {}
         folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator = Accelerator(cpu=method.backbone.device.type == "cpu")
+        # a step may train some of the parameters only
+        parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(
+            cpu=method.backbone.device.type == "cpu", kwargs_handlers=[parallel]
+        )
+        self._recover()
         torch.manual_seed(config.seed)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         resumed = (folder / "last" / "trainer.json").exists()
@@ -194,21 +209,33 @@ class Trainer:
             "config": json.loads(json.dumps(asdict(self.method.config))),
             "backbone": self.method.backbone.fingerprint,
             "data": self.data.hash,
-            "train": {k: v for k, v in asdict(self.config).items() if k in ("seed", "steps")},
+            "train": {k: v for k, v in asdict(self.config).items() if k not in _WITHOUT_EFFECT},
         }
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
-        from safetensors.torch import load_file
+    def _recover(self) -> None:
+        """Takes up a checkpoint whose two renames a kill came between: then there is no `last`."""
+        last = self.folder / "last"
+        if self.accelerator.is_main_process:
+            for name in ("last.new", "last.old"):
+                if not last.exists() and (self.folder / name / "trainer.json").exists():
+                    os.replace(self.folder / name, last)
+        self.accelerator.wait_for_everyone()
 
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
         last = self.folder / "last"
         saved = json.loads((last / "trainer.json").read_text())
-        if saved["identity"] != self._identity():
-            differing = [k for k, v in self._identity().items() if saved["identity"].get(k) != v]
+        own = self._identity()
+        recorded = saved["identity"].get("train", {})  # older runs recorded fewer settings
+        own["train"] = {k: v for k, v in own["train"].items() if k in recorded}
+        if saved["identity"] != own:
+            differing = [k for k, v in own.items() if saved["identity"].get(k) != v]
             raise InputError(
                 f"{self.folder} holds another run (different {', '.join(differing)}); "
                 "name another output folder or delete it"
             )
         self.method.load_state(load_file(str(last / "adapter.safetensors")))
+        if (last / "method.safetensors").exists():
+            self.method.load_training_state(load_file(str(last / "method.safetensors")))
         optimizer.load_state_dict(torch.load(last / "optimizer.pt", weights_only=True))
         self.step, self.best, self.seconds = saved["step"], saved["best"], saved["seconds"]
 
@@ -219,6 +246,10 @@ class Trainer:
         fresh, last = self.folder / "last.new", self.folder / "last"
         shutil.rmtree(fresh, ignore_errors=True)
         save_adapter(fresh, self.method, self.card)
+        save_file(
+            {k: v.contiguous() for k, v in self.method.training_state().items()},
+            str(fresh / "method.safetensors"),
+        )
         torch.save(self.optimizer.state_dict(), fresh / "optimizer.pt")
         state = {
             "identity": self._identity(),
@@ -279,6 +310,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         self.optimizer.zero_grad()
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # a resumed step draws the same
         loss: Loss = self.module(batch)
         if not torch.isfinite(loss.total):
             raise InputError(f"the loss is not finite at step {self.step}; lower the learning rate")
@@ -287,6 +319,8 @@ class Trainer:
         self.accelerator.clip_grad_norm_(trained, self.config.clip)
         self.optimizer.step()
         self.method.after_step(batch)
+        for weight, rows in self.method.replaced_rows:
+            clear_moments(lambda p: self.optimizer.state.get(p, {}), weight, rows)
         return loss
 
     def _validate(self) -> dict[str, float] | None:

@@ -47,6 +47,10 @@ class SafeGroup(TyperGroup):
             sys.stdout.flush()
             if status == INTERRUPTED:
                 failure = Failure("interrupted", INTERRUPTED)
+        except SystemExit as error:  # typer's answer to a closed pipe
+            if not isinstance(error.__context__, OSError):
+                raise
+            failure = explain(error.__context__)
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("LATENTBANK_TRACEBACK"):
                 raise

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -204,7 +205,9 @@ def progress_bar(*columns: str) -> Iterator[Progress]:
 
 
 def quiet_libraries() -> None:
-    """Keeps transformers' own bars and notes off the terminal. Imports transformers."""
+    """Keeps the libraries' own bars and notes off the terminal. Imports transformers."""
+    # several adapters on one model are meant to be there; the demo compares them
+    warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 

@@ -95,8 +95,6 @@ def write(
         print_json(result)
     else:
         _print(result, bank)
-    if bad:
-        raise typer.Exit(2)
 
 
 def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any]:
@@ -161,9 +159,10 @@ def _check_existing(
         wanted, limit = given.get("adapter"), found.budget_bytes
         fingerprint = found.fingerprint
     from latentbank.adapter import packaged_adapters
+    from latentbank.method import methods
 
     same = {wrote, fingerprint.method, f"{fingerprint.method}-{backbone}"}
-    if wanted is not None and wanted in packaged_adapters() and wanted not in same:
+    if wanted not in same and (wanted in packaged_adapters() or wanted in methods()):
         raise FingerprintError(
             f"The bank {bank} was written with {wrote!r} (method {fingerprint.method!r}), not "
             f"with {wanted!r}; leave --method and --adapter out, or name another bank."
@@ -237,7 +236,7 @@ class _Run:
         held = len(self.model.bank)
         return (
             f"{count(self.read, 'document')} of this run were stored before; "
-            f"the bank {self.model.bank.name} is whole and holds {count(held, 'document')}."
+            f"the bank {self.model.bank.name} is whole and holds {count(held, 'entry')}."
         )
 
     def _fields(self) -> dict[str, Any]:

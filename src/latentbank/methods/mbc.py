@@ -285,4 +285,4 @@ class Mbc(Mac):
         generator = torch.Generator().manual_seed(batch.step)
         replaced = self.codebook.update(latents, codes, generator=generator)
         self._buffered = None
-        self.replaced_rows = (self.codebook.weight, replaced)
+        self.replaced_rows = [(self.codebook.weight, replaced)]

@@ -277,6 +277,13 @@ class Strata(Method):
         states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
 
+    def training_state(self) -> dict[str, Tensor]:
+        return {} if self.selector.queue is None else {"queue": self.selector.queue}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        if "queue" in state:
+            self.selector.queue = state["queue"]
+
     def loss(self, batch: Batch) -> Loss:
         self.hot.clear()
         texts = [d.text for d in batch.documents]
