@@ -213,6 +213,18 @@ def test_a_deleted_document_has_no_influence_left(name: str, backbone: Backbone)
     assert len(method.require_bank()) == stored
 
 
+def test_a_deleted_id_may_be_given_to_another_text(name: str, backbone: Backbone) -> None:
+    """Nothing kept under the id, a cache of what was read least of all, may answer for the new."""
+    if EXACT_DELETE not in method_class(name).claims:
+        pytest.skip("does not claim it")
+    fresh = Document("Grace Hopper wrote the first program of another kind in 1952.", id=GOLD[0])
+    method = written(name, backbone)
+    logits(method)
+    method.delete([GOLD[0]])
+    method.write([fresh])
+    assert_same(method, written(name, backbone, [*DOCUMENTS[1:], fresh]))
+
+
 # ---- the backbone
 
 
