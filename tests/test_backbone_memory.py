@@ -92,7 +92,7 @@ def test_prefix_equals_transformers_own_cache_path(backbones: Backbones, name: s
 def test_prefix_from_a_middle_layer_leaves_the_layers_below_alone(backbone: Backbone) -> None:
     ids, seen = random_ids(2, 9), []
     below = backbone.states(ids, ones(ids), 1)
-    layer_1 = getattr(backbone.body, backbone._layers_name)[1]
+    layer_1 = backbone.decoder.layers[1]
     hook = layer_1.register_forward_pre_hook(
         lambda m, args, kw: seen.append(args[0] if args else kw["hidden_states"]), with_kwargs=True
     )

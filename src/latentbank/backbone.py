@@ -6,7 +6,6 @@ of does not matter here, only where it enters: as keys and values of the layers 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,23 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from latentbank.decoder import Decoder, plain_weights
 from latentbank.errors import InputError
 from latentbank.loading import load_pretrained, parse_dtype
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes of a backbone. `width` is the residual stream's, `head_dim` one head's."""
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    max_positions: int
 
 
 @dataclass(frozen=True)
@@ -87,13 +74,6 @@ class _LayerCache(DynamicCache):
         return updated
 
 
-class _NoPositions(nn.Module):
-    """Stands in for a learned position embedding above the first layer, where it was added."""
-
-    def forward(self, position_ids: Tensor) -> Tensor:
-        return torch.zeros((), device=position_ids.device)
-
-
 class Backbone:
     """A frozen causal LM with an entrance for memory at any layer.
 
@@ -107,20 +87,8 @@ class Backbone:
         model.train(False)
         model.requires_grad_(False)
         self.body: Any = model.base_model
-        config = model.config.get_text_config(decoder=True)
-        self._config = config
-        self._layers_name = _find_layers(self.body, config.num_hidden_layers)
-        self._norm_name = _find_norm(self.body)
-        heads = config.num_attention_heads
-        self.geometry = Geometry(
-            layers=config.num_hidden_layers,
-            width=config.hidden_size,
-            heads=heads,
-            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            vocabulary=config.vocab_size,
-            max_positions=getattr(config, "max_position_embeddings", 1 << 30),
-        )
+        self.decoder = Decoder(self.body, model.config.get_text_config(decoder=True))
+        self.geometry = self.decoder.geometry
         self._stages: dict[tuple[int, int], Any] = {}
         self.memory: KVMemory | None = None
 
@@ -142,7 +110,7 @@ class Backbone:
         if not hasattr(self, "_fingerprint"):
             digest = hashlib.blake2b(digest_size=8)
             digest.update(repr(self.geometry).encode())
-            for _, weight in sorted(_plain_weights(self.model)):
+            for _, weight in sorted(plain_weights(self.model)):
                 flat = weight.detach().reshape(-1)
                 sample = flat[:: max(1, flat.numel() // 64)][:64]
                 digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
@@ -199,28 +167,10 @@ class Backbone:
     # ---- running layers
 
     def stage(self, first: int, last: int) -> Any:
-        """Layers first … last-1 as a module that shares the model's weights.
-
-        The final norm belongs to the stage that ends at the last layer, the learned position
-        embedding (GPT-2) to the one that starts at layer 0.
-        """
+        """Layers first … last-1 as a module that shares the model's weights; made once."""
         key = (first, last)
         if key not in self._stages:
-            part = copy.copy(self.body)
-            part._modules = dict(self.body._modules)
-            part._modules[self._layers_name] = nn.ModuleList(
-                list(getattr(self.body, self._layers_name))[first:last]
-            )
-            part.config = copy.copy(self._config)
-            part.config.num_hidden_layers = last - first
-            if getattr(self._config, "layer_types", None):
-                part.config.layer_types = list(self._config.layer_types)[first:last]
-            if last < self.geometry.layers:
-                part._modules[self._norm_name] = nn.Identity()
-            if first > 0 and "wpe" in part._modules:
-                part._modules["wpe"] = _NoPositions()
-            part.training = False  # eval() would reach the shared layers and their dropout
-            self._stages[key] = part
+            self._stages[key] = self.decoder.stage(first, last)
         return self._stages[key]
 
     def run(
@@ -254,21 +204,7 @@ class Backbone:
         `q_positions` [B, Q]; `k_positions` [B, K], -1 for a key without position (never outside a
         window); `visible` [B, Q, K] bool; `bias` [B, K] is added to the scores.
         """
-        lowest = torch.finfo(self.dtype).min
-        score = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
-        if bias is not None:
-            score = score + bias.to(self.dtype).clamp_min(lowest)[:, None, :]
-        full = score.masked_fill(~visible, lowest)[:, None]
-        window = getattr(self._config, "sliding_window", None)
-        kinds = getattr(self._config, "layer_types", None) or []
-        if not window or (kinds and "sliding_attention" not in kinds):
-            return full
-        near = (q_positions[:, :, None] - k_positions[:, None, :]) < window
-        near = near | (k_positions < 0)[:, None, :]
-        sliding = score.masked_fill(~(visible & near), lowest)[:, None]
-        if not kinds:
-            return sliding
-        return {"full_attention": full, "sliding_attention": sliding}
+        return self.decoder.attention_masks(q_positions, k_positions, visible, bias, self.dtype)
 
     @torch.no_grad()
     def states(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
@@ -305,7 +241,7 @@ class Backbone:
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits [..., V] of final states [..., D]."""
         scores: Tensor = self.model.get_output_embeddings()(hidden)
-        cap = getattr(self._config, "final_logit_softcapping", None)
+        cap = getattr(self.decoder.config, "final_logit_softcapping", None)
         return torch.tanh(scores / cap) * cap if cap else scores
 
     # ---- memory
@@ -425,30 +361,6 @@ class _TextRun:
                 if self.memory.positions is None
                 else self.memory.positions.index_select(0, index),
             )
-
-
-def _find_layers(body: Any, count: int) -> str:
-    for name, module in body.named_children():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return str(name)
-    raise InputError(
-        f"{type(body).__name__} has no list of {count} decoder layers; expected a decoder-only "
-        "model such as Llama, Qwen, Gemma, Mistral or GPT-2"
-    )
-
-
-def _find_norm(body: Any) -> str:
-    for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
-        if name in body._modules:
-            return name
-    raise InputError(f"{type(body).__name__} has no final norm that latentbank knows")
-
-
-def _plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights under their original names, without those that PEFT added."""
-    for name, weight in model.named_parameters():
-        if "lora_" not in name:
-            yield name.replace(".base_layer", ""), weight
 
 
 def load_backbone(

@@ -19,7 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from latentbank.backbone import Backbone, KVMemory, _plain_weights
+from latentbank.backbone import Backbone, KVMemory
+from latentbank.decoder import plain_weights
 from latentbank.errors import InputError
 
 SIDE_ATTENTION = "latentbank_side_memory"
@@ -160,7 +161,7 @@ class WeightDelta:
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
-        weights = dict(_plain_weights(backbone.model))
+        weights = dict(plain_weights(backbone.model))
         missing = [name for name in self.deltas if name not in weights]
         if missing:
             raise InputError(f"the backbone has no weight named {missing[0]!r}")
@@ -179,7 +180,7 @@ class WeightDelta:
 def attention_modules(backbone: Backbone) -> list[nn.Module]:
     """The attention module of each layer, first layer first."""
     modules = []
-    for layer in getattr(backbone.body, backbone._layers_name):
+    for layer in backbone.decoder.layers:
         names = [name for name in ("self_attn", "attn", "attention") if hasattr(layer, name)]
         if not names:
             raise InputError(
