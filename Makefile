@@ -28,5 +28,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
 
+# SQUAD names a folder with train-v1.1.json and dev-v1.1.json.
 bench: $(STAMP)
-	$(BIN)/latentbank bench $(BENCH_ARGS)
+	$(BIN)/python scripts/squad_online.py --data $(SQUAD) $(BENCH_ARGS)
+	$(BIN)/python scripts/make_tables.py

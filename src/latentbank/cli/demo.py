@@ -237,7 +237,7 @@ def _print(result: dict[str, Any]) -> None:
         screen.print(f"\n[bold]{escape(example['question'])}[/bold]")
         screen.print(f"  [dim]{'expected':<14}{escape(example['expected'])}[/dim]")
         for label, answer in example["answers"].items():
-            screen.print(f"  {label:<14}{escape(answer)}")
+            screen.print(f"  {label:<14}{escape(' '.join(answer.split()))}")
     peak = result["peak_memory_bytes"]
     screen.print(f"\nPeak memory: {'unknown' if peak is None else format_bytes(peak)}")
     if result["command"] is None:
