@@ -67,13 +67,17 @@ class LexicalIndex:
 class DenseSelector(nn.Module):
     """Two linear attention-pooling encoders, questions and documents → unit keys [B, key_width].
 
-    Trained with an in-batch contrastive loss plus a queue of earlier document keys as negatives.
+    Trained with an in-batch contrastive loss plus a queue of earlier document keys as negatives;
+    `queue` 0 keeps to the batch.
     """
 
     def __init__(self, width: int, key_width: int = 128, queue: int = 2048) -> None:
         super().__init__()
         self.score = nn.ModuleList([nn.Linear(width, 1) for _ in range(2)])
         self.project = nn.ModuleList([nn.Linear(width, key_width, bias=False) for _ in range(2)])
+        # equal at the start: the two sides then compare like with like from the first step
+        self.score[1].load_state_dict(self.score[0].state_dict())
+        self.project[1].load_state_dict(self.project[0].state_dict())
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.queue_size = queue
         self._queue: Tensor | None = None
