@@ -159,7 +159,7 @@ class Strata(Method):
         order = sorted(documents, key=lambda d: len(d.text))
         for at in range(0, len(order), 16):
             part = order[at : at + 16]
-            states, mask = self._standard_states([d.text for d in part])
+            states, mask = self.standard_states([d.text for d in part])
             keys = DenseKeys.encode(self.selector.documents(states, mask))
             pooled, kept = self.pooler(states, mask, self.config.segments)
             for i, d in enumerate(part):
@@ -167,7 +167,7 @@ class Strata(Method):
                 found[d.id] = Entry(d.id, self.level, body, d.time, d.source, d.metadata, keys[i])
         return [found[d.id] for d in documents]
 
-    def _standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(standardised states [B, T, D], mask [B, T]) without the start token."""
         states, mask = self.features(texts)
         return self.standard(states[:, 1:]), mask[:, 1:]
@@ -193,7 +193,7 @@ class Strata(Method):
         lexical = [self.words.search(q, top) if len(self.words) else [] for q in questions]
         if not len(self.keys):
             return lexical
-        states, mask = self._standard_states(questions)
+        states, mask = self.standard_states(questions)
         with torch.no_grad():
             dense = self.keys.search(self.selector.questions(states, mask), top)
         return [(a + b)[:top] for a, b in zip(lexical, dense, strict=True)]
@@ -291,7 +291,7 @@ class Strata(Method):
         standard = self.standard(states[:, 1:])
         owner = torch.tensor(batch.owner, device=states.device)
         with torch.no_grad():
-            asked, asked_mask = self._standard_states(batch.questions)
+            asked, asked_mask = self.standard_states(batch.questions)
         matching = self.selector.loss(
             self.selector.questions(asked, asked_mask),
             self.selector.documents(standard, mask[:, 1:]),
