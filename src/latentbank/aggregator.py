@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
+from latentbank.pooling import segment_means
+
+COPY_GAIN = 1.8  # of query and key weights at a soft copy's start; see LOG.md for the sweep
 
 
 def _quiet_mlp(width: int, hidden: int) -> nn.Sequential:
@@ -27,19 +30,32 @@ class CrossAttention(nn.Module):
     """Pre-norm cross-attention and MLP: queries [B, T, D] over slots, with log masses.
 
     `inner` is the attention's width. Query and key projections start equal, so that attention
-    starts as a similarity of the normalised inputs.
+    starts as a similarity of the normalised inputs. `copying` starts it as a soft copy: values have
+    the full width D, value and output projections are the identity, queries and keys a random
+    rotation, so that what is read is a mean of the slots that resemble the query.
     """
 
-    def __init__(self, width: int, inner: int, heads: int, hidden: int) -> None:
+    def __init__(
+        self, width: int, inner: int, heads: int, hidden: int, copying: bool = False
+    ) -> None:
         super().__init__()
-        if inner % heads:
-            raise InputError(f"heads must divide the attention width, got {inner} and {heads}")
+        value = width if copying else inner
+        if inner % heads or value % heads:
+            width_at_fault = inner if inner % heads else value
+            raise InputError(
+                f"heads must divide the attention width, got {width_at_fault} and {heads}"
+            )
         self.heads = heads
         self.norm_q, self.norm_kv, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
-        self.q, self.k, self.v = (nn.Linear(width, inner, bias=False) for _ in range(3))
-        self.out = nn.Linear(inner, width, bias=False)
+        self.q, self.k = (nn.Linear(width, inner, bias=False) for _ in range(2))
+        self.v = nn.Linear(width, value, bias=False)
+        self.out = nn.Linear(value, width, bias=False)
         self.mlp = _quiet_mlp(width, hidden)
         with torch.no_grad():
+            if copying:
+                nn.init.orthogonal_(self.q.weight, COPY_GAIN)
+                nn.init.eye_(self.v.weight)
+                nn.init.eye_(self.out.weight)
             self.k.weight.copy_(self.q.weight)
 
     def project(self, slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +88,9 @@ class PerceiverAmortiser(nn.Module):
     """Features [B, L, F] (mask [B, L] bool) → latents [B, T, D].
 
     T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
-    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked.
+    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. `pooled`
+    adds to query t the mean of the t-th of T contiguous segments of the text and starts the rest
+    near zero; it needs features of the latents' width.
     """
 
     def __init__(
@@ -84,19 +102,28 @@ class PerceiverAmortiser(nn.Module):
         heads: int,
         blocks: int = 1,
         head_hidden: int = 64,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
+        if pooled and features != width:
+            raise InputError(f"pooled latents need features of width {width}, got {features}")
+        self.pooled = pooled
         self.enter = nn.Linear(features, width) if features != width else nn.Identity()
-        self.queries = nn.Parameter(torch.randn(latents, width))
+        self.queries = nn.Parameter(torch.randn(latents, width) * (0.02 if pooled else 1.0))
         self.blocks = nn.ModuleList(
             [CrossAttention(width, inner, heads, inner) for _ in range(blocks)]
         )
+        if pooled:
+            for block in _cross(self.blocks):
+                nn.init.zeros_(block.out.weight)
         self.heads = TokenwiseMLP(latents, width, head_hidden)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)
         entered = self.enter(features)
         latents = self.queries.expand(features.shape[0], -1, -1)
+        if self.pooled:
+            latents = latents + segment_means(entered, mask, latents.shape[1])
         for block in _cross(self.blocks):
             latents = block(latents, *block.project(entered), bias)
         out: Tensor = self.heads(latents)
@@ -155,13 +182,15 @@ class Aggregator(nn.Module):
     Pre-norm cross-attention blocks (4 in the papers) over all slots, without positions, with
     `+ log_mass` on the scores. `window` slots at a time aggregates hierarchically (MAC, section
     3.3): each window alone, the results as the new slots, until one window is left; a window that
-    holds all slots gives the flat result.
+    holds all slots gives the flat result. `copying`: see `CrossAttention`.
     """
 
-    def __init__(self, width: int, inner: int, heads: int, blocks: int = 4) -> None:
+    def __init__(
+        self, width: int, inner: int, heads: int, blocks: int = 4, copying: bool = False
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            [CrossAttention(width, inner, heads, inner) for _ in range(blocks)]
+            [CrossAttention(width, inner, heads, inner, copying) for _ in range(blocks)]
         )
 
     def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -60,18 +60,31 @@ class SegmentPooler(nn.Module):
         """(vectors [B, k, D], mask [B, k] bool) of standardised states; a text of fewer tokens than
         `segments` gives one vector for each token.
         """
-        batch, _, width = states.shape
-        lengths = mask.sum(1, keepdim=True).clamp_min(1)
-        count = torch.minimum(lengths, torch.full_like(lengths, segments))
-        place = mask.cumsum(1) - 1
-        segment = (place * count // lengths).clamp(0, segments - 1)
         score = self.score(states).squeeze(-1)
         weight = (score - score.amax(1, keepdim=True).detach()).exp() * mask
-        total = states.new_zeros(batch, segments).scatter_add(1, segment, weight)
-        index = segment[..., None].expand(-1, -1, width)
-        summed = states.new_zeros(batch, segments, width).scatter_add(
-            1, index, states * weight[..., None]
-        )
-        pooled = summed / total[..., None].clamp_min(1e-9)
+        pooled = _weighted_means(states, weight, mask, segments)
+        count = mask.sum(1, keepdim=True).clamp(1, segments)
         kept = torch.arange(segments, device=mask.device)[None] < count
         return (pooled + self.residual(pooled)) * kept[..., None], kept & mask.any(1, keepdim=True)
+
+
+def segment_means(states: Tensor, mask: Tensor, segments: int) -> Tensor:
+    """Means [B, k, D] of k contiguous segments of states [B, T, D], mask [B, T] bool; a text of
+    fewer tokens than `segments` leaves the last ones zero.
+    """
+    return _weighted_means(states, mask.to(states), mask, segments)
+
+
+def _weighted_means(states: Tensor, weight: Tensor, mask: Tensor, segments: int) -> Tensor:
+    """Weighted means [B, k, D] of contiguous segments; weight [B, T] >= 0, zero where masked."""
+    batch, _, width = states.shape
+    lengths = mask.sum(1, keepdim=True).clamp_min(1)
+    count = lengths.clamp(max=segments)
+    place = mask.cumsum(1) - 1
+    segment = (place * count // lengths).clamp(0, segments - 1)
+    total = states.new_zeros(batch, segments).scatter_add(1, segment, weight)
+    index = segment[..., None].expand(-1, -1, width)
+    summed = states.new_zeros(batch, segments, width).scatter_add(
+        1, index, states * weight[..., None]
+    )
+    return summed / total[..., None].clamp_min(1e-9)

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_WORD = re.compile(r"\w+")
+WORD = re.compile(r"\w+")
+# English function words: in nearly every text, so they tell documents apart by chance only
+COMMON = frozenset(
+    WORD.findall(
+        "a an and are as at be been but by can did do for from had has have he her his how i if in "
+        "into is it its not of on or she so than that the their them then there these they this to "
+        "was we were what when where which who why will with would you"
+    )
+)
 
 
 class LexicalIndex:
@@ -52,8 +60,12 @@ class LexicalIndex:
         self._db.executemany("DELETE FROM words WHERE rowid = ?", rows)
 
     def search(self, question: str, top: int) -> list[tuple[str, float]]:
-        """The `top` best (id, BM25 score), best first; fewer where fewer share a word."""
-        words = dict.fromkeys(word.lower() for word in _WORD.findall(question))
+        """The `top` best (id, BM25 score), best first; fewer where fewer share a word.
+
+        Function words count only in a question of nothing else.
+        """
+        asked = dict.fromkeys(word.lower() for word in WORD.findall(question))
+        words = [word for word in asked if word not in COMMON] or list(asked)
         if not words or not self._rows:
             return []
         query = " OR ".join(f'"{word}"' for word in words)
@@ -127,6 +139,7 @@ class DenseKeys:
     def __init__(self, width: int) -> None:
         self.width = width
         self._ids: list[str] = []
+        self._place: dict[str, int] = {}
         self._blocks: list[np.ndarray] = []
         self._matrix: Tensor | None = None
 
@@ -139,6 +152,9 @@ class DenseKeys:
     def add(self, ids: Sequence[str], keys: Sequence[bytes]) -> None:
         """Adds documents; the caller sees to it that ids are new."""
         if ids:
+            self._place.update(
+                zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True)
+            )
             self._ids.extend(ids)
             self._blocks.append(np.frombuffer(b"".join(keys), np.int8).reshape(-1, self.width))
             self._matrix = None
@@ -150,14 +166,25 @@ class DenseKeys:
         """For each question key [B, width] the `top` (id, cosine), best first."""
         if not self._ids:
             return [[] for _ in range(len(asked))]
-        if self._matrix is None:
-            block = np.concatenate(self._blocks)
-            self._blocks = [block]
-            keys = torch.from_numpy(block.astype(np.float32))
-            self._matrix = nn.functional.normalize(keys, dim=1)
-        scores = asked.float().cpu() @ self._matrix.T
+        scores = asked.float().cpu() @ self._unit_keys().T
         best = scores.topk(min(top, scores.shape[1]), dim=1)
         return [
             [(self._ids[i], float(s)) for i, s in zip(row, values, strict=True)]
             for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+    def cosines(self, asked: Tensor, rows: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The cosines of question keys [B, width] with the documents named for each."""
+        keys, asked = self._unit_keys(), asked.float().cpu()
+        return [
+            (keys[[self._place[name] for name in row]] @ asked[i]).tolist() if row else []
+            for i, row in enumerate(rows)
+        ]
+
+    def _unit_keys(self) -> Tensor:
+        """Unit keys [N, width] of all documents, float32."""
+        if self._matrix is None:
+            block = np.concatenate(self._blocks or [np.zeros((0, self.width), np.int8)])
+            self._blocks = [block]
+            self._matrix = nn.functional.normalize(torch.from_numpy(block.astype(np.float32)))
+        return self._matrix

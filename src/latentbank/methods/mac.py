@@ -50,6 +50,10 @@ class MacConfig:
     """`latents`: T per document. `inner`: attention width. `virtual`: prefix tokens per layer.
     `gradient_share`: share of a step's documents that get gradients (back-propagation dropout).
     `window`: slots aggregated at a time, 0 for all. `inject_from`: first layer that sees memory.
+    `start`: `random`, or `copy` where latents start as segment means of the features and the
+    aggregator as a soft copy of similar slots; the memory tokens are then what the aggregator adds
+    to the question. `head_hidden`: width of the latents' own MLPs. `grow`: training steps over
+    which the bank that a question sees grows from its own document to all of the step's.
     """
 
     latents: int = 12
@@ -59,11 +63,14 @@ class MacConfig:
     inner: int = 288
     heads: int = 6
     blocks: int = 4
+    start: str = "random"
+    head_hidden: int = 64
     transport: str = "prefix"
     virtual: int = 2
     inject_from: int = 0
     gradient_share: float = 1.0
     window: int = 0
+    grow: int = 0
     matching_weight: float = 0.0
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
@@ -73,6 +80,8 @@ class MacConfig:
             raise unknown("amortiser", self.amortiser, ["perceiver", "t5"])
         if self.transport not in ("prefix", "states"):
             raise unknown("transport", self.transport, ["prefix", "states"])
+        if self.start not in ("random", "copy"):
+            raise unknown("start", self.start, ["random", "copy"])
         if not 0 < self.gradient_share <= 1:
             raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
 
@@ -116,17 +125,20 @@ class Mac(Method):
             if not 0 <= getattr(config, field) < g.layers:
                 raise InputError(f"{field} must be below the backbone's {g.layers} layers")
         sizes = (width, width, config.latents, config.inner, config.heads)
+        copying = config.start == "copy"
         self.standard = Standardiser(width)
         modules: dict[str, nn.Module] = {"standard": self.standard}
         if config.amortiser == "t5":
             self.t5_texts = T5Texts(config.t5, width, config.latents)
             modules |= {"documents": self.t5_texts.build(), "questions": self.t5_texts.build()}
         else:
-            modules |= {
-                "documents": PerceiverAmortiser(*sizes),
-                "questions": PerceiverAmortiser(*sizes),
-            }
-        modules["aggregator"] = Aggregator(width, config.inner, config.heads, config.blocks)
+            for side in ("documents", "questions"):
+                modules[side] = PerceiverAmortiser(
+                    *sizes, head_hidden=config.head_hidden, pooled=copying
+                )
+        modules["aggregator"] = Aggregator(
+            width, config.inner, config.heads, config.blocks, copying
+        )
         if config.transport == "states":
             modules["align"] = StateAlignment(width)
         else:
@@ -231,10 +243,15 @@ class Mac(Method):
             tokens: Tensor = aggregator(
                 question, slots.values.to(device), slots.log_mass.to(device), self.config.window
             )
-            return tokens
+            return self._read_out(tokens, question)
         if self._projected is None:
             self._projected = aggregator.project(slots.values[None].to(question.device))
-        return aggregator.attend(question, self._projected, self._bias(question))
+        tokens = aggregator.attend(question, self._projected, self._bias(question))
+        return self._read_out(tokens, question)
+
+    def _read_out(self, tokens: Tensor, question: Tensor) -> Tensor:
+        """Memory tokens: all of the aggregator's result, or what it added to the question."""
+        return tokens - question if self.config.start == "copy" else tokens
 
     def _bias(self, question: Tensor) -> Tensor | None:
         """Log masses [1, S], or None where all are zero."""
@@ -317,7 +334,8 @@ class Mac(Method):
         question = self.amortise(batch.questions, "questions")
         kept, extra, parts = self.compress(latents.flatten(0, 1))
         aggregator = self.network["aggregator"]
-        tokens = aggregator(question, kept, None, self.config.window)
+        visible = self._visible(batch, latents.shape[:2], question.device)
+        tokens = self._read_out(aggregator(question, kept, visible, self.config.window), question)
         with Conditioning(
             (*(() if self.lora is None else (self.lora,)), self.condition(tokens))
         ).attach(self.backbone):
@@ -329,6 +347,21 @@ class Mac(Method):
             total = total + self.config.matching_weight * matching
             parts["matching"] = matching.item()
         return Loss(total, parts)
+
+    def _visible(self, batch: Batch, shape: torch.Size, device: torch.device) -> Tensor | None:
+        """Log masses [Q, D·T] that hide documents while the bank grows; None when it is grown.
+
+        A question sees its own document and the share of the others that belongs to the step.
+        """
+        documents, latents = shape
+        if batch.step >= self.config.grow or documents < 2:
+            return None
+        seen = documents ** (batch.step / self.config.grow)
+        draw = np.random.default_rng([SEED, 1, batch.step])
+        visible = draw.random((len(batch.owner), documents)) < (seen - 1) / (documents - 1)
+        visible[np.arange(len(batch.owner)), list(batch.owner)] = True
+        hidden = torch.from_numpy(~visible).repeat_interleave(latents, dim=1).to(device)
+        return torch.zeros(hidden.shape, device=device).masked_fill(hidden, -1e9)
 
     def _matching(self, question: Tensor, latents: Tensor, batch: Batch) -> Tensor:
         """In-batch contrastive loss of mean-pooled latents; an option, not the paper's."""

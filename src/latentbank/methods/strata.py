@@ -38,6 +38,7 @@ from latentbank.method import (
 from latentbank.packaged import packaged_dictionary
 from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
+from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
 
 VERBATIM = "verbatim"
 SEED = 0x5712A7A
@@ -112,7 +113,7 @@ class Strata(Method):
         self.codec = ZstdTextCodec(packaged_dictionary())
         self.hot = HotCache(config.hot_bytes)
         self.words = LexicalIndex()
-        self.keys = DenseKeys(config.key_width)
+        self.keys = FusedIndex(config.key_width)
 
     # ---- writing
 
@@ -123,7 +124,7 @@ class Strata(Method):
     def bind(self, bank: MemoryBank) -> None:
         self.bank = bank
         self.hot.clear()
-        self.words, self.keys = LexicalIndex(), DenseKeys(self.config.key_width)
+        self.words, self.keys = LexicalIndex(), FusedIndex(self.config.key_width)
         self._index(list(bank.entries()))
 
     def _index(self, entries: Sequence[Entry]) -> None:
@@ -131,7 +132,8 @@ class Strata(Method):
         texts = [entry for entry in entries if entry.level == VERBATIM]
         self.words.add([e.id for e in texts], [self.codec.decode(e.payload) for e in texts])
         states = [entry for entry in entries if entry.level != VERBATIM]
-        self.keys.add([e.id for e in states], [e.key for e in states])
+        found = [split_sketch(entry.payload)[0] for entry in states]
+        self.keys.add([e.id for e in states], found, [e.key for e in states])
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         began, bank = time.perf_counter(), self.require_bank()
@@ -154,7 +156,10 @@ class Strata(Method):
 
     @torch.no_grad()
     def _pooled_entries(self, documents: Sequence[Document]) -> list[Entry]:
-        """Entries whose payload is float16 states [k, D] in standardised units."""
+        """Entries whose payload is a sketch and float16 states [k, D] in standardised units."""
+        words = dict(
+            zip((d.id for d in documents), sketches([d.text for d in documents]), strict=True)
+        )
         found: dict[str, Entry] = {}
         order = sorted(documents, key=lambda d: len(d.text))
         for at in range(0, len(order), 16):
@@ -164,6 +169,7 @@ class Strata(Method):
             pooled, kept = self.pooler(states, mask, self.config.segments)
             for i, d in enumerate(part):
                 body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
+                body = join_sketch(words[d.id], body)
                 found[d.id] = Entry(d.id, self.level, body, d.time, d.source, d.metadata, keys[i])
         return [found[d.id] for d in documents]
 
@@ -195,8 +201,9 @@ class Strata(Method):
             return lexical
         states, mask = self.standard_states(questions)
         with torch.no_grad():
-            dense = self.keys.search(self.selector.questions(states, mask), top)
-        return [(a + b)[:top] for a, b in zip(lexical, dense, strict=True)]
+            fused = self.keys.search(questions, self.selector.questions(states, mask), top)
+        both = [sorted(a + b, key=lambda p: -p[1]) for a, b in zip(lexical, fused, strict=True)]
+        return [row[:top] for row in both]
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)
@@ -260,7 +267,7 @@ class Strata(Method):
             ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
-        body = np.frombuffer(payload, np.float16).reshape(-1, width)
+        body = np.frombuffer(split_sketch(payload)[1], np.float16).reshape(-1, width)
         pooled = self.standard.restore(torch.from_numpy(body.astype(np.float32)))
         return torch.cat([self._start_state(), pooled])
 
