@@ -121,13 +121,14 @@ def first_token_ratios(backbone: Backbone, data: QADataset, count: int) -> dict[
 def aggregation(backbone: Backbone, count: int, repeats: int) -> dict[str, Metric]:
     """MBC's two bank forms after `count` documents of random codes: time and difference."""
     folder = find_adapter("mbc-smollm2-135m")
-    codes = torch.randint(0, 512, (count * 12,), generator=torch.Generator().manual_seed(0))
     tokens, seconds = [], []
     for form in ("indices", "histogram"):
         method = load_adapter(folder, backbone, {"form": form})
         assert isinstance(method, Mbc)
         fresh_bank(method)
-        method.take_codes(codes)
+        books, latents = method.config.codebook.codes, method.config.latents
+        generator = torch.Generator().manual_seed(0)
+        method.take_codes(torch.randint(0, books, (count * latents,), generator=generator))
         question = method.amortise(["What is it about?"], "questions")
         tokens.append(method.memory_tokens(question))
         seconds.append(median_seconds(lambda m=method, q=question: m.memory_tokens(q), repeats))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentbank.errors import InputError
 from latentbank.pooling import segment_means
 
-COPY_GAIN = 1.8  # of query and key weights at a soft copy's start; see LOG.md for the sweep
+COPY_GAIN = 2.0  # of query and key weights at a soft copy's start; see LOG.md for the sweep
 
 
 def _quiet_mlp(width: int, hidden: int) -> nn.Sequential:
@@ -79,6 +79,15 @@ class CrossAttention(nn.Module):
         updated: Tensor = queries + self.mlp(self.norm_mlp(queries))
         return updated
 
+    def share(self, queries: Tensor, keys: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
+        """Attention [B] that falls on the wanted slots [B, S] bool, mean of queries and heads."""
+        asked = self._split(self.q(self.norm_q(queries)))
+        scores = asked @ keys.transpose(2, 3) / asked.shape[-1] ** 0.5
+        if bias is not None:
+            scores = scores + bias[:, None, None, :]
+        shares = torch.softmax(scores, -1) * wanted[:, None, None, :]
+        return shares.sum(-1).mean((1, 2))
+
 
 def _cross(blocks: nn.ModuleList) -> list[CrossAttention]:
     return [block for block in blocks if isinstance(block, CrossAttention)]
@@ -89,8 +98,8 @@ class PerceiverAmortiser(nn.Module):
 
     T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
     own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. `pooled`
-    adds to query t the mean of the t-th of T contiguous segments of the text and starts the rest
-    near zero; it needs features of the latents' width.
+    adds to query t the mean of the t-th of T contiguous segments of the text and the mean of all of
+    it, and starts the rest near zero; it needs features of the latents' width.
     """
 
     def __init__(
@@ -124,6 +133,7 @@ class PerceiverAmortiser(nn.Module):
         latents = self.queries.expand(features.shape[0], -1, -1)
         if self.pooled:
             latents = latents + segment_means(entered, mask, latents.shape[1])
+            latents = latents + segment_means(entered, mask, 1)
         for block in _cross(self.blocks):
             latents = block(latents, *block.project(entered), bias)
         out: Tensor = self.heads(latents)
@@ -205,6 +215,18 @@ class Aggregator(nn.Module):
         for block, (keys, values) in zip(self.blocks, projected, strict=True):
             tokens = block(tokens, keys, values, bias)
         return tokens
+
+    def shares(
+        self, question: Tensor, slots: Tensor, bias: Tensor | None, wanted: Tensor
+    ) -> Tensor:
+        """Each block's attention [blocks, B] on the wanted of slots [S, D]; wanted [B, S] bool."""
+        tokens, found = question, []
+        for block, (keys, values) in zip(
+            _cross(self.blocks), self.project(slots[None]), strict=True
+        ):
+            found.append(block.share(tokens, keys, bias, wanted))
+            tokens = block(tokens, keys, values, bias)
+        return torch.stack(found)
 
     def forward(
         self, question: Tensor, slots: Tensor, log_mass: Tensor | None = None, window: int = 0

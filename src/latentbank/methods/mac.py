@@ -6,7 +6,8 @@ latents each; all latents are kept as float32; a question aggregates them into a
 Differs from the paper: padding is masked; the default amortiser is a Perceiver resampler over the
 backbone's own states (`amortiser="t5"` is the paper's); `transport="states"` gives the tokens to
 the layers from `inject_from` as residual-stream states instead of a key/value prefix from layer
-0; `matching_weight` adds a contrastive term between pooled question and document latents; `lora`
+0; `matching_weight` adds a term that draws the aggregator's attention to the question's own
+document; `start="copy"` and `grow` start training where attention is already a similarity; `lora`
 adds low-rank weights. The paper's own settings are the presets named after its backbones.
 """
 
@@ -112,7 +113,11 @@ class Mac(Method):
             "encoder_layer": 12,
             "inject_from": 12,
             "transport": "states",
-            "matching_weight": 0.2,
+            "latents": 16,
+            "heads": 1,
+            "head_hidden": 48,
+            "start": "copy",
+            "matching_weight": 0.3,
             "lora": {"rank": 16, "layer": 12},
         },
         "tiny": {"latents": 3, "encoder_layer": 1, "inner": 16, "heads": 2, "blocks": 2},
@@ -150,9 +155,7 @@ class Mac(Method):
                 g.head_dim,
                 config.virtual,
             )
-        scale = nn.Parameter(torch.tensor(2.0), requires_grad=config.matching_weight > 0)
-        self.log_scale = nn.ParameterDict({"matching": scale})
-        self.network = nn.ModuleDict({**modules, "scale": self.log_scale}).to(backbone.device)
+        self.network = nn.ModuleDict(modules).to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.encoder_layer)
         self.slots = Slots.empty(width)
@@ -343,9 +346,9 @@ class Mac(Method):
         total = answer + extra
         parts = {"answer": answer.item(), **parts}
         if self.config.matching_weight > 0:
-            matching = self._matching(question, latents, batch)
+            matching, share = self._matching(question, kept, visible, batch)
             total = total + self.config.matching_weight * matching
-            parts["matching"] = matching.item()
+            parts |= {"matching": matching.item(), "share": share}
         return Loss(total, parts)
 
     def _visible(self, batch: Batch, shape: torch.Size, device: torch.device) -> Tensor | None:
@@ -363,10 +366,15 @@ class Mac(Method):
         hidden = torch.from_numpy(~visible).repeat_interleave(latents, dim=1).to(device)
         return torch.zeros(hidden.shape, device=device).masked_fill(hidden, -1e9)
 
-    def _matching(self, question: Tensor, latents: Tensor, batch: Batch) -> Tensor:
-        """In-batch contrastive loss of mean-pooled latents; an option, not the paper's."""
-        asked = nn.functional.normalize(question.mean(1), dim=-1)
-        stored = nn.functional.normalize(latents.mean(1), dim=-1)
-        owner = torch.tensor(batch.owner, device=asked.device)
-        scale = self.log_scale["matching"].exp()
-        return nn.functional.cross_entropy(asked @ stored.T * scale, owner)
+    def _matching(
+        self, question: Tensor, slots: Tensor, visible: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, float]:
+        """(mean of -log, mean) of the attention on the question's own document, over blocks; an
+        option, not the paper's.
+        """
+        aggregator = self.network["aggregator"]
+        assert isinstance(aggregator, Aggregator)
+        owners = torch.arange(len(batch.documents)).repeat_interleave(self.config.latents)
+        wanted = owners[None] == torch.tensor(batch.owner)[:, None]
+        shares = aggregator.shares(question, slots, visible, wanted.to(question.device))
+        return -shares.clamp_min(1e-6).log().mean(), float(shares.detach().mean())

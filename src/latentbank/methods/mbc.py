@@ -87,7 +87,11 @@ class Mbc(Mac):
             "encoder_layer": 12,
             "inject_from": 12,
             "transport": "states",
-            "matching_weight": 0.2,
+            "latents": 16,
+            "heads": 1,
+            "head_hidden": 48,
+            "start": "copy",
+            "matching_weight": 0.3,
             "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": 12},
         },
         "tiny": {
