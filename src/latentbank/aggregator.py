@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from latentbank.errors import InputError
 from latentbank.pooling import segment_means
 
-COPY_GAIN = 2.0  # of query and key weights at a soft copy's start; see LOG.md for the sweep
+# a soft copy's start, from a sweep in LOG.md: size of query and key weights, and of the codes that
+# tell the latents of a text apart
+COPY_GAIN, INDEX_GAIN = 3.0, 0.35
 
 
 def _quiet_mlp(width: int, hidden: int) -> nn.Sequential:
@@ -97,9 +99,10 @@ class PerceiverAmortiser(nn.Module):
     """Features [B, L, F] (mask [B, L] bool) → latents [B, T, D].
 
     T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
-    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. `pooled`
-    adds to query t the mean of the t-th of T contiguous segments of the text and the mean of all of
-    it, and starts the rest near zero; it needs features of the latents' width.
+    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. With `start`
+    "mean" the query of latent t is a small code of its own plus what `forward` is given as `base`
+    plus the mean of the whole text, and the rest starts at zero; the features then have the
+    latents' width.
     """
 
     def __init__(
@@ -111,29 +114,33 @@ class PerceiverAmortiser(nn.Module):
         heads: int,
         blocks: int = 1,
         head_hidden: int = 64,
-        pooled: bool = False,
+        start: str = "random",
     ) -> None:
         super().__init__()
-        if pooled and features != width:
-            raise InputError(f"pooled latents need features of width {width}, got {features}")
-        self.pooled = pooled
+        if start == "mean" and features != width:
+            raise InputError(f"start={start!r} needs features of width {width}, got {features}")
+        self.start = start
         self.enter = nn.Linear(features, width) if features != width else nn.Identity()
-        self.queries = nn.Parameter(torch.randn(latents, width) * (0.02 if pooled else 1.0))
+        self.queries = nn.Parameter(torch.randn(latents, width))
         self.blocks = nn.ModuleList(
             [CrossAttention(width, inner, heads, inner) for _ in range(blocks)]
         )
-        if pooled:
-            for block in _cross(self.blocks):
-                nn.init.zeros_(block.out.weight)
+        if start == "mean":
+            with torch.no_grad():
+                self.queries.mul_(INDEX_GAIN)
+                for block in _cross(self.blocks):
+                    block.out.weight.zero_()
         self.heads = TokenwiseMLP(latents, width, head_hidden)
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor, base: Tensor | None = None) -> Tensor:
+        """Latents [B, T, D]; `base` [B, T, D] is added to the queries."""
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)
         entered = self.enter(features)
         latents = self.queries.expand(features.shape[0], -1, -1)
-        if self.pooled:
-            latents = latents + segment_means(entered, mask, latents.shape[1])
+        if self.start == "mean":
             latents = latents + segment_means(entered, mask, 1)
+        if base is not None:
+            latents = latents + base
         for block in _cross(self.blocks):
             latents = block(latents, *block.project(entered), bias)
         out: Tensor = self.heads(latents)
@@ -202,6 +209,13 @@ class Aggregator(nn.Module):
         self.blocks = nn.ModuleList(
             [CrossAttention(width, inner, heads, inner, copying) for _ in range(blocks)]
         )
+
+    @torch.no_grad()
+    def leave_out(self, directions: Tensor) -> None:
+        """Takes the span of directions [n, D] out of what a copying aggregator reads."""
+        basis = torch.linalg.qr(directions.T).Q  # (D, n)
+        for block in _cross(self.blocks):
+            block.v.weight.sub_(block.v.weight @ basis @ basis.T)
 
     def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of slots [B, S, D] for each block; can be kept between questions."""

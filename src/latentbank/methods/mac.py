@@ -39,7 +39,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.pooling import Standardiser
+from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.slots import Slots
 
 LEVEL = "float32"
@@ -51,10 +51,11 @@ class MacConfig:
     """`latents`: T per document. `inner`: attention width. `virtual`: prefix tokens per layer.
     `gradient_share`: share of a step's documents that get gradients (back-propagation dropout).
     `window`: slots aggregated at a time, 0 for all. `inject_from`: first layer that sees memory.
-    `start`: `random`, or `copy` where latents start as segment means of the features and the
-    aggregator as a soft copy of similar slots; the memory tokens are then what the aggregator adds
-    to the question. `head_hidden`: width of the latents' own MLPs. `grow`: training steps over
-    which the bank that a question sees grows from its own document to all of the step's.
+    `start`: `random`, or `copy`: a document's latents start as its pooled segments, a question's as
+    its mean, the aggregator as a soft copy of the slots that resemble the question, and the memory
+    tokens are what it adds to the question. `head_hidden`: width of the latents' own MLPs.
+    `grow`: training steps over which the bank that a question sees grows from its own document to
+    all of the step's.
     """
 
     latents: int = 12
@@ -83,6 +84,8 @@ class MacConfig:
             raise unknown("transport", self.transport, ["prefix", "states"])
         if self.start not in ("random", "copy"):
             raise unknown("start", self.start, ["random", "copy"])
+        if self.start == "copy" and self.amortiser != "perceiver":
+            raise InputError("start='copy' needs amortiser='perceiver'")
         if not 0 < self.gradient_share <= 1:
             raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
 
@@ -139,11 +142,17 @@ class Mac(Method):
         else:
             for side in ("documents", "questions"):
                 modules[side] = PerceiverAmortiser(
-                    *sizes, head_hidden=config.head_hidden, pooled=copying
+                    *sizes,
+                    head_hidden=config.head_hidden,
+                    start="mean" if copying else "random",
                 )
-        modules["aggregator"] = Aggregator(
-            width, config.inner, config.heads, config.blocks, copying
-        )
+        aggregator = Aggregator(width, config.inner, config.heads, config.blocks, copying)
+        modules["aggregator"] = aggregator
+        if copying:
+            modules["pooler"] = SegmentPooler(width)
+            codes = modules["documents"].get_parameter("queries")
+            modules["questions"].load_state_dict({"queries": codes.data}, strict=False)
+            aggregator.leave_out(codes.data)
         if config.transport == "states":
             modules["align"] = StateAlignment(width)
         else:
@@ -223,7 +232,11 @@ class Mac(Method):
             latents: Tensor = network(*self.t5_texts.encode(texts, self.backbone.device))
             return latents
         states, mask = self.features(texts)
-        found: Tensor = network(self.standard(states[:, 1:]), mask[:, 1:])
+        states, mask = self.standard(states[:, 1:]), mask[:, 1:]
+        base = None
+        if self.config.start == "copy" and side == "documents":
+            base, _ = self.network["pooler"](states, mask, self.config.latents)
+        found: Tensor = network(states, mask, base)
         return found
 
     @torch.no_grad()
