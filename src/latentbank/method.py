@@ -99,13 +99,14 @@ class Method(ABC):
     """How documents are written into a bank and read from it, and what is trained.
 
     `network` holds the trained modules (may be empty), `lora` the low-rank weights or None.
-    Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank.
+    Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank. `claims` are
+    the class's; an instance whose config cannot keep one of them sets its own, smaller set.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    claims: ClassVar[frozenset[str]] = frozenset()
+    claims: frozenset[str] = frozenset()
 
     def __init__(self, config: Any, backbone: Backbone) -> None:
         self.config, self.backbone = config, backbone
@@ -286,6 +287,16 @@ def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
     return cls(**built)
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`; a mapping changes the fields of the group that it names, no others."""
+    found = dict(base)
+    for name, value in changes.items():
+        old = found.get(name)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        found[name] = merged(old, value) if nested else value
+    return found
+
+
 def build_method(
     name: str,
     backbone: Backbone,
@@ -295,13 +306,15 @@ def build_method(
 ) -> Method:
     """A method on a backbone, its parameters initialised from `seed`.
 
+    `config` changes the preset's values, group by group: see `merged`.
+
     Raises:
         UnknownNameError: unknown method, preset or config field.
     """
     cls = method_class(name)
     if preset is not None and preset not in cls.presets:
         raise unknown(f"preset of '{name}'", preset, cls.presets)
-    values = {**(cls.presets[preset] if preset else {}), **(config or {})}
+    values = merged(cls.presets[preset] if preset else {}, config or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(build_config(cls.Config, values), backbone)
