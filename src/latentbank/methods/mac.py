@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.aggregator import Aggregator, PerceiverAmortiser, PrefixAlignment, StateAlignment
+from latentbank.amortised_training import hidden_slots, learned_share, matching_loss
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
 from latentbank.conditioning import Conditioning, KVPrefix, MidStates
@@ -42,7 +43,6 @@ from latentbank.pooling import Standardiser
 from latentbank.slots import Slots
 
 LEVEL = "float32"
-SEED = 0x3AC
 
 
 @dataclass(frozen=True)
@@ -311,12 +311,7 @@ class Mac(Method):
     def _document_latents(self, batch: Batch) -> Tensor:
         """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
         texts = [d.text for d in batch.documents]
-        share = self.config.gradient_share
-        if share >= 1:
-            return self.amortise(texts)
-        draw = np.random.default_rng([SEED, batch.step]).permutation(len(texts))
-        learned = sorted(draw[: max(1, round(share * len(texts)))].tolist())
-        rest = [i for i in range(len(texts)) if i not in set(learned)]
+        learned, rest = learned_share(len(texts), self.config.gradient_share, batch.step)
         parts = self.amortise([texts[i] for i in learned])
         if not rest:
             return parts
@@ -334,7 +329,8 @@ class Mac(Method):
         question = self.amortise(batch.questions, "questions")
         kept, extra, parts = self.compress(latents.flatten(0, 1))
         aggregator = self.network["aggregator"]
-        visible = self._visible(batch, latents.shape[:2], question.device)
+        hidden = hidden_slots(batch, self.config.latents, self.config.grow)
+        visible = None if hidden is None else hidden.to(question.device)
         tokens = self._read_out(aggregator(question, kept, visible, self.config.window), question)
         with Conditioning(
             (*(() if self.lora is None else (self.lora,)), self.condition(tokens))
@@ -343,30 +339,8 @@ class Mac(Method):
         total = answer + extra
         parts = {"answer": answer.item(), **parts}
         if self.config.matching_weight > 0:
-            matching = self._matching(question, latents, batch)
+            scale = self.log_scale["matching"].exp()
+            matching = matching_loss(question, latents, batch.owner, scale)
             total = total + self.config.matching_weight * matching
             parts["matching"] = matching.item()
         return Loss(total, parts)
-
-    def _visible(self, batch: Batch, shape: torch.Size, device: torch.device) -> Tensor | None:
-        """Log masses [Q, D·T] that hide documents while the bank grows; None when it is grown.
-
-        A question sees its own document and the share of the others that belongs to the step.
-        """
-        documents, latents = shape
-        if batch.step >= self.config.grow or documents < 2:
-            return None
-        seen = documents ** (batch.step / self.config.grow)
-        draw = np.random.default_rng([SEED, 1, batch.step])
-        visible = draw.random((len(batch.owner), documents)) < (seen - 1) / (documents - 1)
-        visible[np.arange(len(batch.owner)), list(batch.owner)] = True
-        hidden = torch.from_numpy(~visible).repeat_interleave(latents, dim=1).to(device)
-        return torch.zeros(hidden.shape, device=device).masked_fill(hidden, -1e9)
-
-    def _matching(self, question: Tensor, latents: Tensor, batch: Batch) -> Tensor:
-        """In-batch contrastive loss of mean-pooled latents; an option, not the paper's."""
-        asked = nn.functional.normalize(question.mean(1), dim=-1)
-        stored = nn.functional.normalize(latents.mean(1), dim=-1)
-        owner = torch.tensor(batch.owner, device=asked.device)
-        scale = self.log_scale["matching"].exp()
-        return nn.functional.cross_entropy(asked @ stored.T * scale, owner)
