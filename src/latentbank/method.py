@@ -271,7 +271,8 @@ def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """A config dataclass from plain JSON values, nested dataclasses included.
 
     Raises:
-        InputError: an unknown field, with the known ones.
+        UnknownNameError: an unknown field, with the known ones.
+        InputError: a plain value in the place of a group.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     built: dict[str, Any] = {}
@@ -279,7 +280,10 @@ def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
         if key not in fields:
             raise unknown(f"{cls.__qualname__} field", key, fields)
         default = fields[key].default
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+        if dataclasses.is_dataclass(default) and not isinstance(value, type(default)):
+            if not isinstance(value, Mapping):
+                names = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(default))
+                raise InputError(f"{key} is a group; set one of {names}, got {value!r}")
             value = build_config(type(default), value)
         elif isinstance(value, list):
             value = tuple(value)
@@ -314,7 +318,8 @@ def build_method(
     cls = method_class(name)
     if preset is not None and preset not in cls.presets:
         raise unknown(f"preset of '{name}'", preset, cls.presets)
-    values = merged(cls.presets[preset] if preset else {}, config or {})
+    start = {} if preset is None else cls.presets[preset]
+    values = merged(start, config or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(build_config(cls.Config, values), backbone)

@@ -163,11 +163,11 @@ def _check_existing(
         )
     if wanted == fingerprint.method and wrote is not None:
         given["adapter"] = wrote  # the method's name is enough to agree with a bank
-    now = merged(config, stored)
+    full = merged(config, stored)
     for name, value in options.items():
-        if merged(now, {name: value}) != now:
+        if merged(full, {name: value}) != full:
             raise InputError(
-                f"The bank {bank} was written with {name}={now.get(name)!r}; "
+                f"The bank {bank} was written with {name}={full.get(name)!r}; "
                 f"leave --option {name} out, or name another bank."
             )
     if budget_bytes is not None and budget_bytes != limit:
