@@ -29,7 +29,7 @@ from latentbank.bench.record import (
     read_record,
     write_record,
 )
-from latentbank.cli.scoring import Score, measure, predictions
+from latentbank.bench.scoring import Score, measure, predictions
 from latentbank.data import QADataset, load_dataset
 from latentbank.method import Method, build_method
 from latentbank.metrics import paired_bootstrap

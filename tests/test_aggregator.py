@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
 from latentbank.aggregator import (
+    COPY_GAIN,
+    HIDDEN,
     Aggregator,
     CrossAttention,
     PerceiverAmortiser,
@@ -17,7 +19,7 @@ from latentbank.aggregator import (
     TokenwiseMLP,
 )
 from latentbank.errors import InputError
-from latentbank.pooling import SegmentPooler, Standardiser
+from latentbank.pooling import SegmentPooler, Standardiser, segment_means
 from tiny import Backbones
 
 WIDTH, TOKENS = 16, 3
@@ -114,7 +116,98 @@ def test_a_window_too_small_to_end_is_refused(aggregator: Aggregator) -> None:
         aggregator(random(1, TOKENS, WIDTH), random(20, WIDTH), None, 2 * TOKENS - 1)
 
 
+@pytest.mark.parametrize("window", [0, 8, 50])
+def test_hidden_slots_are_not_read_in_any_window(aggregator: Aggregator, window: int) -> None:
+    question, slots = random(2, TOKENS, WIDTH), random(30, WIDTH, seed=1)
+    mass = torch.zeros(2, 30)
+    mass[0, 5:], mass[1, :25] = HIDDEN, HIDDEN
+    found = aggregator(question, slots, mass, window)
+    other = slots.clone()
+    other[5:25] = 9.0
+    assert torch.equal(aggregator(question, other, mass, window), found)
+    other[0] = 9.0
+    again = aggregator(question, other, mass, window)
+    assert torch.equal(again[1], found[1])
+    assert not torch.allclose(again[0], found[0], atol=1e-3)
+
+
+# ---- copying
+
+
+def test_copying_starts_with_identity_values_and_a_rotation() -> None:
+    torch.manual_seed(0)
+    block = CrossAttention(WIDTH, 8, 2, 8, copying=True)
+    assert torch.equal(block.v.weight, torch.eye(WIDTH))
+    assert torch.equal(block.out.weight, torch.eye(WIDTH))
+    assert torch.equal(block.q.weight, block.k.weight)
+    torch.testing.assert_close(
+        block.q.weight @ block.q.weight.T, COPY_GAIN**2 * torch.eye(8), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_copying_reads_the_mean_of_the_slots_that_resemble_the_query() -> None:
+    torch.manual_seed(0)
+    width = 64
+    block = CrossAttention(width, width, 2, 8, copying=True)
+    asked = random(1, 1, width)
+    alike = asked + 0.05 * random(1, 3, width, seed=1)
+    slots = torch.cat([alike, random(1, 20, width, seed=2)], 1)
+    read = block(asked, *block.project(slots)) - asked
+    expected = torch.nn.functional.layer_norm(alike, (width,)).mean(1, keepdim=True)
+    torch.testing.assert_close(read, expected, rtol=0, atol=0.05)
+
+
+def test_copying_heads_must_divide_both_widths() -> None:
+    CrossAttention(WIDTH, 9, 3, 8)
+    with pytest.raises(InputError, match="got 16 and 3"):
+        CrossAttention(WIDTH, 9, 3, 8, copying=True)
+    with pytest.raises(InputError, match="got 10 and 4"):
+        CrossAttention(WIDTH, 10, 4, 8, copying=True)
+
+
 # ---- amortisers
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_a_perceiver_from_means_starts_as_base_and_mean_and_small_codes(blocks: int) -> None:
+    torch.manual_seed(0)
+    made = PerceiverAmortiser(WIDTH, WIDTH, TOKENS, 8, 2, blocks, start="mean")
+    features, mask = random(2, 6, WIDTH), torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    base = segment_means(features, mask, TOKENS)
+    mean = torch.stack([features[0].mean(0), features[1, :2].mean(0)])[:, None]
+    torch.testing.assert_close(made(features, mask, base), base + mean + made.queries)
+    torch.testing.assert_close(made(features, mask), mean + made.queries)
+    assert made.queries.std() < 0.5
+    made(features, mask, base).pow(2).sum().backward()
+    grads = {n: p.grad for n, p in made.named_parameters()}
+    assert (grads["blocks.0.out.weight"] != 0).any(), "it can leave its start"
+    with pytest.raises(InputError, match="features of width 16, got 10"):
+        PerceiverAmortiser(10, WIDTH, TOKENS, 8, 2, start="mean")
+
+
+def test_shares_are_the_attention_on_the_wanted_slots() -> None:
+    torch.manual_seed(0)
+    made = Aggregator(WIDTH, 8, 2, blocks=2)
+    question, slots = random(3, TOKENS, WIDTH), random(5, WIDTH)
+    everything = torch.ones(3, 5, dtype=torch.bool)
+    torch.testing.assert_close(made.shares(question, slots, None, everything), torch.ones(2, 3))
+    wanted = everything.clone()
+    wanted[:, 2:] = False
+    rest = made.shares(question, slots, None, ~wanted)
+    part = made.shares(question, slots, None, wanted)
+    torch.testing.assert_close(part + rest, torch.ones(2, 3))
+    hidden = torch.zeros(3, 5).masked_fill(~wanted, HIDDEN)
+    torch.testing.assert_close(made.shares(question, slots, hidden, wanted), torch.ones(2, 3))
+
+
+def test_directions_left_out_are_not_read() -> None:
+    torch.manual_seed(0)
+    made, directions = Aggregator(WIDTH, 8, 2, 2, copying=True), random(3, WIDTH)
+    made.leave_out(directions)
+    for block in made.blocks:
+        assert (block.v(directions)).abs().max() < 1e-5
+        other = torch.linalg.qr(directions.T, mode="complete").Q.T[3:]
+        torch.testing.assert_close(block.v(other), other, rtol=1e-4, atol=1e-5)
 
 
 def test_perceiver_ignores_padding_and_gives_t_latents() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -333,6 +334,20 @@ def test_two_adapters_share_a_backbone_without_meeting(backbones: Backbones) -> 
     assert not torch.allclose(other, alone, atol=1e-3)
     assert torch.equal(fed_logits(backbone, ids), bare)
     assert all(p.requires_grad for p in (*first.parameters.values(), *second.parameters.values()))
+
+
+def test_adapters_leave_no_list_of_configs_on_the_model(backbones: Backbones) -> None:
+    backbone, ids = backbones.fresh("llama"), random_ids(2, 9)
+    bare = fed_logits(backbone, ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for targets in ("attention", "kv", "attention"):
+            lora(backbone, targets)
+    assert not hasattr(backbone.model, "peft_config")
+    assert torch.equal(fed_logits(backbone, ids), bare)
+    backbone.model.peft_config = {"own": "a caller's"}
+    lora(backbone)
+    assert backbone.model.peft_config == {"own": "a caller's"}
 
 
 def test_lora_state_round_trips_and_refuses_other_shapes(backbones: Backbones) -> None:

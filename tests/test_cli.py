@@ -147,6 +147,10 @@ def test_options_are_kept_in_the_bank_and_cannot_change(
     assert list(shown["levels"]) == ["pooled4"]
     said = refuse("write", str(documents), "--bank", str(bank), "--option", "entry=verbatim")
     assert "entry='pooled'" in said
+    for option in ("entry=pooled", "lora.rank=4"):  # what the bank has anyway
+        succeed("write", str(documents), "--bank", str(bank), "--option", option)
+    said = refuse("write", str(documents), "--bank", str(bank), "--option", "lora.rank=8")
+    assert "'rank': 4" in said
     assert documents_in(bank) == len(DOCUMENTS)
 
 

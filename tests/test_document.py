@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError
@@ -185,6 +186,28 @@ def test_missing_paths_are_found_before_anything_is_read(tmp_path: Path) -> None
         read(tmp_path / "empty")
     with pytest.raises(InputError, match="expects a list"):
         next(read_documents("a.txt"))
+
+
+def test_reading_goes_on_behind_what_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n\xff\n{"text"\n[1]\n{"text": "two"}\n')
+    (tmp_path / "b.txt").write_bytes(b"bin\0ary")
+    (tmp_path / "c.csv").write_text("text\nthree\nfour,4\nfive\n")
+    (tmp_path / "d.csv").write_text('text\nsix\n"a" b\nlost\n')
+    stream = io.TextIOWrapper(io.BytesIO(b"seven\n{}\n\xff\neight\n"))
+    monkeypatch.setattr(sys, "stdin", stream)
+    errors: list[InputError] = []
+    found = read_documents([tmp_path / "none.txt", tmp_path, "-"], errors.append)
+    expected = ["one", "two", "three", "five", "six", "seven", "eight"]
+    assert [document.text for document in found] == expected
+    places = [
+        "none.txt", "a.jsonl, line 2", "a.jsonl, line 3", "a.jsonl, line 4", "b.txt",
+        "c.csv, line 3", "d.csv, line 3", "standard input, line 2", "standard input, line 3",
+    ]  # fmt: skip
+    assert len(errors) == len(places)
+    for place, error in zip(places, errors, strict=True):
+        assert place in str(error)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,14 @@ def test_keys_are_unit_vectors_and_ignore_padding(selector: DenseSelector) -> No
         torch.testing.assert_close(side(states[1:, :3], mask[1:, :3]), keys[1:])
 
 
+def test_a_text_without_tokens_has_no_key_and_disturbs_no_other(selector: DenseSelector) -> None:
+    states, mask = unit(2, 6, 12), torch.tensor([[True] * 6, [False] * 6])
+    keys = selector.questions(states, mask)
+    assert torch.equal(keys[1], torch.zeros(8))
+    torch.testing.assert_close(keys[:1], selector.questions(states[:1], mask[:1]))
+    assert torch.equal(selector.questions(states[:, :0], mask[:, :0]), torch.zeros(2, 8))
+
+
 def test_the_loss_is_a_softmax_over_documents_and_the_queue(selector: DenseSelector) -> None:
     asked, stored, owner = unit(3, 8), unit(2, 8, seed=1), torch.tensor([0, 1, 1])
     scale = selector.log_scale.exp()

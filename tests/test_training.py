@@ -23,7 +23,8 @@ from latentbank.data import QADataset, Question
 from latentbank.errors import InputError
 from latentbank.evaluation import Evaluation
 from latentbank.method import Method, build_method
-from latentbank.training import Progress, TrainConfig, Trainer, batches, read_log
+from latentbank.training import Progress, TrainConfig, Trainer, batches
+from latentbank.training_log import read_log, trim_log
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 pytest.importorskip("accelerate")
@@ -131,10 +132,34 @@ def test_a_run_killed_between_checkpoints_ends_as_an_unkilled_one(
 
     with pytest.raises(KeyboardInterrupt):
         run.run(kill)  # step 3 is trained and not saved
+    with (parts / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')  # and a line was being written
     again = trainer(method(backbones, name), parts)
     assert again.step == 2
     again.run()
     assert_equal(adapter(tmp_path / "whole"), adapter(parts))
+    assert [row["step"] for row in read_log(parts)] == [1, 2, 3, 4, 5, 6]
+    losses = [[row["loss"] for row in read_log(folder)] for folder in (tmp_path / "whole", parts)]
+    assert losses[0] == losses[1]
+
+
+def test_a_log_without_a_checkpoint_starts_anew(backbones: Backbones, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    trainer(method(backbones), tmp_path, steps=1).run()
+    assert [row["step"] for row in read_log(tmp_path)] == [1]
+
+
+def test_trimming_a_log_leaves_what_is_right_alone(tmp_path: Path) -> None:
+    trim_log(tmp_path, 3)
+    assert not list(tmp_path.iterdir())
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n')
+    before = log.stat()
+    trim_log(tmp_path, 2)
+    assert log.stat() == before
+    trim_log(tmp_path, 1)
+    assert log.read_text() == '{"step": 1}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 @pytest.mark.parametrize("moment", ["last.old", "last.new", "both"])
@@ -238,6 +263,7 @@ def test_validation_neither_changes_the_run_nor_the_methods_bank(
     judged = [row["step"] for row in read_log(tmp_path / "judged") if row["validation"]]
     assert judged == [2, 4, 6]
     assert (tmp_path / "judged" / "best" / "adapter.safetensors").exists()
+    assert made.bank is None, "it had none before"
 
 
 # ---- the steps themselves

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from latentbank.backbone import Backbone
 from latentbank.errors import AdapterError, unknown
-from latentbank.method import Method, build_method
+from latentbank.method import Method, build_method, merged
 
 FORMAT = 1
 
@@ -79,7 +79,8 @@ def load_adapter(
 ) -> Method:
     """The method of an adapter on `backbone`, in eval mode.
 
-    `overrides` change config fields that do not alter the parameters' shapes.
+    `overrides` change config fields that do not alter the parameters' shapes; in a group such as
+    `{"lora": {"dropout": 0.1}}` the other fields stay as they are.
 
     Raises:
         AdapterError: damaged files, or another backbone than the one it was trained for.
@@ -91,8 +92,7 @@ def load_adapter(
             f"the loaded backbone is {backbone.fingerprint}"
         )
     state = load_state_of(folder)
-    values = {**config["config"], **(overrides or {})}
-    method = build_method(config["method"], backbone, values)
+    method = build_method(config["method"], backbone, merged(config["config"], overrides or {}))
     method.load_state(state)
     method.train(False)
     return method

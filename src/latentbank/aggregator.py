@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from latentbank.errors import InputError
 from latentbank.pooling import segment_means
 
+HIDDEN = -1e9  # the log mass of a slot that must not be read
 # a soft copy's start, from a sweep in LOG.md: size of query and key weights, and of the codes that
 # tell the latents of a text apart
 COPY_GAIN, INDEX_GAIN = 3.0, 0.35
@@ -134,7 +135,7 @@ class PerceiverAmortiser(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor, base: Tensor | None = None) -> Tensor:
         """Latents [B, T, D]; `base` [B, T, D] is added to the queries."""
-        bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)
+        bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, HIDDEN)
         entered = self.enter(features)
         latents = self.queries.expand(features.shape[0], -1, -1)
         if self.start == "mean":
@@ -257,12 +258,16 @@ class Aggregator(nn.Module):
             raise InputError(
                 f"a window must hold at least two results of {tokens} tokens, got {window} slots"
             )
-        parts = []
+        parts, masses = [], []
         for at in range(0, slots.shape[1], window):
             mass = None if log_mass is None else log_mass[:, at : at + window]
             part = self.project(slots[:, at : at + window])
             parts.append(self.attend(question, part, mass))
-        return self.forward(question, torch.cat(parts, 1), None, window)
+            if mass is not None:  # a window of hidden slots alone has a hidden result
+                hidden = (mass <= HIDDEN).all(1, keepdim=True).expand(-1, tokens)
+                masses.append(torch.where(hidden, HIDDEN, 0.0).to(mass))
+        results = torch.cat(masses, 1) if masses else None
+        return self.forward(question, torch.cat(parts, 1), results, window)
 
 
 class PrefixAlignment(nn.Module):

@@ -196,6 +196,21 @@ _PROJECTIONS = {
 }
 
 
+def _inject(config: LoraConfig, model: Any, name: str) -> None:
+    """Wraps the projections and leaves no other trace on the model.
+
+    PEFT keeps its list of configs on the model and warns of several adapters when it finds one;
+    here each adapter has its own switch, so the list is put aside, or back if it was a caller's.
+    """
+    before = vars(model).pop("peft_config", None)
+    try:
+        inject_adapter_in_model(config, model, name)
+    finally:
+        vars(model).pop("peft_config", None)
+        if before is not None:
+            model.peft_config = before
+
+
 class LoraWeights:
     """Low-rank updates (PEFT) of the attention projections of the layers from `layer` upward.
 
@@ -232,7 +247,7 @@ class LoraWeights:
             fan_in_fan_out=hasattr(attention[0], "c_attn"),
         )
         needed = {id(p): p.requires_grad for p in backbone.model.parameters()}
-        inject_adapter_in_model(config, backbone.model, self.name)
+        _inject(config, backbone.model, self.name)
         wrapped = dict(backbone.model.named_modules())
         self.modules = {name: wrapped[name] for name in names}
         for parameter in backbone.model.parameters():

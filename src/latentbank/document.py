@@ -1,13 +1,13 @@
 """`Document`, chunking, and readers for files, folders, stdin and Hugging Face datasets.
 
 Knows rows of fields; nothing about file formats, models, tokenizers or banks. Readers are lazy:
-a row is checked, and its error raised, when it is reached.
+a row is checked, and its error raised or reported, when it is reached.
 """
 
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from hashlib import blake2b
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latentbank.chunking import CountTokens, split_text
-from latentbank.document_rows import SUFFIXES, Row, file_rows, list_files, stream_rows
+from latentbank.document_rows import SUFFIXES, Found, Row, file_rows, list_files, stream_rows
 from latentbank.errors import InputError
 
 __all__ = [
@@ -129,7 +129,9 @@ def chunk(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> l
     ]
 
 
-def read_documents(paths: Sequence[str | Path]) -> Iterator[Document]:
+def read_documents(
+    paths: Sequence[str | Path], on_bad: Callable[[InputError], None] | None = None
+) -> Iterator[Document]:
     """Read documents from files, folders and "-" (standard input), in the order given.
 
     - `.txt`, `.md`, or no suffix: the file is one document (split it with `chunk`).
@@ -141,19 +143,53 @@ def read_documents(paths: Sequence[str | Path]) -> Iterator[Document]:
     Other fields of a row become metadata. Without a `source`, a document's source is the path as
     given (None for standard input). Raises `InputError`, naming the file and line, if something
     is missing, unreadable, empty, binary, not UTF-8, malformed, or has no text; whether every
-    path exists is checked before the first document is read.
+    path exists is checked before the first document is read. With `on_bad`, nothing is raised: it
+    is called with each error when it is reached, and reading goes on behind the bad path, file,
+    row or line (in csv and parquet, where the file itself is broken, behind the file).
     """
     if isinstance(paths, str | Path):
         raise InputError(f"read_documents expects a list of paths, got one: {str(paths)!r}.")
-    plan = [None if str(path) == "-" else list_files(Path(path)) for path in paths]
+    plan = [None if str(path) == "-" else _files(Path(path)) for path in paths]
+    missing = [files for files in plan if isinstance(files, InputError)]
+    if missing and on_bad is None:
+        raise missing[0]
     for files in plan:
-        if files is None:
-            for row in stream_rows(sys.stdin.buffer, "standard input"):
-                yield _row_document(row, None)
-        else:
-            for file in files:
-                for row in file_rows(file):
-                    yield _row_document(row, str(file))
+        for found in _planned(files):
+            if isinstance(found, Document):
+                yield found
+            elif on_bad is None:
+                raise found
+            else:
+                on_bad(found)
+
+
+def _files(path: Path) -> list[Path] | InputError:
+    try:
+        return list_files(path)
+    except InputError as error:
+        return error
+
+
+def _planned(files: list[Path] | InputError | None) -> Iterator[Document | InputError]:
+    """The documents of some files, or of standard input for None."""
+    if isinstance(files, InputError):
+        yield files
+    elif files is None:
+        for row in stream_rows(sys.stdin.buffer, "standard input"):
+            yield _checked(row, None)
+    else:
+        for file in files:
+            for row in file_rows(file):
+                yield _checked(row, str(file))
+
+
+def _checked(row: Found, source: str | None) -> Document | InputError:
+    if isinstance(row, InputError):
+        return row
+    try:
+        return _row_document(row, source)
+    except InputError as error:
+        return error
 
 
 def read_hf_dataset(

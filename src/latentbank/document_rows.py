@@ -1,7 +1,8 @@
 """Rows of fields from text, jsonl, csv and parquet files and from a stream of lines.
 
 Knows bytes, encodings and formats; nothing about documents. Every row comes with the words that
-name its place ("notes.jsonl, line 3"), and every `InputError` names the file and the line.
+name its place ("notes.jsonl, line 3"). In the place of a row that cannot be read stands its error,
+which names the file and the line; reading goes on behind it where the format allows that.
 """
 
 import csv
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from latentbank.errors import InputError
 
-__all__ = ["SUFFIXES", "Row", "file_rows", "list_files", "stream_rows"]
+__all__ = ["SUFFIXES", "Found", "Row", "file_rows", "list_files", "stream_rows"]
 
 _MAX_CSV_FIELD = 64 * 2**20  # characters
 
@@ -23,6 +24,10 @@ class Row(NamedTuple):
 
     where: str
     fields: dict[str, Any]
+
+
+Found = Row | InputError
+"""A row, or what is wrong with it."""
 
 
 def list_files(path: Path) -> list[Path]:
@@ -53,18 +58,27 @@ def list_files(path: Path) -> list[Path]:
     return found
 
 
-def file_rows(path: Path) -> Iterator[Row]:
-    """Rows of one file, by its suffix; raises `InputError` naming file and line."""
-    with _named(path):
-        yield from _READERS.get(path.suffix.lower(), _text_rows)(path)
+def file_rows(path: Path) -> Iterator[Found]:
+    """Rows of one file, by its suffix.
+
+    A bad line of jsonl costs that line, a csv row of too many fields that row; where a file itself
+    is broken, its rest is lost.
+    """
+    try:
+        with _named(path):
+            yield from _READERS.get(path.suffix.lower(), _text_rows)(path)
+    except InputError as error:
+        yield error
 
 
-def stream_rows(lines: Iterable[bytes], where: str) -> Iterator[Row]:
+def stream_rows(lines: Iterable[bytes], where: str) -> Iterator[Found]:
     """Rows of a stream: a line that starts with "{" is JSON, any other non-empty one a text."""
     for number, line in _decoded(lines, where):
         place = f"{where}, line {number}"
-        if line.lstrip().startswith("{"):
-            yield Row(place, _json_row(line, place))
+        if isinstance(line, InputError):
+            yield line
+        elif line.lstrip().startswith("{"):
+            yield _json_row(line, place)
         elif line.strip():
             yield Row(place, {"text": line.strip()})
 
@@ -95,14 +109,17 @@ def _decode(data: bytes, where: str, offset: int = 0) -> str:
         ) from error
 
 
-def _decoded(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str]]:
+def _decoded(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str | InputError]]:
     offset = 0
     for number, line in enumerate(lines, start=1):
-        yield number, _decode(line, f"{where}, line {number}", offset)
+        try:
+            yield number, _decode(line, f"{where}, line {number}", offset)
+        except InputError as error:
+            yield number, error
         offset += len(line)
 
 
-def _text_rows(path: Path) -> Iterator[Row]:
+def _text_rows(path: Path) -> Iterator[Found]:
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -114,32 +131,35 @@ def _text_rows(path: Path) -> Iterator[Row]:
     yield Row(str(path), {"text": text})
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path) -> Iterator[Found]:
     with path.open("rb") as file:
         for number, line in _decoded(file, str(path)):
-            if line.strip():
-                place = f"{path}, line {number}"
-                yield Row(place, _json_row(line, place))
+            if isinstance(line, InputError):
+                yield line
+            elif line.strip():
+                yield _json_row(line, f"{path}, line {number}")
 
 
-def _json_row(line: str, where: str) -> dict[str, Any]:
+def _json_row(line: str, where: str) -> Found:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not a JSON row: {error}.") from error
+        return InputError(f"{where}: not a JSON row: {error}.")
     if not isinstance(row, dict):
-        raise InputError(
+        return InputError(
             f'{where}: expected a JSON object such as {{"text": "…"}}, got {type(row).__name__}.'
         )
-    return row
+    return Row(where, row)
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[Found]:
     at = 0  # the line that the reader took last
 
     def lines(file: BinaryIO) -> Iterator[str]:
         nonlocal at
         for at, line in _decoded(file, str(path)):  # noqa: B007
+            if isinstance(line, InputError):
+                raise line
             yield line
 
     with path.open("rb") as file:
@@ -154,14 +174,14 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 csv.field_size_limit(previous)
             if row is None:
                 return
+            place = f"{path}, line {at}"
             if None in row:
-                raise InputError(
-                    f"{path}, line {at}: the row has more fields than the header names."
-                )
-            yield Row(f"{path}, line {at}", {key: value for key, value in row.items() if value})
+                yield InputError(f"{place}: the row has more fields than the header names.")
+            else:
+                yield Row(place, {key: value for key, value in row.items() if value})
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[Found]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -178,7 +198,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path} is not a readable parquet file: {error}.") from error
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[Found]]] = {
     ".csv": _csv_rows,
     ".jsonl": _jsonl_rows,
     ".md": _text_rows,

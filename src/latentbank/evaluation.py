@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latentbank.backbone import Backbone
 from latentbank.bank import BankFingerprint, MemoryBank
 from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset
+from latentbank.errors import InputError
 from latentbank.generation import DecodingConfig, Generation, generate
 from latentbank.method import Method
 from latentbank.metrics import contains_answer, exact_match, f1, prefix_match
@@ -65,6 +67,8 @@ def answer(
     `documents` [B] names the document to read for each question instead of selecting. With
     `memory` False the plain model answers, with the method's low-rank weights and nothing else.
     """
+    if not questions:
+        return []
     began = time.perf_counter()
     backbone = method.backbone
     conditioning = method.read(questions, documents) if memory else method.read_nothing()
@@ -79,6 +83,38 @@ def answer(
         Answer(g.text, s, g.confidence, seconds, max(read, attached) + g.first_token_seconds)
         for g, s in zip(found, sources, strict=True)
     ]
+
+
+def check_questions(
+    backbone: Backbone,
+    questions: Sequence[str],
+    decoding: DecodingConfig | None = None,
+    places: Sequence[str] = (),
+) -> None:
+    """Refuses what cannot be asked, before a memory is read for it.
+
+    `places` [B]: where each question stands, for the sentence.
+
+    Raises:
+        InputError: a question that is empty, is no valid text, or does not fit into the backbone's
+            positions with its prompt and the answer, memory aside.
+    """
+    kept = (decoding or DecodingConfig()).max_new_tokens
+    positions = backbone.geometry.max_positions
+    for i, question in enumerate(questions):
+        place = f"{places[i]}: the" if places and places[i] else "The"
+        if not question.strip():
+            raise InputError(f"{place} question is empty.")
+        if any("\ud800" <= character <= "\udfff" for character in question):
+            raise InputError(f"{place} question is not valid Unicode text.")
+        if 4 * (len(question) + 64) + kept <= positions:  # a character is four tokens at most
+            continue
+        if len(prompt_ids(backbone, [question])[0]) + kept > positions:
+            tokens = backbone.count_tokens([question])[0]
+            raise InputError(
+                f"{place} question has {tokens} tokens; with its prompt and {kept} for the answer "
+                f"it does not fit into the {positions} of {backbone.name}. Shorten it."
+            )
 
 
 def in_batches(
@@ -164,12 +200,18 @@ def ask_all(
 
 
 def evaluate(method: Method, data: QADataset, gold: bool = False, batch: int = 16) -> Evaluation:
-    """Writes `data` into a fresh bank in memory, asks, and puts the method's own bank back."""
+    """Writes `data` into a fresh bank in memory, asks, and puts the method's own bank back.
+
+    A method that had none has none afterwards, and nothing of `data` in its working state.
+    """
     before = method.bank
-    fresh_bank(method)
-    try:
-        write_all(method, data)
-        return ask_all(method, data, gold, batch)
-    finally:
-        if before is not None:
-            method.bind(before)
+    with fresh_bank(method):
+        try:
+            write_all(method, data)
+            return ask_all(method, data, gold, batch)
+        finally:
+            if before is not None:
+                method.bind(before)
+            else:
+                with fresh_bank(method):
+                    method.bank = None

@@ -64,9 +64,10 @@ def generate(
     config = config or DecodingConfig()
     if not prompts:
         return []
-    longest = max(len(row) for row in prompts)
+    before = [0] * len(prompts)
     if backbone.memory is not None:
-        longest += int(backbone.memory.start.max())
+        before = [int(start) for start in backbone.memory.start]
+    longest = max(len(row) + start for row, start in zip(prompts, before, strict=False))
     if longest + config.max_new_tokens > backbone.geometry.max_positions:
         raise InputError(
             f"a prompt of {longest} tokens, memory included, plus {config.max_new_tokens} "

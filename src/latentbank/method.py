@@ -99,13 +99,14 @@ class Method(ABC):
     """How documents are written into a bank and read from it, and what is trained.
 
     `network` holds the trained modules (may be empty), `lora` the low-rank weights or None.
-    Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank.
+    Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank. `claims` are
+    the class's; an instance whose config cannot keep one of them sets its own, smaller set.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    claims: ClassVar[frozenset[str]] = frozenset()
+    claims: frozenset[str] = frozenset()
 
     def __init__(self, config: Any, backbone: Backbone) -> None:
         self.config, self.backbone = config, backbone
@@ -270,7 +271,8 @@ def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """A config dataclass from plain JSON values, nested dataclasses included.
 
     Raises:
-        InputError: an unknown field, with the known ones.
+        UnknownNameError: an unknown field, with the known ones.
+        InputError: a plain value in the place of a group.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     built: dict[str, Any] = {}
@@ -278,12 +280,26 @@ def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
         if key not in fields:
             raise unknown(f"{cls.__qualname__} field", key, fields)
         default = fields[key].default
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+        if dataclasses.is_dataclass(default) and not isinstance(value, type(default)):
+            if not isinstance(value, Mapping):
+                names = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(default))
+                raise InputError(f"{key} is a group; set one of {names}, got {value!r}")
             value = build_config(type(default), value)
         elif isinstance(value, list):
             value = tuple(value)
         built[key] = value
     return cls(**built)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`; a mapping changes the fields of the group that it names, no others."""
+    found = dict(base)
+    for name, value in changes.items():
+        old = found.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merged(old, value)
+        found[name] = value
+    return found
 
 
 def build_method(
@@ -295,13 +311,16 @@ def build_method(
 ) -> Method:
     """A method on a backbone, its parameters initialised from `seed`.
 
+    `config` changes the preset's values, group by group: see `merged`.
+
     Raises:
         UnknownNameError: unknown method, preset or config field.
     """
     cls = method_class(name)
     if preset is not None and preset not in cls.presets:
         raise unknown(f"preset of '{name}'", preset, cls.presets)
-    values = {**(cls.presets[preset] if preset else {}), **(config or {})}
+    start = {} if preset is None else cls.presets[preset]
+    values = merged(start, config or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(build_config(cls.Config, values), backbone)

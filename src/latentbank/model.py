@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +22,11 @@ from latentbank.backbone import Backbone, load_backbone
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank
 from latentbank.conditioning import prompt_ids
 from latentbank.document import Document, chunk
-from latentbank.errors import BankError, InputError, LatentbankError, unknown
-from latentbank.evaluation import Answer, answer
+from latentbank.errors import BankError, InputError, UnknownNameError, unknown
+from latentbank.evaluation import Answer, answer, check_questions
 from latentbank.generation import DecodingConfig, generate
-from latentbank.method import Method, WriteReport, build_method, methods
+from latentbank.loading import PACKAGED
+from latentbank.method import Method, WriteReport, build_method, merged, methods
 
 DEFAULT_BACKBONE = "smollm2-135m"
 DEFAULT_METHOD = "strata"
@@ -40,7 +41,7 @@ class MemoryModel:
     """
 
     def __init__(self, method: Method, bank: MemoryBank | None = None) -> None:
-        """Binds `bank`, or a fresh one in memory.
+        """Binds `bank`, or a fresh one in memory; dropout is switched off.
 
         Raises:
             FingerprintError: the bank was written by another adapter, backbone or tokenizer.
@@ -50,6 +51,7 @@ class MemoryModel:
         self.bank = (
             MemoryBank.create(":memory:", bank_fingerprint(method)) if bank is None else bank
         )
+        method.train(False)
         method.bind(self.bank)
 
     @classmethod
@@ -71,34 +73,34 @@ class MemoryModel:
         `adapter`: a folder, a packaged adapter, or a method's name: then the packaged adapter of
         that method for the backbone, or the untrained method where it has nothing to train.
         `overrides` change the method's config, e.g. `{"entry": "pooled"}` for strata. An existing
-        bank brings its own overrides.
+        bank brings its own overrides and its own budget. A new bank records folders as absolute
+        paths, so that it opens from other places too.
 
         Raises:
             UnknownNameError: unknown adapter, method or model; the known ones are listed.
             AdapterError: damaged, or for another backbone.
+            BankError: `read_only` and no bank there, or a damaged one.
             FingerprintError: the bank belongs to another adapter, backbone or tokenizer.
+            InputError: an existing bank has another budget.
         """
         path = Path(bank) if bank is not None and str(bank) != ":memory:" else None
         values = dict(overrides or {})
-        if path is not None and path.exists():
+        exists = path is not None and path.exists()
+        if path is not None and (exists or read_only):
             with MemoryBank.open(path, read_only=True) as found:
-                values = {**(found.get_meta("overrides") or {}), **values}
+                values = merged(found.get_meta("overrides") or {}, values)
+                check_budget(found, budget_bytes)
         method = load_method(adapter, backbone, dtype, device, values, progress)
-        if path is None:
-            return cls(method)
         with ExitStack() as stack:
-            if path.exists():
+            if path is not None and exists:
                 opened = MemoryBank.open(path, bank_fingerprint(method), read_only)
             else:
                 meta = {
-                    "adapter": adapter,
-                    "backbone": backbone or DEFAULT_BACKBONE,
+                    "adapter": _place(adapter, {*packaged_adapters(), *methods()}),
+                    "backbone": _place(backbone or DEFAULT_BACKBONE, PACKAGED),
                     "overrides": values,
-                    "config": asdict(method.config),
                 }
-                opened = MemoryBank.create(
-                    path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta
-                )
+                opened = new_bank(path or ":memory:", method, meta, budget_bytes)
             stack.callback(opened.close)
             model = cls(method, opened)
             stack.pop_all()
@@ -165,15 +167,15 @@ class MemoryModel:
         """Answers to a batch of questions.
 
         Raises:
-            InputError: an empty question, or one that does not fit the backbone's context.
+            InputError: a question that is empty or does not fit into the backbone's context.
         """
-        for question in questions:
-            if not question.strip():
-                raise InputError("the question is empty")
+        check_questions(self.backbone, questions, decoding)
         return answer(self.method, questions, None, decoding, memory)
 
     def generate(self, prompt: str, decoding: DecodingConfig | None = None) -> str:
         """Continues a prompt with the memory that `prompt` itself selects; no question template."""
+        if not prompt.strip():
+            raise InputError("The prompt is empty.")
         conditioning = self.method.read([prompt])
         passage = conditioning.passages[0] if conditioning.passages else ""
         ids = self.backbone.encode([f"{passage}\n\n{prompt}" if passage else prompt])
@@ -216,6 +218,33 @@ class MemoryModel:
         self.close()
 
 
+def new_bank(
+    path: str | Path, method: Method, meta: Mapping[str, Any], budget_bytes: int | None = None
+) -> MemoryBank:
+    """An empty bank for `method` with the metadata that `MemoryModel.open` needs.
+
+    `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept.
+    """
+    meta = {"overrides": {}, "config": asdict(method.config), **meta}
+    return MemoryBank.create(path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta)
+
+
+def check_budget(bank: MemoryBank, budget_bytes: int | None) -> None:
+    """Raises InputError if `budget_bytes` is given and is not the bank's."""
+    limit = bank.budget_bytes
+    if budget_bytes is not None and budget_bytes != limit:
+        now = "no budget" if limit is None else f"a budget of {limit} bytes"
+        raise InputError(
+            f"The bank {bank.name} was made with {now}, not {budget_bytes} bytes; "
+            "a budget is for a new bank."
+        )
+
+
+def _place(name: str, known: Container[str]) -> str:
+    """The absolute path of an adapter's or a model's files; a known name or a hub id as it is."""
+    return str(Path(name).resolve()) if name not in known and Path(name).exists() else name
+
+
 def bank_fingerprint(method: Method) -> BankFingerprint:
     """What a bank written by `method` records, and insists on when it is opened."""
     return BankFingerprint(
@@ -237,14 +266,16 @@ def load_method(
     """The method named by `adapter` on its backbone; see `MemoryModel.from_pretrained`."""
     spec = backbone or DEFAULT_BACKBONE
     packaged = f"{adapter}-{spec}"
+    known = methods()
     try:
         folder = find_adapter(packaged if packaged in packaged_adapters() else adapter)
-    except LatentbankError:
+    except UnknownNameError:
         folder = None
+    if folder is not None and adapter in known and not (folder / "config.json").exists():
+        folder = None  # a folder that happens to have a method's name
     if folder is not None:
         read_config(folder)
         return load_adapter(folder, load_backbone(spec, dtype, device, progress), overrides)
-    known = methods()
     if adapter not in known:
         names = [*known, *packaged_adapters()]
         raise unknown("method or adapter", adapter, names)

@@ -61,6 +61,7 @@ class SegmentPooler(nn.Module):
         `segments` gives one vector for each token.
         """
         score = self.score(states).squeeze(-1)
+        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
         weight = (score - score.amax(1, keepdim=True).detach()).exp() * mask
         pooled = _weighted_means(states, weight, mask, segments)
         count = mask.sum(1, keepdim=True).clamp(1, segments)

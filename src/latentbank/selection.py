@@ -95,8 +95,10 @@ class DenseSelector(nn.Module):
         self._queue: Tensor | None = None
 
     def _keys(self, side: int, states: Tensor, mask: Tensor) -> Tensor:
-        score = self.score[side](states).squeeze(-1).masked_fill(~mask, -torch.inf)
-        pooled = (torch.softmax(score, 1)[..., None] * states).sum(1)
+        score = self.score[side](states).squeeze(-1)
+        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
+        weight = torch.softmax(score, 1) * mask  # no tokens, no key: zero and not NaN
+        pooled = (weight[..., None] * states).sum(1)
         return nn.functional.normalize(self.project[side](pooled), dim=-1)
 
     def questions(self, states: Tensor, mask: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from latentbank.errors import InputError
 from latentbank.evaluation import evaluate
 from latentbank.method import Batch, Loss, Method
 from latentbank.quantizer import clear_moments
+from latentbank.training_log import append_log, trim_log
 
 # settings that a resumed run may change
 _WITHOUT_EFFECT = (
@@ -189,6 +190,8 @@ class Trainer:
         )
         if resumed:
             self._resume(optimizer)
+        if self.accelerator.is_main_process:
+            trim_log(folder, self.step)
         self.module, self.optimizer = self.accelerator.prepare(_LossModule(method), optimizer)
         self._writer = self._tensorboard() if tensorboard else None
 
@@ -199,7 +202,7 @@ class Trainer:
     def _tensorboard(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"))
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
 
     # ---- checkpoints
 
@@ -340,8 +343,7 @@ class Trainer:
     def _log(self, progress: Progress, report: Callable[[Progress], None] | None) -> None:
         if not self.accelerator.is_main_process:
             return
-        with (self.folder / "log.jsonl").open("a") as handle:
-            handle.write(json.dumps(asdict(progress)) + "\n")
+        append_log(self.folder, asdict(progress))
         if self._writer is not None:
             for name, value in {"loss": progress.loss, **progress.parts}.items():
                 self._writer.add_scalar(name, value, progress.step)
@@ -349,8 +351,3 @@ class Trainer:
                 self._writer.add_scalar(f"validation/{name}", value, progress.step)
         if report is not None:
             report(progress)
-
-
-def read_log(folder: Path) -> Sequence[dict[str, Any]]:
-    """The reports of a run, oldest first."""
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

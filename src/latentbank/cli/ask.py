@@ -148,20 +148,10 @@ class Asker:
 
     def check(self, rows: list[QuestionRow]) -> None:
         """Raises InputError for a question that is empty or longer than the context window."""
-        limit = self.model.backbone.geometry.max_positions - self.decoding.max_new_tokens
-        for row in rows:
-            if not row.text.strip():
-                raise InputError("The question is empty.")
-            tokens = len(row.text)  # a token is at least one character of most texts
-            if tokens * 4 > limit:
-                tokens = self.model.backbone.count_tokens([row.text])[0]
-            if tokens > limit:
-                place = f"{row.where}: the" if row.where else "The"
-                answer = self.decoding.max_new_tokens
-                raise InputError(
-                    f"{place} question has {tokens} tokens; with {answer} for the answer it does "
-                    f"not fit into the {limit + answer} of {self.model.backbone.name}. Shorten it."
-                )
+        from latentbank.evaluation import check_questions
+
+        texts, places = [row.text for row in rows], [row.where for row in rows]
+        check_questions(self.model.backbone, texts, self.decoding, places)
 
     def answer_rows(self, rows: list[QuestionRow]) -> Iterator[dict[str, Any]]:
         """One JSON row for each question, in order."""
@@ -194,7 +184,6 @@ class Asker:
         """Answers one question and prints it."""
         from rich.markup import escape
 
-        self.check([QuestionRow(question, "")])
         answer = self.model.ask(question, self.decoding, self.memory)
         row = self.row(question, answer)
         if json_output:

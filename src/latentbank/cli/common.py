@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -206,8 +205,6 @@ def progress_bar(*columns: str) -> Iterator[Progress]:
 
 def quiet_libraries() -> None:
     """Keeps the libraries' own bars and notes off the terminal. Imports transformers."""
-    # several adapters on one model are meant to be there; the demo compares them
-    warnings.filterwarnings("ignore", message="Already found a `peft_config`")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 

@@ -29,7 +29,7 @@ from latentbank.errors import AdapterError, BankError
 
 if TYPE_CHECKING:
     from latentbank.backbone import Backbone
-    from latentbank.cli.scoring import Score
+    from latentbank.bench.scoring import Score
     from latentbank.data import QADataset
     from latentbank.method import Method
 
@@ -83,24 +83,11 @@ def demo(
     data = load_sample() if documents is None else load_sample().take(documents)
     data = data.sample_questions(questions, seed=0)
     quiet_libraries()
-    from latentbank.adapter import packaged_adapters
     from latentbank.backbone import load_backbone
 
     notice(f"{len(data.documents)} SQuAD paragraphs, {len(data.questions)} questions, {backbone}")
     loaded = load_backbone(backbone, dtype, progress=notice)
-    known = packaged_adapters() if adapters is None else _folders(Path(adapters))
-    scores: dict[str, Score | None] = {}
-    with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch, progress_bar("note") as bar:
-        for i, system in enumerate(SYSTEMS):
-            path = kept if system.keep else Path(scratch) / f"{i}.bank"
-            folder = known.get(f"{system.adapter}-{loaded.name}")
-            if system.adapter and folder is None:
-                scores[system.label] = None
-                continue
-            spec = str(folder.resolve()) if adapters is not None and folder else None
-            meta = {"adapter": spec or f"{system.adapter}-{loaded.name}", "backbone": backbone}
-            scores[system.label] = _run(system, loaded, folder, path, data, meta, bar)
-            gc.collect()
+    scores = _compare(loaded, backbone, adapters, kept, data)
     result = {
         "data": {"name": data.name, "documents": len(data.documents)},
         "backbone": loaded.fingerprint,
@@ -157,6 +144,28 @@ def _load(system: System, backbone: Backbone, folder: Path | None) -> Method:
     return method
 
 
+def _compare(
+    loaded: Backbone, spec: str, adapters: str | None, kept: Path, data: QADataset
+) -> dict[str, Score | None]:
+    """The score of every row, None where its adapter is missing; `spec` names the backbone."""
+    from latentbank.adapter import packaged_adapters
+
+    known = packaged_adapters() if adapters is None else _folders(Path(adapters))
+    scores: dict[str, Score | None] = {}
+    with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch, progress_bar("note") as bar:
+        for i, system in enumerate(SYSTEMS):
+            path = kept if system.keep else Path(scratch) / f"{i}.bank"
+            folder = known.get(f"{system.adapter}-{loaded.name}")
+            if system.adapter and folder is None:
+                scores[system.label] = None
+                continue
+            own = str(folder.resolve()) if adapters is not None and folder else None
+            meta = {"adapter": own or f"{system.adapter}-{loaded.name}", "backbone": spec}
+            scores[system.label] = _run(system, loaded, folder, path, data, meta, bar)
+            gc.collect()
+    return scores
+
+
 def _run(
     system: System,
     backbone: Backbone,
@@ -167,7 +176,8 @@ def _run(
     bar: Any,
 ) -> Score:
     """Writes and asks with one method; its cache and weights are free when this returns."""
-    from latentbank.cli.scoring import measure, new_bank
+    from latentbank.bench.scoring import measure
+    from latentbank.model import new_bank
 
     method = _load(system, backbone, folder)
     meta = {**meta, "overrides": system.overrides, "demo": True}

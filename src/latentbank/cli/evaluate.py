@@ -28,10 +28,21 @@ from latentbank.cli.train import split_spec
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
-    from latentbank.cli.scoring import Score
+    from latentbank.bench.scoring import Score
     from latentbank.data import QADataset
+    from latentbank.generation import DecodingConfig
     from latentbank.method import Method
 
+Data = Annotated[
+    str, typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, or sample.")
+]
+Documents = Annotated[int | None, typer.Option(min=1, help="Only the first so many documents.")]
+Questions = Annotated[
+    int | None, typer.Option(min=1, help="Only so many questions, drawn by --seed.")
+]
+Gold = Annotated[
+    bool, typer.Option("--gold", help="Read each question's document instead of selecting.")
+]
 _ROWS = (
     ("exact_match", "strict EM"),
     ("f1", "F1"),
@@ -50,20 +61,12 @@ def evaluate(
     adapter: Annotated[
         str, typer.Option("--adapter", "-a", help="Adapter folder, packaged adapter, or method.")
     ],
-    data: Annotated[
-        str, typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, or sample.")
-    ],
+    data: Data,
     split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
-    documents: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many documents.")
-    ] = None,
-    questions: Annotated[
-        int | None, typer.Option(min=1, help="Only so many questions, drawn by --seed.")
-    ] = None,
+    documents: Documents = None,
+    questions: Questions = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    gold: Annotated[
-        bool, typer.Option("--gold", help="Read each question's document instead of selecting.")
-    ] = False,
+    gold: Gold = False,
     backbone: Annotated[str | None, typer.Option(help="Model (default: smollm2-135m).")] = None,
     option: Options = None,
     bank: Annotated[
@@ -85,7 +88,6 @@ def evaluate(
         raise InputError(f"A record's name must end in .json, got {out!r}.")
     chosen = _data(data, split, documents, questions, seed)
     quiet_libraries()
-    from latentbank.cli.scoring import measure, new_bank
     from latentbank.generation import DecodingConfig
     from latentbank.model import DEFAULT_BACKBONE, load_method
 
@@ -94,10 +96,7 @@ def evaluate(
     overrides = complete_overrides(adapter, spec, parse_pairs(option))
     method = load_method(adapter, spec, dtype, device, overrides, notice)
     meta = {"adapter": adapter, "backbone": spec, "overrides": overrides}
-    with tempfile.TemporaryDirectory(prefix="latentbank-") as folder:
-        path = Path(bank) if bank is not None else Path(folder) / "eval.bank"
-        with new_bank(path, method, meta) as store, progress_bar("note") as bar:
-            score = measure(method, store, chosen, bar, method.name, gold, decoding)
+    score = _measure(method, bank, meta, chosen, gold, decoding)
     if out is not None:
         settings = {"adapter": adapter, "gold": gold, "overrides": overrides, "beams": beams}
         _record(Path(out), score, method, chosen, settings, seed, device)
@@ -106,6 +105,24 @@ def evaluate(
         print_json({"method": method.name, "data": chosen.name, "gold": gold, "metrics": metrics})
     else:
         _print(score, f"{adapter} on {chosen.name}{' (gold document given)' if gold else ''}")
+
+
+def _measure(
+    method: Method,
+    bank: str | None,
+    meta: dict[str, Any],
+    data: QADataset,
+    gold: bool,
+    decoding: DecodingConfig,
+) -> Score:
+    """Writes and asks in the new file `bank`, or in one that is gone afterwards."""
+    from latentbank.bench.scoring import measure
+    from latentbank.model import new_bank
+
+    with tempfile.TemporaryDirectory(prefix="latentbank-") as folder:
+        path = Path(bank) if bank is not None else Path(folder) / "eval.bank"
+        with new_bank(path, method, meta) as store, progress_bar("note") as bar:
+            return measure(method, store, data, bar, method.name, gold, decoding)
 
 
 def _data(
@@ -136,7 +153,7 @@ def _record(
     device: str,
 ) -> None:
     from latentbank.bench.record import DataInfo, new_record, write_record
-    from latentbank.cli.scoring import predictions
+    from latentbank.bench.scoring import predictions
 
     record = new_record(
         task="qa",

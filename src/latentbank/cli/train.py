@@ -38,49 +38,60 @@ if TYPE_CHECKING:
     from latentbank.training import Progress, TrainConfig, Trainer
 
 
+Name = Annotated[str, typer.Option("--method", "-m", help="Method to train.")]
+Data = Annotated[
+    str, typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split.")
+]
+Out = Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the run is kept.")]
+Model = Annotated[str, typer.Option(help="Model: packaged, folder, .gguf or hub id.")]
+ValData = Annotated[
+    str | None, typer.Option(metavar="PATH[:SPLIT]", help="Validation data (default: --data).")
+]
+Preset = Annotated[
+    str | None, typer.Option(help="Preset (default: the one named after the model, if any).")
+]
+Config = Annotated[
+    list[str] | None,
+    typer.Option("--config", "-c", metavar="KEY=VALUE", help="Method setting: lora.rank=8."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--trainer", metavar="KEY=VALUE", help="Other setting: validate_every=100."),
+]
+Count = Annotated[int | None, typer.Option(min=1)]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.0, help="Stop this call after so long; run it again.")
+]
+Cache = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Keep the frozen layers' states on disk.")
+]
+Start = Annotated[
+    str | None, typer.Option(metavar="ADAPTER", help="Start from another adapter's tensors.")
+]
+
+
 def train(
-    method: Annotated[str, typer.Option("--method", "-m", help="Method to train.")],
-    data: Annotated[
-        str,
-        typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split."),
-    ],
-    out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the run is kept.")],
-    backbone: Annotated[str, typer.Option(help="Model: packaged, folder, .gguf or hub id.")] = (
-        "smollm2-135m"
-    ),
+    method: Name,
+    data: Data,
+    out: Out,
+    backbone: Model = "smollm2-135m",
     split: Annotated[str | None, typer.Option(help="Split of --data to train on.")] = None,
-    val_data: Annotated[
-        str | None, typer.Option(metavar="PATH[:SPLIT]", help="Validation data (default: --data).")
-    ] = None,
+    val_data: ValData = None,
     val_split: Annotated[str | None, typer.Option(help="Split to validate on.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Preset (default: the one named after the model, if any).")
-    ] = None,
-    config: Annotated[
-        list[str] | None,
-        typer.Option("--config", "-c", metavar="KEY=VALUE", help="Method setting: lora.rank=8."),
-    ] = None,
-    trainer: Annotated[
-        list[str] | None,
-        typer.Option("--trainer", metavar="KEY=VALUE", help="Other setting: validate_every=100."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1)] = None,
-    documents_per_step: Annotated[int | None, typer.Option(min=1)] = None,
-    questions_per_document: Annotated[int | None, typer.Option(min=1)] = None,
+    preset: Preset = None,
+    config: Config = None,
+    trainer: Settings = None,
+    steps: Count = None,
+    documents_per_step: Count = None,
+    questions_per_document: Count = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
-    max_minutes: Annotated[
-        float | None, typer.Option(min=0.0, help="Stop this call after so long; run it again.")
-    ] = None,
-    feature_cache: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Keep the frozen layers' states on disk.")
-    ] = None,
+    max_minutes: Minutes = None,
+    feature_cache: Cache = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT/tensorboard.")] = (
         False
     ),
-    init_from: Annotated[
-        str | None, typer.Option(metavar="ADAPTER", help="Start from another adapter's tensors.")
-    ] = None,
+    init_from: Start = None,
     half: Annotated[bool, typer.Option("--half/--full", help="Export float16 or float32.")] = True,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -99,33 +110,48 @@ def train(
     job.check_data(data, split, val_data, val_split)
     settings = job.train_config()
     built = job.build(device, dtype, settings.seed)
-    resumes = (Path(out) / "last" / "trainer.json").exists()
+    run = _trainer(job, built, settings, Path(out), init_from, tensorboard, feature_cache)
+    _run(run, settings, None if max_minutes is None else 60 * max_minutes, out)
+    _tell(export(run, built, Path(out), half), settings.steps, json_output)
+
+
+def _trainer(
+    job: Job,
+    method: Method,
+    settings: TrainConfig,
+    out: Path,
+    init_from: str | None,
+    tensorboard: bool,
+    feature_cache: str | None,
+) -> Trainer:
+    """The trainer at its first step, or where an earlier call stopped."""
+    resumes = (out / "last" / "trainer.json").exists()
     if init_from is not None and not resumes:
-        _start_from(built, init_from)
+        _start_from(method, init_from)
     from latentbank.training import Trainer
 
     run = Trainer(
-        built,
+        method,
         job.data,
         job.validation,
         settings,
-        Path(out),
+        out,
         card=job.card(settings),
         tensorboard=tensorboard,
         feature_cache=None if feature_cache is None else Path(feature_cache),
     )
     if resumes:
         notice(f"resuming {out} at step {run.step} of {settings.steps}")
-    _run(run, settings, None if max_minutes is None else 60 * max_minutes, out)
-    result = export(run, built, Path(out), half)
+    return run
+
+
+def _tell(result: dict[str, Any], steps: int, json_output: bool) -> None:
     if json_output:
         print_json(result)
-    else:
-        scores = result["metrics"]
-        told = (
-            f", validation EM {scores['exact_match']:.1f} F1 {scores['f1']:.1f}" if scores else ""
-        )
-        typer.echo(f"{result['adapter']}: step {result['step']} of {settings.steps}{told}.")
+        return
+    scores = result["metrics"]
+    told = f", validation EM {scores['exact_match']:.1f} F1 {scores['f1']:.1f}" if scores else ""
+    typer.echo(f"{result['adapter']}: step {result['step']} of {steps}{told}.")
 
 
 @dataclass

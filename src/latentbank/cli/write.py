@@ -39,17 +39,18 @@ if TYPE_CHECKING:
     from latentbank.method import WriteReport
     from latentbank.model import MemoryModel
 
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...",
+        help=".txt, .md, .jsonl, .csv, .parquet, a folder of these, or - for standard input.",
+    ),
+]
 LONG_TEXT = 100_000  # characters; writing such a document may be interrupted between its chunks
 
 
 def write(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH...",
-            help=".txt, .md, .jsonl, .csv, .parquet, a folder of these, or - for standard input.",
-        ),
-    ],
+    paths: Paths,
     bank: BankPath,
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="Method of a new bank (default: strata).")
@@ -98,17 +99,13 @@ def write(
 
 
 def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any]:
-    from latentbank.cli.reading import read_tolerantly
     from latentbank.document import read_documents
-
-    if not skip_bad:
-        return read_documents(paths)
 
     def on_bad(error: InputError) -> None:
         bad.append(str(error))
         notice(f"skipped: {error}")
 
-    return read_tolerantly(paths, on_bad)
+    return read_documents(paths, on_bad if skip_bad else None)
 
 
 def _nothing(bank: str, bad: list[str]) -> InputError:
@@ -124,9 +121,6 @@ def _open(
     """The model with its bank, an existing or a new one."""
     budget_bytes = None if budget is None else parse_size(budget)
     given = {name: value for name, value in chosen.items() if value is not None}
-    for name in ("adapter", "backbone"):  # the bank opens from other folders too
-        if name in given and Path(given[name]).is_dir():
-            given[name] = str(Path(given[name]).resolve())
     if Path(bank).exists():
         _check_existing(bank, given, options, budget_bytes)
         quiet_libraries()
@@ -159,7 +153,7 @@ def _check_existing(
         wanted, limit = given.get("adapter"), found.budget_bytes
         fingerprint = found.fingerprint
     from latentbank.adapter import packaged_adapters
-    from latentbank.method import methods
+    from latentbank.method import merged, methods
 
     same = {wrote, fingerprint.method, f"{fingerprint.method}-{backbone}"}
     if wanted not in same and (wanted in packaged_adapters() or wanted in methods()):
@@ -169,10 +163,11 @@ def _check_existing(
         )
     if wanted == fingerprint.method and wrote is not None:
         given["adapter"] = wrote  # the method's name is enough to agree with a bank
+    full = merged(config, stored)
     for name, value in options.items():
-        if stored.get(name, config.get(name)) != value:
+        if merged(full, {name: value}) != full:
             raise InputError(
-                f"The bank {bank} was written with {name}={stored.get(name, config.get(name))!r}; "
+                f"The bank {bank} was written with {name}={full.get(name)!r}; "
                 f"leave --option {name} out, or name another bank."
             )
     if budget_bytes is not None and budget_bytes != limit:

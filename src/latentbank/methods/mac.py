@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.aggregator import Aggregator, PerceiverAmortiser, PrefixAlignment, StateAlignment
+from latentbank.amortised_training import hidden_slots, learned_share, own_slots
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
 from latentbank.conditioning import Conditioning, KVPrefix, MidStates
@@ -43,7 +44,6 @@ from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.slots import Slots
 
 LEVEL = "float32"
-SEED = 0x3AC
 
 
 @dataclass(frozen=True)
@@ -327,12 +327,7 @@ class Mac(Method):
     def _document_latents(self, batch: Batch) -> Tensor:
         """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
         texts = [d.text for d in batch.documents]
-        share = self.config.gradient_share
-        if share >= 1:
-            return self.amortise(texts)
-        draw = np.random.default_rng([SEED, batch.step]).permutation(len(texts))
-        learned = sorted(draw[: max(1, round(share * len(texts)))].tolist())
-        rest = [i for i in range(len(texts)) if i not in set(learned)]
+        learned, rest = learned_share(len(texts), self.config.gradient_share, batch.step)
         parts = self.amortise([texts[i] for i in learned])
         if not rest:
             return parts
@@ -350,7 +345,9 @@ class Mac(Method):
         question = self.amortise(batch.questions, "questions")
         kept, extra, parts = self.compress(latents.flatten(0, 1))
         aggregator = self.network["aggregator"]
-        visible = self._visible(batch, latents.shape[:2], question.device)
+        assert isinstance(aggregator, Aggregator)
+        hidden = hidden_slots(batch, self.config.latents, self.config.grow)
+        visible = None if hidden is None else hidden.to(question.device)
         tokens = self._read_out(aggregator(question, kept, visible, self.config.window), question)
         with Conditioning(
             (*(() if self.lora is None else (self.lora,)), self.condition(tokens))
@@ -359,35 +356,9 @@ class Mac(Method):
         total = answer + extra
         parts = {"answer": answer.item(), **parts}
         if self.config.matching_weight > 0:
-            matching, share = self._matching(question, kept, visible, batch)
+            own = own_slots(batch, self.config.latents).to(question.device)
+            shares = aggregator.shares(question, kept, visible, own)
+            matching = -shares.clamp_min(1e-6).log().mean()
             total = total + self.config.matching_weight * matching
-            parts |= {"matching": matching.item(), "share": share}
+            parts |= {"matching": matching.item(), "share": float(shares.detach().mean())}
         return Loss(total, parts)
-
-    def _visible(self, batch: Batch, shape: torch.Size, device: torch.device) -> Tensor | None:
-        """Log masses [Q, D·T] that hide documents while the bank grows; None when it is grown.
-
-        A question sees its own document and the share of the others that belongs to the step.
-        """
-        documents, latents = shape
-        if batch.step >= self.config.grow or documents < 2:
-            return None
-        seen = documents ** (batch.step / self.config.grow)
-        draw = np.random.default_rng([SEED, 1, batch.step])
-        visible = draw.random((len(batch.owner), documents)) < (seen - 1) / (documents - 1)
-        visible[np.arange(len(batch.owner)), list(batch.owner)] = True
-        hidden = torch.from_numpy(~visible).repeat_interleave(latents, dim=1).to(device)
-        return torch.zeros(hidden.shape, device=device).masked_fill(hidden, -1e9)
-
-    def _matching(
-        self, question: Tensor, slots: Tensor, visible: Tensor | None, batch: Batch
-    ) -> tuple[Tensor, float]:
-        """(mean of -log, mean) of the attention on the question's own document, over blocks; an
-        option, not the paper's.
-        """
-        aggregator = self.network["aggregator"]
-        assert isinstance(aggregator, Aggregator)
-        owners = torch.arange(len(batch.documents)).repeat_interleave(self.config.latents)
-        wanted = owners[None] == torch.tensor(batch.owner)[:, None]
-        shares = aggregator.shares(question, slots, visible, wanted.to(question.device))
-        return -shares.clamp_min(1e-6).log().mean(), float(shares.detach().mean())

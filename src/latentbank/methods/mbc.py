@@ -28,7 +28,14 @@ from latentbank.bank import MemoryBank
 from latentbank.codec import pack_bits, unpack_bits
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError, unknown
-from latentbank.method import Batch, LoraSettings, WriteReport, register
+from latentbank.method import (
+    CALLS_ADD_UP,
+    EXACT_DELETE,
+    Batch,
+    LoraSettings,
+    WriteReport,
+    register,
+)
 from latentbank.methods.mac import Mac, MacConfig, paper_presets
 from latentbank.quantizer import Codebook, CodebookConfig
 from latentbank.slots import Slots
@@ -107,6 +114,10 @@ class Mbc(Mac):
 
     def __init__(self, config: MbcConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
+        if config.form == "histogram":
+            self.claims = self.claims - {EXACT_DELETE}
+        if config.adapt == "online":  # the words that a document moved stay where they are
+            self.claims = self.claims - {EXACT_DELETE, CALLS_ADD_UP}
         self.codebook = Codebook(backbone.geometry.width, config.codebook)
         self.network["codebook"] = self.codebook.to(backbone.device)
         self._buffered: tuple[Tensor, Tensor] | None = None
@@ -217,7 +228,7 @@ class Mbc(Mac):
             self._words = book.weight.detach().half()
             # words moved under the codes already stored: those slots are made anew
             self._refresh()
-        return book.nearest(flat).view(latents.shape[0], -1)
+        return book.nearest(flat).view(latents.shape[:2])
 
     def _book(self) -> Codebook:
         """The bank's own codebook, float32, with the adapter's usage statistics at the start."""

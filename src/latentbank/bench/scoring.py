@@ -1,12 +1,11 @@
-"""Writes a dataset into a bank, asks its questions and measures: what `eval` and `demo` share.
+"""Writes a dataset into a bank, asks its questions and measures: for `eval`, `demo` and scripts.
 
-Knows methods through their contract. Imported inside the commands, because it imports torch.
+Knows methods through their contract. Imports torch, so that commands import it when they run.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from latentbank.evaluation import Evaluation, ask_all, write_all
 from latentbank.generation import DecodingConfig
 from latentbank.method import Method
 from latentbank.metrics import mean_interval
-from latentbank.model import bank_fingerprint
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,6 @@ class Score:
     def value(self, name: str) -> float:
         """The plain number of a metric."""
         return self.metrics[name].value
-
-
-def new_bank(path: Path, method: Method, meta: dict[str, Any]) -> MemoryBank:
-    """An empty bank for `method` with the metadata that `MemoryModel.open` needs.
-
-    `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept.
-    """
-    meta = {"overrides": {}, "config": asdict(method.config), **meta}
-    return MemoryBank.create(path, bank_fingerprint(method), meta=meta)
 
 
 def measure(
@@ -58,7 +47,8 @@ def measure(
     method.bind(bank)
     task = bar.add_task(f"{label}: writing", total=len(data.documents), note="")
     seconds = write_all(method, data, advance=lambda n: bar.advance(task, n))
-    size = method.footprint().total if len(bank) else 0
+    footprint = method.footprint()
+    size = footprint.total if footprint.total > footprint.overhead else 0  # an empty file is none
     bar.update(task, note=f"bank {size:,} bytes")
     asking = bar.add_task(f"{label}: asking", total=len(data.questions), note="")
     found = ask_all(method, data, gold, decoding=decoding, advance=lambda n: bar.advance(asking, n))

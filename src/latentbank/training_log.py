@@ -1,0 +1,49 @@
+"""The log of a training run: `log.jsonl`, one report of a step in each line.
+
+Knows a file of JSON lines; nothing about methods or optimisers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = "log.jsonl"
+
+
+def append_log(folder: Path, report: Mapping[str, Any]) -> None:
+    """Adds the report of a step to the log in `folder`."""
+    with (folder / NAME).open("a") as handle:
+        handle.write(json.dumps(report) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The reports of a run, oldest first."""
+    return [json.loads(line) for line in (folder / NAME).read_text().splitlines()]
+
+
+def trim_log(folder: Path, step: int) -> None:
+    """Drops the reports of steps behind `step`, which a resumed run takes and reports again.
+
+    The file is replaced as a whole, or left as it is where it holds nothing to drop.
+    """
+    log = folder / NAME
+    if not log.exists():
+        return
+    lines = log.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if 0 <= _step_of(line) <= step]
+    if kept != lines:
+        fresh = folder / f"{NAME}.new"
+        fresh.write_text("".join(kept))
+        os.replace(fresh, log)
+
+
+def _step_of(line: str) -> int:
+    """The step that a line reports; -1 for a line that a kill cut short."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else -1
+    except (ValueError, KeyError, TypeError):
+        return -1

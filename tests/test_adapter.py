@@ -1,0 +1,88 @@
+"""Adapters: config changes reach into groups, and the packaged ones still fit their methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latentbank.adapter import (
+    load_adapter,
+    load_state_of,
+    packaged_adapters,
+    read_config,
+    save_adapter,
+)
+from latentbank.errors import InputError, LatentbankError, UnknownNameError
+from latentbank.method import build_method, merged
+from tiny import Backbones
+
+
+@pytest.fixture
+def saved(backbones: Backbones, tmp_path: Path) -> Path:
+    config = {"lora": {"rank": 2, "layer": 1, "dropout": 0.5}, "codebook": {"codes": 16}}
+    save_adapter(
+        tmp_path, build_method("mbc", backbones.fresh("llama"), config, preset="tiny", seed=0)
+    )
+    return tmp_path
+
+
+def test_a_change_to_a_group_leaves_its_other_fields(backbones: Backbones, saved: Path) -> None:
+    changes = {"lora": {"dropout": 0.1}, "codebook": {"reset_below": 0.5}, "adapt": "online"}
+    config: Any = load_adapter(saved, backbones.fresh("llama"), changes).config
+    assert (config.lora.rank, config.lora.layer, config.lora.dropout) == (2, 1, 0.1)
+    assert config.lora.targets == "kv"
+    assert (config.codebook.codes, config.codebook.reset_below) == (16, 0.5)
+    assert config.adapt == "online"
+    assert read_config(saved)["config"]["lora"]["dropout"] == 0.5
+
+
+def test_a_change_of_shapes_is_refused_in_a_sentence(backbones: Backbones, saved: Path) -> None:
+    for changes in ({"codebook": {"codes": 8}}, {"lora": {"rank": 4}}):
+        with pytest.raises(LatentbankError, match=r"adapter .*(another shape|no low-rank matrix)"):
+            load_adapter(saved, backbones.fresh("llama"), changes)
+    with pytest.raises(UnknownNameError, match=r"'ranks'.*rank"):
+        load_adapter(saved, backbones.fresh("llama"), {"lora": {"ranks": 4}})
+
+
+def test_a_preset_is_changed_group_by_group(backbones: Backbones) -> None:
+    values = {"lora": {"dropout": 0.3}}
+    config: Any = build_method("mbc", backbones.fresh("llama"), values, preset="tiny").config
+    assert (config.lora.rank, config.lora.layer, config.lora.dropout) == (4, 1, 0.3)
+
+
+def test_merging_makes_a_new_mapping() -> None:
+    base = {"a": 1, "group": {"x": 1, "deep": {"y": 2}}}
+    found = merged(base, {"group": {"deep": {"y": 3}}, "b": {"z": 1}})
+    assert found == {"a": 1, "group": {"x": 1, "deep": {"y": 3}}, "b": {"z": 1}}
+    assert base == {"a": 1, "group": {"x": 1, "deep": {"y": 2}}}
+    assert merged(base, {"group": 5})["group"] == 5
+    assert merged(base, {}) == base
+
+
+@pytest.mark.parametrize("name", packaged_adapters())
+def test_packaged_adapters_name_the_parameters_of_their_methods(
+    backbones: Backbones, name: str
+) -> None:
+    """On a tiny backbone the shapes differ, the names of what the method trains do not."""
+    folder = packaged_adapters()[name]
+    stored = read_config(folder)
+    place = [field for field in ("encoder_layer", "inject_from") if field in stored["config"]]
+    changes = {**dict.fromkeys(place, 1), "lora": {"layer": 1}}
+    values = merged(stored["config"], changes)
+    method = build_method(stored["method"], backbones.fresh("llama"), values)
+    names = {key for key in load_state_of(folder) if key.startswith("network.")}
+    assert names == {key for key in method.state() if key.startswith("network.")}
+
+
+def test_an_adapter_without_low_rank_weights(backbones: Backbones, saved: Path) -> None:
+    method = load_adapter(saved, backbones.fresh("llama"), {"lora": {"rank": 0}})
+    assert method.lora is None
+    assert all(torch.isfinite(value).all() for value in method.state().values())
+
+
+def test_a_group_is_no_value(backbones: Backbones, saved: Path) -> None:
+    with pytest.raises(InputError, match="lora is a group"):
+        load_adapter(saved, backbones.fresh("llama"), {"lora": 4})

@@ -1,0 +1,93 @@
+"""Strata's pooled entries: what is stored, and that a reopened bank selects the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latentbank.bank import MemoryBank
+from latentbank.evaluation import fresh_bank
+from latentbank.method import build_method
+from latentbank.model import bank_fingerprint
+from latentbank.selection import DenseKeys
+from latentbank.sketch import sketches, split_sketch
+from tiny import DOCUMENTS, QUESTIONS, Backbones
+
+ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]
+
+
+def pooled(backbones: Backbones, **config: Any) -> Any:
+    values = {"entry": "pooled", **config}
+    made = build_method("strata", backbones.fresh("llama"), values, preset="tiny", seed=0)
+    made.prepare(DOCUMENTS)
+    made.train(False)
+    return made
+
+
+def test_a_reopened_bank_selects_the_same(backbones: Backbones, tmp_path: Path) -> None:
+    method = pooled(backbones, read_documents=3)
+    path = tmp_path / "a.bank"
+    with MemoryBank.create(path, bank_fingerprint(method)) as bank:
+        method.bind(bank)
+        method.write(DOCUMENTS[:2])
+        method.write(DOCUMENTS[1:])
+        before = method._select(ASKED)
+    with MemoryBank.open(path, bank_fingerprint(method), read_only=True) as bank:
+        method.bind(bank)
+        assert len(method.keys) == len(DOCUMENTS)
+        assert method._select(ASKED) == before
+    assert [len(row) for row in before] == [3] * len(ASKED)
+    assert len({row[0][0] for row in before}) > 1, "or the test shows little"
+
+
+def test_an_entry_is_a_sketch_and_up_to_k_states(backbones: Backbones) -> None:
+    method = pooled(backbones, segments=4)
+    bank = fresh_bank(method)
+    method.write(DOCUMENTS)
+    for document, sketch in zip(DOCUMENTS, sketches([d.text for d in DOCUMENTS]), strict=True):
+        entry = bank.get(document.id)
+        assert entry is not None
+        found, body = split_sketch(entry.payload)
+        assert found == sketch
+        assert len(body) == 4 * 32 * 2, "4 float16 states of width 32"
+        assert len(entry.key) == method.config.key_width
+        states, mask = method.standard_states([document.text])
+        key = DenseKeys.encode(method.selector.documents(states, mask).detach())[0]
+        assert entry.key == key
+
+
+def test_a_deleted_document_is_selected_no_more(backbones: Backbones) -> None:
+    method = pooled(backbones, read_documents=5)
+    fresh_bank(method)
+    method.write(DOCUMENTS)
+    method.delete([DOCUMENTS[0].id])
+    never = pooled(backbones, read_documents=5)
+    fresh_bank(never)
+    never.write(DOCUMENTS[1:])
+    assert method._select(ASKED) == never._select(ASKED)
+    assert len(method._select(ASKED)[0]) == 4
+
+
+@pytest.mark.parametrize("entry", ["verbatim", "pooled"])
+def test_the_memory_of_a_document_does_not_depend_on_the_cache(
+    backbones: Backbones, entry: str
+) -> None:
+    warm, cold = pooled(backbones, entry=entry), pooled(backbones, entry=entry, hot_bytes=0)
+    rows = [[DOCUMENTS[0].id], [DOCUMENTS[1].id, DOCUMENTS[0].id], ["unknown"], []]
+    memories = []
+    for method in (warm, warm, cold):
+        if method.bank is None:
+            fresh_bank(method)
+            method.write(DOCUMENTS)
+        memories.append(method._memory(rows))
+    for memory in memories[1:]:
+        for one, two in zip(memories[0].keys, memory.keys, strict=True):
+            torch.testing.assert_close(one, two)
+        assert torch.equal(memories[0].bias, memory.bias)
+        assert torch.equal(memories[0].start, memory.start)
+    assert warm.hot.bytes > 0
+    assert cold.hot.bytes == 0
+    assert memories[0].start.tolist()[2:] == [0, 0]
