@@ -73,23 +73,37 @@ class CrossAttention(nn.Module):
         self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         """[B, T, D]; `keys`, `values` as `project` gives them, batch 1 or B; `bias` [B or 1, S]."""
-        batch = queries.shape[0]
-        asked = self._split(self.q(self.norm_q(queries)))
-        keys, values = (x.expand(batch, -1, -1, -1) for x in (keys, values))
-        mask = None if bias is None else bias[:, None, None, :].expand(batch, 1, asked.shape[2], -1)
+        asked, mask = self._asked(queries, keys, bias)
         seen = nn.functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask)
-        queries = queries + self.out(seen.transpose(1, 2).flatten(2))
+        seen = seen.transpose(1, 2).reshape(*queries.shape[:2], -1)
+        queries = queries + self.out(seen)
         updated: Tensor = queries + self.mlp(self.norm_mlp(queries))
         return updated
 
+    def _asked(
+        self, queries: Tensor, keys: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(projected queries [B, heads, T, d], score mask). Where all share the slots (keys of
+        batch 1), the queries of all are one long row [1, heads, B·T, d]: no copy of the slots.
+        """
+        batch, tokens, _ = queries.shape
+        projected = self.q(self.norm_q(queries))
+        mask = None if bias is None else bias[:, None, None, :]
+        if keys.shape[0] == batch:
+            return self._split(projected), mask
+        if mask is not None and len(mask) == batch:
+            mask = mask.expand(-1, -1, tokens, -1).reshape(1, 1, batch * tokens, -1)
+        return self._split(projected.reshape(1, batch * tokens, -1)), mask
+
     def share(self, queries: Tensor, keys: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
         """Attention [B] that falls on the wanted slots [B, S] bool, mean of queries and heads."""
-        asked = self._split(self.q(self.norm_q(queries)))
-        scores = asked @ keys.transpose(2, 3) / asked.shape[-1] ** 0.5
-        if bias is not None:
-            scores = scores + bias[:, None, None, :]
-        shares = torch.softmax(scores, -1) * wanted[:, None, None, :]
-        return shares.sum(-1).mean((1, 2))
+        asked, mask = self._asked(queries, keys, bias)
+        scores = (
+            asked @ keys.transpose(2, 3) / asked.shape[-1] ** 0.5
+        )  # (B or 1, heads, T or B·T, S)
+        shares = torch.softmax(scores if mask is None else scores + mask, -1).mean(1)
+        shares = shares.view(*queries.shape[:2], -1) * wanted[:, None, :]
+        return shares.sum(-1).mean(1)
 
 
 def _cross(blocks: nn.ModuleList) -> list[CrossAttention]:

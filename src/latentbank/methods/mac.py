@@ -55,7 +55,7 @@ class MacConfig:
     its mean, the aggregator as a soft copy of the slots that resemble the question, and the memory
     tokens are what it adds to the question. `head_hidden`: width of the latents' own MLPs.
     `grow`: training steps over which the bank that a question sees grows from its own document to
-    all of the step's.
+    all of the step's. `answer_weight` 0 trains the other losses alone, without the backbone.
     """
 
     latents: int = 12
@@ -74,6 +74,7 @@ class MacConfig:
     window: int = 0
     grow: int = 0
     matching_weight: float = 0.0
+    answer_weight: float = 1.0
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
 
@@ -86,6 +87,8 @@ class MacConfig:
             raise unknown("start", self.start, ["random", "copy"])
         if self.start == "copy" and self.amortiser != "perceiver":
             raise InputError("start='copy' needs amortiser='perceiver'")
+        if self.answer_weight == 0 and self.matching_weight == 0:
+            raise InputError("answer_weight and matching_weight must not both be 0")
         if not 0 < self.gradient_share <= 1:
             raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
 
@@ -340,6 +343,12 @@ class Mac(Method):
         """(latents as the bank will hold them [N, D], method loss, log parts); MAC keeps them."""
         return latents, latents.new_zeros(()), {}
 
+    def _answer_loss(self, batch: Batch, tokens: Tensor) -> Tensor:
+        """Loss of the answers, read from memory tokens [Q, T, D]."""
+        lora = () if self.lora is None else (self.lora,)
+        with Conditioning((*lora, self.condition(tokens))).attach(self.backbone):
+            return self.answer_terms(batch)
+
     def loss(self, batch: Batch) -> Loss:
         latents = self._document_latents(batch)
         question = self.amortise(batch.questions, "questions")
@@ -348,13 +357,12 @@ class Mac(Method):
         assert isinstance(aggregator, Aggregator)
         hidden = hidden_slots(batch, self.config.latents, self.config.grow)
         visible = None if hidden is None else hidden.to(question.device)
-        tokens = self._read_out(aggregator(question, kept, visible, self.config.window), question)
-        with Conditioning(
-            (*(() if self.lora is None else (self.lora,)), self.condition(tokens))
-        ).attach(self.backbone):
-            answer = self.answer_terms(batch)
-        total = answer + extra
-        parts = {"answer": answer.item(), **parts}
+        total = extra
+        if self.config.answer_weight > 0:
+            tokens = aggregator(question, kept, visible, self.config.window)
+            answer = self._answer_loss(batch, self._read_out(tokens, question))
+            total = total + self.config.answer_weight * answer
+            parts = {"answer": answer.item(), **parts}
         if self.config.matching_weight > 0:
             own = own_slots(batch, self.config.latents).to(question.device)
             shares = aggregator.shares(question, kept, visible, own)
