@@ -337,11 +337,15 @@ def test_one_seed_gives_one_method(name: str, backbone: Backbone) -> None:
         assert any(not torch.equal(one[k], other[k]) for k in one)
 
 
-def test_building_leaves_the_callers_randomness_alone(name: str, backbone: Backbone) -> None:
+def test_the_callers_randomness_is_left_alone(name: str, backbone: Backbone) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    fresh(name, backbone, seed=9)
+    method = fresh(name, backbone, seed=9)
+    method.train(False)
+    fresh_bank(method)
+    method.write(DOCUMENTS)
+    method.read(QUESTIONS, gold(method, range(5)))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -550,7 +554,9 @@ def test_online_adaptation_is_a_function_of_the_bank_alone(backbone: Backbone) -
 
 @pytest.mark.parametrize("preset", ["distilgpt2", "gpt2-large", "gpt2-xl", "llama-2-7b"])
 @pytest.mark.parametrize("name", ["mac", "mbc"])
-def test_the_papers_presets_build_and_run(backbones: Backbones, name: str, preset: str) -> None:
+def test_the_papers_presets_build_and_run(
+    backbones: Backbones, tmp_path: Path, name: str, preset: str
+) -> None:
     config: dict[str, Any] = {"t5": str(backbones.t5())}
     if name == "mbc":
         config["lora"] = {"rank": 2, "targets": "kv", "layer": 1}
@@ -569,3 +575,18 @@ def test_the_papers_presets_build_and_run(backbones: Backbones, name: str, prese
     reached = {family(k) for k, p in method.trainable().items() if p.grad is not None}
     assert {"network.documents", "network.questions", "network.aggregator"} <= reached
     assert ("network.codebook" in reached) == (name == "mbc")
+    save_adapter(tmp_path, method)  # T5's embedding has three names and is stored once
+    loaded = load_adapter(tmp_path, backbones.fresh(backbone.name))
+    asked = [method.amortise(QUESTIONS, side) for side in ("documents", "questions")]
+    again = [loaded.amortise(QUESTIONS, side) for side in ("documents", "questions")]
+    torch.testing.assert_close(again, asked)
+
+
+def test_a_histogram_counts_beyond_what_float32_can(backbones: Backbones) -> None:
+    method: Any = mbc(backbones.fresh("llama"), form="histogram", codebook={"codes": 4})
+    many = 2**24 + 1
+    method._histogram[0] = many - 1
+    method.take_codes(torch.zeros(1, dtype=torch.long))
+    method.require_bank().append([], blobs=method._blobs())
+    method.bind(method.require_bank())
+    assert method._histogram.tolist() == [many, 0, 0, 0]

@@ -10,7 +10,7 @@ import torch
 
 from latentbank.amortised_training import hidden_slots, learned_share, own_slots
 from latentbank.document import Document
-from latentbank.errors import UnknownNameError
+from latentbank.errors import InputError, UnknownNameError
 from latentbank.evaluation import fresh_bank
 from latentbank.method import Batch, build_method
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
@@ -56,6 +56,12 @@ def test_the_memory_tokens_of_a_copying_start_are_what_the_aggregator_adds(
 def test_unknown_starts_list_the_known(backbones: Backbones) -> None:
     with pytest.raises(UnknownNameError, match=r"(?s)start.*'copied'.*copy"):
         build_method("mac", backbones.shared("llama"), {"start": "copied"}, preset="tiny")
+
+
+def test_a_window_that_cannot_hold_two_results_is_refused_at_once(backbones: Backbones) -> None:
+    for config in ({"window": 5}, {"window": -1}, {"latents": 0}):
+        with pytest.raises(InputError, match=r"(window|latents) must be"):
+            build_method("mac", backbones.shared("llama"), config, preset="tiny")
 
 
 # ---- grow

@@ -157,6 +157,16 @@ def test_a_folder_with_the_name_of_a_method_is_not_taken_for_an_adapter(
         pretrained(world, adapter="other")
 
 
+@pytest.mark.parametrize("name", ["strata", "mac", "rag"])
+def test_deleting_a_long_document_deletes_its_chunks(backbones: Backbones, name: str) -> None:
+    model = MemoryModel(tiny(backbones, name, chunk_tokens=40))
+    model.write([Document("The comet returns. " * 9, id="long"), Document("tea", id="short")])
+    chunks = len(model.bank) - 1
+    assert chunks > 3
+    assert model.delete(["long", "unknown"]) == chunks
+    assert list(model.bank.ids()) == ["short"]
+
+
 # ---- evaluation
 
 

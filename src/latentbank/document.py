@@ -25,6 +25,7 @@ __all__ = [
     "Document",
     "chunk",
     "content_id",
+    "find_entries",
     "read_documents",
     "read_hf_dataset",
 ]
@@ -127,6 +128,20 @@ def chunk(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> l
         Document(piece, f"{document.id}#{index}", document.time, document.source, document.metadata)
         for index, piece in enumerate(pieces)
     ]
+
+
+def find_entries(held: Sequence[str], ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(entries of the documents `ids`, chunks included, in the order of `held`; ids not there)."""
+    wanted = set(ids)
+    chosen = [name for name in held if name in wanted or _document_id(name) in wanted]
+    found = {*chosen, *(_document_id(name) for name in chosen)}
+    return chosen, [name for name in dict.fromkeys(ids) if name not in found]
+
+
+def _document_id(name: str) -> str:
+    """ "a#3" → "a": the id of the document that a chunk belongs to."""
+    stem, sign, number = name.rpartition("#")
+    return stem if sign and number.isdigit() else name
 
 
 def read_documents(

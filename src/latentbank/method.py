@@ -178,9 +178,19 @@ class Method(ABC):
         if self.lora is not None:
             self.lora.train(mode)
 
+    def _network_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """(tensors of the network, each once; name → the name that it is kept under)."""
+        kept: dict[str, Tensor] = {}
+        first: dict[int, str] = {}  # T5 has its embedding under three names
+        names = {}
+        for name, value in self.network.state_dict(keep_vars=True).items():
+            names[name] = first.setdefault(id(value), name)
+            kept[names[name]] = value.detach()
+        return kept, names
+
     def state(self) -> dict[str, Tensor]:
-        """Every trained tensor and buffer, by name: the content of an adapter."""
-        found = {f"network.{k}": v.detach() for k, v in self.network.state_dict().items()}
+        """Every trained tensor and buffer, by name, once: the content of an adapter."""
+        found = {f"network.{k}": v for k, v in self._network_state()[0].items()}
         if self.lora is not None:
             found |= {f"lora.{k}": v for k, v in self.lora.state().items()}
         return found
@@ -192,7 +202,7 @@ class Method(ABC):
             AdapterError: names or shapes do not fit this method and backbone.
         """
         own = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-        expected = self.network.state_dict()
+        expected, names = self._network_state()
         wrong = [
             k
             for k in expected.keys() | own.keys()
@@ -203,7 +213,7 @@ class Method(ABC):
                 f"the adapter does not fit method '{self.name}' on {self.backbone.name}: "
                 f"tensor {sorted(wrong)[0]} is missing or has another shape"
             )
-        self.network.load_state_dict({k: v.to(expected[k].dtype) for k, v in own.items()})
+        self.network.load_state_dict({k: own[n].to(expected[n].dtype) for k, n in names.items()})
         if self.lora is not None:
             self.lora.load_state(
                 {k.removeprefix("lora."): v for k, v in state.items() if k.startswith("lora.")}
@@ -319,8 +329,7 @@ def build_method(
     cls = method_class(name)
     if preset is not None and preset not in cls.presets:
         raise unknown(f"preset of '{name}'", preset, cls.presets)
-    start = {} if preset is None else cls.presets[preset]
-    values = merged(start, config or {})
+    values = merged({} if preset is None else cls.presets[preset], config or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(build_config(cls.Config, values), backbone)

@@ -21,7 +21,7 @@ from latentbank.adapter import (
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank
 from latentbank.conditioning import prompt_ids
-from latentbank.document import Document, chunk
+from latentbank.document import Document, chunk, find_entries
 from latentbank.errors import BankError, InputError, UnknownNameError, unknown
 from latentbank.evaluation import Answer, answer, check_questions
 from latentbank.generation import DecodingConfig, generate
@@ -191,8 +191,8 @@ class MemoryModel:
         return text
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Removes documents by id; returns how many were there."""
-        return self.method.delete(ids)
+        """Removes documents by id, all chunks of long ones; returns how many entries went."""
+        return self.method.delete(find_entries(list(self.bank.ids()), ids)[0])
 
     def footprint(self) -> Footprint:
         """Bytes of the bank by component."""

@@ -23,6 +23,7 @@ def delete(
 ) -> None:
     """Delete documents from a bank; the id of a long document deletes all of its chunks."""
     from latentbank.bank import MemoryBank
+    from latentbank.document import find_entries
 
     with MemoryBank.open(bank, read_only=True) as found:
         held = list(found.ids())
@@ -44,17 +45,3 @@ def delete(
         print_json({"bank": bank, "deleted": removed, "missing": missing, "documents": left})
     else:
         typer.echo(f"Deleted {count(removed, 'entry')}; {bank} holds {count(left, 'entry')}.")
-
-
-def find_entries(held: list[str], ids: list[str]) -> tuple[list[str], list[str]]:
-    """(entries of the documents `ids`, chunks included, in the bank's order; ids not there)."""
-    wanted = set(ids)
-    chosen = [name for name in held if name in wanted or _document(name) in wanted]
-    found = {*chosen, *(_document(name) for name in chosen)}
-    return chosen, [name for name in dict.fromkeys(ids) if name not in found]
-
-
-def _document(name: str) -> str:
-    """ "a#3" → "a": the id of the document that a chunk belongs to."""
-    stem, sign, number = name.rpartition("#")
-    return stem if sign and number.isdigit() else name

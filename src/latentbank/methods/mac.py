@@ -91,6 +91,13 @@ class MacConfig:
             raise InputError("answer_weight and matching_weight must not both be 0")
         if not 0 < self.gradient_share <= 1:
             raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
+        if self.latents < 1:
+            raise InputError(f"latents must be at least 1, got {self.latents}")
+        if self.window and self.window < 2 * self.latents:
+            raise InputError(
+                f"window must be 0 or hold two results of {self.latents} latents, "
+                f"got {self.window} slots"
+            )
 
 
 def paper_presets(**extra: Any) -> dict[str, dict[str, Any]]:

@@ -123,7 +123,7 @@ class Mbc(Mac):
         self._buffered: tuple[Tensor, Tensor] | None = None
         self._own_book: Codebook | None = None
         self._codes = torch.zeros(0, dtype=torch.long)
-        self._histogram = torch.zeros(config.codebook.codes)
+        self._histogram = torch.zeros(config.codebook.codes, dtype=torch.long)
 
     # ---- the bank
 
@@ -138,9 +138,9 @@ class Mbc(Mac):
         started = self.codebook.weight.detach().half().cpu()
         self._words = self._stored_words(words) if words else started
         self._own_book = None
-        self._histogram = torch.zeros(codes)
+        self._histogram = torch.zeros(codes, dtype=torch.long)
         if counts:
-            self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.float32))
+            self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
         self._names = []
         rows = []
         for entry in bank.entries():
@@ -168,7 +168,7 @@ class Mbc(Mac):
         if self.config.form == "histogram":
             used = (self._histogram > 0).nonzero().flatten()
             none = torch.full((len(used),), -1)
-            self.slots = Slots(words[used], words[used], self._histogram[used].log(), none)
+            self.slots = Slots(words[used], words[used], self._histogram[used].float().log(), none)
         else:
             owner = torch.arange(len(self._names)).repeat_interleave(self.config.latents)
             self.slots = Slots.of(words[self._codes], owner)
@@ -193,7 +193,7 @@ class Mbc(Mac):
             if self.config.form == "indices":
                 return super().write(documents)
             return self._count(documents)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             self.bind(self.require_bank())  # back to what the bank holds
             raise
 
@@ -232,14 +232,10 @@ class Mbc(Mac):
 
     def _book(self) -> Codebook:
         """The bank's own codebook, float32, with the adapter's usage statistics at the start."""
-        if self.config.adapt == "frozen":
-            with torch.no_grad():
-                book = Codebook(self._words.shape[1], self.config.codebook)
-                book.weight.copy_(self._words.float())
-            return book
         if self._own_book is None:
             settings = dataclasses.replace(self.config.codebook, learning="ema")
-            book = Codebook(self._words.shape[1], settings)
+            with torch.random.fork_rng(devices=[]):  # its first words are drawn, and replaced
+                book = Codebook(self._words.shape[1], settings)
             book.load_state_dict(
                 {k: v.detach().cpu() for k, v in self.codebook.state_dict().items()}
             )
