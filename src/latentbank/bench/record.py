@@ -37,6 +37,20 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Series:
+    """A curve: y over x, point by point, with names and units; `low`, `high`: 95 % CI of y."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    x_name: str
+    x_unit: str
+    y_name: str
+    y_unit: str
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """The data of a run: `QADataset.name` and `QADataset.hash`."""
 
@@ -60,7 +74,8 @@ class Record:
 
     `method` is the registered name, `config` its configuration and everything else that was
     chosen, `command` the line that repeats the run, `read_as` how the memory spoke to the backbone
-    (such as "states" or "text"), `created` the UTC time in ISO 8601.
+    (such as "states" or "text"), `created` the UTC time in ISO 8601. `series` are the curves,
+    `budget_bytes` the limit of the bank's file or None, `skipped` why nothing was measured.
     """
 
     task: str
@@ -76,6 +91,9 @@ class Record:
     created: str
     config: Mapping[str, Any] = field(default_factory=dict)
     read_as: str = ""
+    series: Mapping[str, Series] = field(default_factory=dict)
+    budget_bytes: int | None = None
+    skipped: str = ""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -91,6 +109,9 @@ def new_record(
     config: Mapping[str, Any] | None = None,
     read_as: str = "",
     device: str = "cpu",
+    series: Mapping[str, Series] | None = None,
+    budget_bytes: int | None = None,
+    skipped: str = "",
 ) -> Record:
     """Return a record of a run that just ended here, with versions, machine, revision and time."""
     return Record(
@@ -107,6 +128,9 @@ def new_record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         config=dict(config or {}),
         read_as=read_as,
+        series=dict(series or {}),
+        budget_bytes=budget_bytes,
+        skipped=skipped,
     )
 
 
@@ -128,6 +152,9 @@ def write_record(
         numbers = (metric.value, metric.low, metric.high)
         if not all(number is None or math.isfinite(number) for number in numbers):
             raise InputError(f"Metric {name!r} of the record is not a finite number: {numbers}.")
+    for name, curve in record.series.items():
+        if not all(map(math.isfinite, (*curve.x, *curve.y, *(curve.low or ()), *(curve.high or ())))):
+            raise InputError(f"Series {name!r} of the record holds a number that is not finite.")
     try:
         text = json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         rows = None
@@ -247,6 +274,10 @@ def _from_json(content: Mapping[str, Any]) -> Record:
     values["data"] = DataInfo(**content["data"])
     values["machine"] = Machine(**content["machine"])
     values["metrics"] = {name: Metric(**value) for name, value in content["metrics"].items()}
+    values["series"] = {
+        name: Series(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        for name, value in content.get("series", {}).items()
+    }
     for name, metric in values["metrics"].items():
         if isinstance(metric.value, bool) or not isinstance(metric.value, int | float):
             raise ValueError(f"metric {name!r} has the value {metric.value!r}")
