@@ -75,11 +75,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_adapter(
-    folder: Path, backbone: Backbone, overrides: Mapping[str, Any] | None = None
+    folder: Path,
+    backbone: Backbone,
+    overrides: Mapping[str, Any] | None = None,
+    method: str | None = None,
 ) -> Method:
     """The method of an adapter on `backbone`, in eval mode.
 
-    `overrides` change config fields that do not alter the parameters' shapes.
+    `overrides` change config fields that do not alter the parameters' shapes. `method` names
+    another method with the same config and the same weights, to be built instead.
 
     Raises:
         AdapterError: damaged files, or another backbone than the one it was trained for.
@@ -92,10 +96,10 @@ def load_adapter(
         )
     state = load_state_of(folder)
     values = {**config["config"], **(overrides or {})}
-    method = build_method(config["method"], backbone, values)
-    method.load_state(state)
-    method.train(False)
-    return method
+    built = build_method(method or config["method"], backbone, values)
+    built.load_state(state)
+    built.train(False)
+    return built
 
 
 def load_state_of(folder: Path) -> dict[str, Tensor]:

@@ -153,7 +153,9 @@ def write_record(
         if not all(number is None or math.isfinite(number) for number in numbers):
             raise InputError(f"Metric {name!r} of the record is not a finite number: {numbers}.")
     for name, curve in record.series.items():
-        if not all(map(math.isfinite, (*curve.x, *curve.y, *(curve.low or ()), *(curve.high or ())))):
+        if not all(
+            map(math.isfinite, (*curve.x, *curve.y, *(curve.low or ()), *(curve.high or ())))
+        ):
             raise InputError(f"Series {name!r} of the record holds a number that is not finite.")
     try:
         text = json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -275,8 +277,7 @@ def _from_json(content: Mapping[str, Any]) -> Record:
     values["machine"] = Machine(**content["machine"])
     values["metrics"] = {name: Metric(**value) for name, value in content["metrics"].items()}
     values["series"] = {
-        name: Series(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-        for name, value in content.get("series", {}).items()
+        name: _series_from_json(value) for name, value in content.get("series", {}).items()
     }
     for name, metric in values["metrics"].items():
         if isinstance(metric.value, bool) or not isinstance(metric.value, int | float):
@@ -286,3 +287,11 @@ def _from_json(content: Mapping[str, Any]) -> Record:
             raise ValueError(f"field {name!r} must be a text")
     datetime.fromisoformat(values["created"])
     return Record(**values)
+
+
+def _series_from_json(value: Mapping[str, Any]) -> Series:
+    values: dict[str, Any] = dict(value)
+    for name in ("x", "y", "low", "high"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
+    return Series(**values)

@@ -83,7 +83,9 @@ def evaluate(
         raise BankError(f"{bank} exists already; eval writes a fresh bank, so name another file.")
     if out is not None and Path(out).suffix != ".json":
         raise InputError(f"A record's name must end in .json, got {out!r}.")
-    chosen = _data(data, split, documents, questions, seed)
+    chosen = load_data(data, split, documents)
+    if questions is not None:
+        chosen = chosen.sample_questions(questions, seed)
     quiet_libraries()
     from latentbank.cli.scoring import measure, new_bank
     from latentbank.generation import DecodingConfig
@@ -108,10 +110,11 @@ def evaluate(
         _print(score, f"{adapter} on {chosen.name}{' (gold document given)' if gold else ''}")
 
 
-def _data(
-    spec: str, split: str | None, documents: int | None, questions: int | None, seed: int
-) -> QADataset:
-    """The dataset `spec` (`sample` is the shipped one), cut to size."""
+def load_data(spec: str, split: str | None, documents: int | None) -> QADataset:
+    """The dataset `spec` (`sample` is the shipped one), cut to so many documents.
+
+    Raises InputError if it has no question.
+    """
     from latentbank.data import load_dataset, load_sample
 
     if spec == "sample" and not Path(spec).exists():
@@ -123,7 +126,7 @@ def _data(
         found = found.take(documents)
     if not found.questions:
         raise InputError(f"The data {found.name} has no question to ask.")
-    return found if questions is None else found.sample_questions(questions, seed)
+    return found
 
 
 def _record(

@@ -1,0 +1,325 @@
+"""Runs rows × budgets of one protocol, one record each; what is done already is left alone.
+
+A killed run is continued by the same command: finished records are kept, and the answers of the run
+that was under way are taken from OUT/partial. Knows records, rows and protocols; no command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentbank.backbone import Backbone, load_backbone
+from latentbank.bench.budget import budget_label, least_bytes
+from latentbank.bench.hooks import Hooks, Progress, Silent
+from latentbank.bench.measures import reset_peak_memory
+from latentbank.bench.partial import PartialAnswers
+from latentbank.bench.record import DataInfo, Metric, new_record, read_record, write_record
+from latentbank.bench.rows import Row, build_row, is_untrained
+from latentbank.bench.stream import chunked
+from latentbank.bench.task import CannotDo, Outcome, Settings, Task, task_class
+from latentbank.data import QADataset
+from latentbank.errors import InputError
+from latentbank.method import Method, build_config
+
+PARTIAL = "partial"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to run. `options` change the protocol's config; `budgets` are in bytes per document,
+    None for no limit; `again` runs what is done already anew.
+    """
+
+    task: str
+    rows: tuple[Row, ...]
+    data: QADataset
+    out: Path
+    backbone: str
+    budgets: tuple[int | None, ...] = (None,)
+    settings: Settings = Settings()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "auto"
+    device: str = "cpu"
+    chunk_tokens: int = 512
+    again: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One record to be: a row under a budget, and the settings that make it what it is."""
+
+    row: Row
+    budget: int | None
+    path: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """For people: the row and, if there is one, the budget."""
+        return self.row.name if self.budget is None else f"{self.row.name}, {self.budget} B"
+
+
+class Watcher(Silent):
+    """Told what happens, run by run; does nothing. The command line's shows it."""
+
+    def begin(self, label: str, number: int, total: int) -> None:
+        """Run `number` of `total`, from 0, begins."""
+
+    def note(self, text: str) -> None:
+        """A sentence that the user should see."""
+
+
+def run_bench(bench: Bench, watcher: Watcher | None = None) -> list[Path]:
+    """Makes every record that is not there yet; returns the paths of all, in order.
+
+    Raises:
+        UnknownNameError: unknown task or option.
+        InputError: data that does not fit, budgets too small for every row, or a record in the way
+            that was made with other settings.
+    """
+    watcher = watcher or Watcher()
+    task = make_task(bench, bench.data)
+    cells = plan(bench, task)
+    _name_strangers(bench.out, cells, watcher)
+    waiting = [cell for cell in cells if not is_done(cell, bench.again)]
+    if len(waiting) < len(cells):
+        watcher.note(f"{len(cells) - len(waiting)} of {len(cells)} records are there already.")
+    if waiting:
+        _Runner(bench, watcher).run(waiting)
+    return [cell.path for cell in cells]
+
+
+def make_task(bench: Bench, data: QADataset) -> Task:
+    """The protocol over `data`; raises as `run_bench` does."""
+    cls = task_class(bench.task)
+    if not cls.takes_budget and bench.budgets != (None,):
+        raise InputError(f"{bench.task} measures a bank without limit; leave --budget out.")
+    if not cls.takes_gold and bench.settings.gold:
+        raise InputError(f"{bench.task} has no gold document to give; leave --gold out.")
+    try:
+        config = build_config(cls.Config, bench.options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"An option of {bench.task} has the wrong type: {error}.") from error
+    return cls(data, bench.settings, config)
+
+
+def plan(bench: Bench, task: Task) -> list[Cell]:
+    """One cell for each row and budget, in order. Raises InputError if two share a file."""
+    common = {
+        "task": bench.task,
+        "backbone": bench.backbone,
+        "dtype": bench.dtype,
+        "device": bench.device,
+        "data": bench.data.hash,
+        "extra_data": task.extra_hash,
+        "chunk_tokens": bench.chunk_tokens,
+        "options": asdict(task.config),
+        **asdict(bench.settings),
+    }
+    cells, taken = list[Cell](), dict[str, str]()
+    for row in bench.rows:
+        identity = row.identity()
+        for budget in bench.budgets:
+            gold = ("gold",) * bench.settings.gold
+            stem = "--".join([bench.task, _slug(row.name), budget_label(budget), *gold])
+            if taken.setdefault(stem, row.name) != row.name or stem in {c.path.stem for c in cells}:
+                raise InputError(
+                    f"The rows {taken[stem]!r} and {row.name!r} would share the record "
+                    f"{stem}.json; give one another name."
+                )
+            settings = json.loads(json.dumps({**common, **identity, "budget": budget}))
+            cells.append(Cell(row, budget, bench.out / f"{stem}.json", settings))
+    return cells
+
+
+def is_done(cell: Cell, again: bool = False) -> bool:
+    """Whether the cell's record is there, and need not be made `again`.
+
+    Raises InputError if it was made with other settings, or another file is in its place.
+    """
+    if not cell.path.exists():
+        return False
+    try:
+        found = read_record(cell.path).config.get("settings")
+    except InputError as error:
+        raise InputError(f"{error} It is in the way of a record; move it away.") from error
+    if again or found == cell.settings:
+        return not again
+    known = found if isinstance(found, Mapping) else {}
+    names = [k for k in cell.settings if known.get(k) != cell.settings[k]]
+    changes = "; ".join(f"{k} was {known.get(k)!r}, is {cell.settings[k]!r}" for k in names)
+    raise InputError(
+        f"{cell.path} was made with other settings ({changes}). Name another --out, or replace it "
+        "with --again."
+    )
+
+
+class _Runner:
+    """The backbone, loaded once, and the cells one after another."""
+
+    def __init__(self, bench: Bench, watcher: Watcher) -> None:
+        self.bench, self.watcher = bench, watcher
+        self.backbone: Backbone = load_backbone(
+            bench.backbone, bench.dtype, bench.device, watcher.note
+        )
+        self.data = chunked(bench.data, self.backbone.count_tokens, bench.chunk_tokens)
+        if self.data is not bench.data:
+            watcher.note(
+                f"Long documents were cut: {len(self.data.documents):,} chunks of "
+                f"{len(bench.data.documents):,} documents, each counted as a document."
+            )
+        self.task = make_task(bench, self.data)
+        self._built: dict[str, Method] = {}
+        self._smallest: dict[str, int] = {}
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Makes the records of `cells`; methods are built once for all budgets of a row."""
+        possible = self._affordable(cells)
+        for number, cell in enumerate(possible):
+            self.watcher.begin(cell.label, number, len(possible))
+            method = self._method(cell.row)
+            self._run_cell(cell, method)
+            if all(later.row is not cell.row for later in possible[number + 1 :]):
+                del self._built[cell.row.name]
+
+    def _method(self, row: Row) -> Method:
+        if row.name not in self._built:
+            method = self._built[row.name] = build_row(row, self.backbone, self.bench.settings.seed)
+            if is_untrained(row, method):
+                self.watcher.note(
+                    f"{row.name} has no adapter for {self.backbone.name} and runs untrained, with "
+                    "random weights; its record says so."
+                )
+        return self._built[row.name]
+
+    def _affordable(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Cells whose budget holds a document at all; the others get a record that says why not.
+
+        Raises InputError if there is no cell left.
+        """
+        possible, reasons = [], []
+        for cell in cells:
+            if cell.budget is None:
+                possible.append(cell)
+                continue
+            total = cell.budget * self.task.documents
+            least = self._least(cell.row)
+            if least <= total:
+                possible.append(cell)
+                continue
+            each = -(-least // self.task.documents)
+            reason = (
+                f"a budget of {cell.budget} bytes per document ({total:,} bytes for "
+                f"{self.task.documents:,} documents) is too small: the least bank of "
+                f"{cell.row.name} takes {least:,} bytes, {each:,} per document"
+            )
+            reasons.append((cell, reason))
+        if not possible:
+            raise InputError(f"Nothing can be run: {'; '.join(text for _, text in reasons)}.")
+        for cell, reason in reasons:
+            self.watcher.note(f"{cell.label}: {reason}.")
+            self._write(cell, self._method(cell.row), Outcome({}), reason)
+        return possible
+
+    def _least(self, row: Row) -> int:
+        """Bytes of the smallest useful bank of a row, measured once."""
+        if row.name not in self._smallest:
+            document = self.task.data.documents[0]
+            self._smallest[row.name] = least_bytes(self._method(row), document)
+        return self._smallest[row.name]
+
+    def _run_cell(self, cell: Cell, method: Method) -> None:
+        digest = hashlib.blake2b(json.dumps(cell.settings).encode(), digest_size=16).hexdigest()
+        path = self.bench.out / PARTIAL / f"{cell.path.stem}.jsonl"
+        partial = PartialAnswers(path, digest)
+        reset_peak_memory()
+        began, skipped, outcome = time.perf_counter(), "", Outcome({})
+        with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch:
+            progress: Progress = self.watcher
+            hooks = Hooks(
+                method, self.bench.settings, Path(scratch), cell.budget, partial, progress
+            )
+            try:
+                skipped = self.task.refuses(method)
+                if not skipped:
+                    outcome = self.task.run(method, hooks)
+            except CannotDo as error:
+                skipped = str(error)
+            finally:
+                hooks.close()
+        if skipped:
+            self.watcher.note(f"{cell.label} is skipped: {skipped}.")
+            outcome = Outcome({})
+        else:
+            outcome = _with_times(outcome, time.perf_counter() - began, hooks, partial)
+        self._write(cell, method, outcome, skipped)
+        partial.remove()
+
+    def _write(self, cell: Cell, method: Method, outcome: Outcome, skipped: str) -> None:
+        bench = self.bench
+        gold = bench.settings.gold or method.needs_gold
+        config = {
+            "name": cell.row.name,
+            "adapter": cell.row.adapter or None,
+            "untrained": is_untrained(cell.row, method),
+            "budget_per_document": cell.budget,
+            "backbone": self.backbone.fingerprint,
+            "settings": dict(cell.settings),
+            "method": json.loads(json.dumps(asdict(method.config))),
+            **outcome.notes,
+        }
+        record = new_record(
+            task=bench.task,
+            method=method.name,
+            command=bench.command,
+            seed=bench.settings.seed,
+            data=DataInfo(self.data.name, self.data.hash),
+            dtype=str(self.backbone.dtype).removeprefix("torch."),
+            metrics=outcome.metrics,
+            config=config,
+            read_as="gold" if gold else "selected",
+            device=bench.device,
+            series=outcome.series,
+            budget_bytes=None if cell.budget is None else cell.budget * self.task.documents,
+            skipped=skipped,
+        )
+        write_record(record, cell.path, outcome.predictions)
+
+
+def _with_times(outcome: Outcome, seconds: float, hooks: Hooks, partial: PartialAnswers) -> Outcome:
+    """The outcome with how long the run took, and how much of it was the bench's own doing."""
+    own = 100 * (1 - hooks.method_seconds / seconds) if seconds > 0 else 0.0
+    times = {"seconds": Metric(seconds, "s"), "overhead": Metric(own, "percent of time")}
+    notes = {"answers_from_an_interrupted_run": partial.reused} if partial.reused else {}
+    return Outcome(
+        {**outcome.metrics, **times},
+        outcome.series,
+        outcome.predictions,
+        {**outcome.notes, **notes},
+    )
+
+
+def _name_strangers(out: Path, cells: Sequence[Cell], watcher: Watcher) -> None:
+    """Says which JSON files in the results folder are no records; they are left alone."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is not a folder; name one for the records.")
+    own = {cell.path for cell in cells}
+    for path in sorted(out.glob("*.json")) if out.is_dir() else ():
+        if path not in own:
+            try:
+                read_record(path)
+            except InputError as error:
+                watcher.note(f"{error} It is left alone.")
+
+
+def _slug(name: str) -> str:
+    """ "none+LoRA" → "none-LoRA"."""
+    return "-".join(part for part in "".join(c if c.isalnum() else " " for c in name).split())
