@@ -71,6 +71,11 @@ class Hooks:
         self._bank: MemoryBank | None = None
         self._path = folder / "run.bank"
 
+    @property
+    def gold(self) -> bool:
+        """Whether each question's document is named to the method."""
+        return self.settings.gold or self.method.needs_gold
+
     @contextmanager
     def in_method(self) -> Iterator[None]:
         """Counts the time of the block as the method's, all other time is the bench's own."""
@@ -146,10 +151,9 @@ class Hooks:
         """Asks every question of `data`; `phase` names the answers among those of the run.
 
         `reader`: the method with its memory; `weights`, its low-rank weights alone; `backbone`, the
-        model with nothing attached. Each question's document is named to the memory if the settings
-        say so, and always for a method that reads only what it is told.
+        model with nothing attached.
         """
-        given = (self.settings.gold or self.method.needs_gold) and bool(data.documents)
+        given = self.gold and bool(data.documents)
         wanted = [data.documents[q.document].id for q in data.questions] if given else None
         texts = [q.text for q in data.questions]
         found: list[Answer | None] = [None] * len(texts)

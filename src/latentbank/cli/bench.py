@@ -33,8 +33,8 @@ from latentbank.cli.failures import Interrupted
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
+    from latentbank.bench.plan import Bench
     from latentbank.bench.record import Record
-    from latentbank.bench.runner import Bench
 
 RUN = "run"
 _COLUMNS = (
@@ -131,7 +131,7 @@ def run(
     """Run a task over methods and budgets; the same command goes on where a killed one was."""
     quiet_libraries()
     from latentbank.bench.budget import parse_budgets
-    from latentbank.bench.runner import Bench
+    from latentbank.bench.plan import Bench
     from latentbank.bench.task import Settings, task_class
     from latentbank.cli.bench_rows import parse_rows
     from latentbank.cli.evaluate import load_data

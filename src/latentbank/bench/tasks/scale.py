@@ -153,12 +153,11 @@ class Scale(Task):
         """Time of `read` alone, batch by batch as when asking."""
         texts = [q.text for q in self.questions.questions]
         ids = [self.data.documents[q.document].id for q in self.questions.questions]
-        given = self.settings.gold or hooks.method.needs_gold
         began = time.perf_counter()
         with hooks.in_method():
             for at in range(0, len(texts), self.settings.batch):
                 part = slice(at, at + self.settings.batch)
-                hooks.method.read(texts[part], ids[part] if given else None)
+                hooks.method.read(texts[part], ids[part] if hooks.gold else None)
         return {
             "read_milliseconds": Metric(1000 * (time.perf_counter() - began) / len(texts), "ms")
         }
