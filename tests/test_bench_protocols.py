@@ -56,9 +56,7 @@ def test_online_qa(backbones: Backbones, tmp_path: Path, oracle: Oracle) -> None
 def test_retention_follows_the_first_documents(
     backbones: Backbones, tmp_path: Path, oracle: Oracle
 ) -> None:
-    (record,) = records(
-        bench("retention", backbones, tmp_path, options={"first": 4, "every": 4})
-    )
+    (record,) = records(bench("retention", backbones, tmp_path, options={"first": 4, "every": 4}))
     curve = record.series["f1"]
     assert curve.x == (4, 8, 10)
     assert curve.y == (100, 100, 100)
@@ -249,9 +247,7 @@ def test_scale_stops_before_the_disk_or_the_memory_is_full(
         ({"memory_share": 1e-9}, "of memory"),
     ):
         sizes = {"sizes": [10, 10_000], "asked": 2, **options}
-        (record,) = records(
-            bench("scale", backbones, tmp_path, [MAC], options=sizes, again=True)
-        )
+        (record,) = records(bench("scale", backbones, tmp_path, [MAC], options=sizes, again=True))
         assert words in record.config["stopped"]
         assert record.config["largest"] == 10
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bench.budget import least_bytes
-from latentbank.bench.hooks import Hooks, Progress, Silent
+from latentbank.bench.hooks import Hooks, Silent
 from latentbank.bench.measures import reset_peak_memory
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.plan import Bench, Cell, is_done, make_task, name_strangers, plan
@@ -141,10 +141,9 @@ class _Runner:
         reset_peak_memory()
         began, skipped, outcome = time.perf_counter(), "", Outcome({})
         with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch:
-            progress: Progress = self.watcher
-            hooks = Hooks(
-                method, self.bench.settings, Path(scratch), cell.budget, partial, progress
-            )
+            nothing = self._smallest.get(cell.row.name) == 0  # is stored, and keeps to any budget
+            budget = None if nothing else cell.budget
+            hooks = Hooks(method, self.bench.settings, Path(scratch), budget, partial, self.watcher)
             try:
                 skipped = self.task.refuses(method)
                 if not skipped:
