@@ -198,8 +198,20 @@ def test_results_table_refuses_other_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a folder"):
         results_table(tmp_path / "missing")
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match=r"x\.json"):
+    with pytest.raises(InputError, match=r"no result record .*x\.json is something else"):
         results_table(tmp_path)
+    write_record(make(), tmp_path / "a.json")
+    assert "x.json" not in results_table(tmp_path)
+    (tmp_path / "y.json").write_text('{"schema_version": 2, "task"')
+    with pytest.raises(InputError, match=r"y\.json is not JSON"):
+        results_table(tmp_path)
+
+
+def test_a_skipped_run_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    write_record(make(), tmp_path / "a.json")
+    write_record(make("camels", metrics={}, skipped="no gradients | here"), tmp_path / "b.json")
+    last = results_table(tmp_path).splitlines()[-1]
+    assert last.startswith("| camels | states | skipped: no gradients \\| here | \u2013 |")
 
 
 def test_update_readme_replaces_only_its_part(tmp_path: Path) -> None:

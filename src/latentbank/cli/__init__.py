@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from latentbank.cli.ask import ask as ask_command
+from latentbank.cli.bench import bench_app
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
@@ -78,6 +79,7 @@ app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.command("models")(models_command)
 app.command("demo")(demo_command)
+app.add_typer(bench_app, name="bench")
 
 
 @app.callback(invoke_without_command=True)
