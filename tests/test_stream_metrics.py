@@ -54,11 +54,13 @@ def test_relative_retention_needs_a_start() -> None:
 
 
 def test_backward_transfer_is_lopez_paz_and_ranzato_equation_3() -> None:
-    # three parts: R_{T,i} - R_{i,i} is -0.2 and +0.1; the last part does not count
-    assert stream.backward_transfer([0.6, 0.4, 0.9], [0.4, 0.5, 0.9]) == pytest.approx(-0.05)
-    assert stream.backward_transfer([0.6, 0.4, 0.9], [0.4, 0.5, 0.1]) == pytest.approx(-0.05)
-    with pytest.raises(InputError, match="at least two"):
-        stream.backward_transfer([1.0], [1.0])
+    # three parts, the third without a term: R_{3,i} - R_{i,i} is -0.2 and +0.1
+    scores = np.array([[0.6, 0.0, 0.0], [0.5, 0.4, 0.0], [0.4, 0.5, 0.9]])  # R[after part, part]
+    found = stream.backward_transfer(np.diag(scores)[:-1], scores[-1, :-1])
+    assert found == pytest.approx(-0.05)
+    assert stream.backward_transfer([1.0], [0.25]) == -0.75
+    with pytest.raises(InputError, match="non-empty"):
+        stream.backward_transfer([], [])
     with pytest.raises(InputError, match="equal length, got 2 and 3"):
         stream.backward_transfer([1.0, 1.0], [1.0, 1.0, 1.0])
 

@@ -81,18 +81,16 @@ def retention_area(x: Sequence[float], y: Sequence[float], relative: bool = Fals
 def backward_transfer(after_write: ArrayLike, final: ArrayLike) -> float:
     """Return BWT = 1/(T-1) · Σ_{i<T} (R_{T,i} - R_{i,i}): negative where later writes hurt.
 
-    `after_write` [T]: score of part i of the stream right after it was written; `final` [T]: its
-    score after all T parts, both in the order of writing. The last part is left out, because its
-    two scores are one measurement (Lopez-Paz and Ranzato 2017, equation 3,
-    https://arxiv.org/abs/1706.08840). In the unit of the scores.
+    `after_write` [T-1]: scores of the parts of a stream (tasks, blocks or single questions) right
+    after each was written; `final` [T-1]: their scores after all T parts, in the same order. The
+    part written last is not among them, because its two scores are one measurement (Lopez-Paz and
+    Ranzato 2017, equation 3, https://arxiv.org/abs/1706.08840). In the unit of the scores.
 
-    Raises InputError for fewer than two parts or unequal lengths.
+    Raises InputError for empty or unequal scores.
     """
     first, last = _vector(after_write, "scores after writing"), _vector(final, "final scores")
     _same_length(first, last, "scores after writing and final scores")
-    if first.size < 2:
-        raise InputError("Backward transfer needs at least two parts of a stream, got 1.")
-    return float((last[:-1] - first[:-1]).mean())
+    return float((last - first).mean())
 
 
 def forgetting(before: ArrayLike, after: ArrayLike) -> float:
@@ -100,8 +98,8 @@ def forgetting(before: ArrayLike, after: ArrayLike) -> float:
 
     `before` [T], or [L, T] for scores at L earlier times, of which each part's best counts; `after`
     [T]. Positive where something was lost (Chaudhry et al. 2018, equation 3,
-    https://arxiv.org/abs/1801.10112; their sum leaves out the part learned last, so leave it out
-    of the arguments too). In the unit of the scores.
+    https://arxiv.org/abs/1801.10112; as with `backward_transfer`, the part learned last is not
+    among them). In the unit of the scores.
 
     Raises InputError for empty or unequal scores.
     """
