@@ -1,13 +1,13 @@
-"""What the figures of a report show, as plain values: points, curves, shares, times and tables.
+"""Makes the figures of a report from groups of records.
 
-Knows groups of records; draws nothing (`plots` does) and writes no page (`page` does).
+Knows records and the values of `figure`; draws nothing (`plots` does), writes no page (`page`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from latentbank.bench.figure import Curves, Figure, Frontier, Mark, Point, Shares, Table, Times
 from latentbank.bench.record import Machine, Metric, Series
 from latentbank.bench.results import Group, Result
 from latentbank.bench.stream_metrics import frontier
@@ -28,98 +28,21 @@ TABLE_ROWS = 40
 SCORES = ("f1", "exact_match", "contains_answer", "prefix_match")
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How a row looks in every figure: `colour` by its method, `shape` its own; two indices."""
-
-    colour: int
-    shape: int
-
-
-@dataclass(frozen=True)
-class Table:
-    """The numbers behind a figure; the first `texts` columns are words, the others numbers."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    texts: int = 1
-
-
-@dataclass(frozen=True)
-class Point:
-    """A row at one size: x in bytes, y with its interval if known. `row` joins the sizes of one
-    row; `ceiling`: it was told which document to read.
-    """
-
-    label: str
-    row: str
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    mark: Mark
-    ceiling: bool
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """Accuracy over bytes. `best`: indices of the Pareto-optimal points that are no ceilings."""
-
-    x_name: str
-    y_name: str
-    y_unit: str
-    points: tuple[Point, ...]
-    best: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """One series of each row, all over the same axes."""
-
-    lines: tuple[tuple[str, Series, Mark], ...]
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Parts of a whole: for each label its total in bytes and the bytes of each component."""
-
-    components: tuple[str, ...]
-    rows: tuple[tuple[str, float, tuple[float, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Times:
-    """Durations in ms: for each label one value (None: not measured) for each of `kinds`."""
-
-    kinds: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
-
-
-Plot = Frontier | Curves | Shares | Times
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plot with its words, its numbers and the records that it was made from."""
-
-    key: str
-    title: str
-    text: str
-    plot: Plot
-    table: Table
-    results: tuple[Result, ...]
-
-    @property
-    def alt(self) -> str:
-        """For those who do not see the plot; the table below it has the numbers."""
-        return f"{self.title}. {self.text} The numbers are in the table below."
-
-
 def marks(results: Iterable[Result]) -> dict[tuple[str, str], Mark]:
-    """(method, label) → mark, the same in every figure of a page."""
-    pairs = sorted({(r.record.method, r.label) for r in results})
-    methods = sorted({method for method, _ in pairs})
-    return {pair: Mark(methods.index(pair[0]), shape) for shape, pair in enumerate(pairs)}
+    """(method, label) → mark, the same in every figure of a page.
+
+    Methods take colours in the order of their best F1: should they come again, then not among the
+    best ones.
+    """
+    best: dict[str, float] = {}
+    pairs = set()
+    for result in results:
+        method, score = result.record.method, result.value("f1") or 0.0
+        pairs.add((method, result.label))
+        best[method] = max(score, best.get(method, 0.0))
+    methods = sorted(best, key=lambda method: (-best[method], method))
+    ordered = sorted(pairs, key=lambda pair: (methods.index(pair[0]), pair[1]))
+    return {pair: Mark(methods.index(pair[0]), shape) for shape, pair in enumerate(ordered)}
 
 
 def figures(group: Group, looks: Mapping[tuple[str, str], Mark]) -> list[Figure]:
@@ -178,7 +101,8 @@ def curve_figures(group: Group, looks: Mapping[tuple[str, str], Mark]) -> list[F
     for key, members in sorted(axes.items(), key=lambda item: _rank(item[0][0], order)):
         name, x_name, x_unit, y_name, y_unit = key
         title = f"{title_of(y_name)} over {x_name}"
-        text = f"{title_of(y_name)}{in_unit(y_unit)} for {x_name}{in_unit(x_unit)}."
+        text = f"{title_of(y_name)}{in_unit(y_unit)} over {x_name}{in_unit(x_unit, x_name)}."
+        text = text[0].upper() + text[1:]
         if any(series.low for _, _, series in members):
             text += " Bands: 95 % intervals."
         plot = Curves(tuple((label, s, looks[r.record.method, r.label]) for label, r, s in members))
@@ -234,8 +158,9 @@ def time_figure(group: Group, machine: Machine) -> Figure | None:
     several = len(group.machines) > 1
     return Figure(
         slug(f"time {group.machines.index(machine)}") if several else "time",
-        f"Time for a question{f' on {place}' if several else ''}",
-        f"Milliseconds on a logarithmic scale, measured on {place}; to the left is better.",
+        f"Time for a question{f', {place}' if several else ''}",
+        f"Milliseconds on a logarithmic scale{'' if several else f', measured on {place}'}; to the "
+        "left is better.",
         Times(tuple(map(time_name, kinds)), rows),
         Table(
             ("row", *(f"{time_name(kind)} (ms)" for kind in kinds)),
@@ -276,7 +201,7 @@ def _point(
     known = metric.low is not None and metric.high is not None
     return Point(
         label,
-        f"{result.label}, {result.record.read_as}",
+        _row(result),
         result.record.metrics[size].value,
         scale * metric.value,
         scale * (metric.low or 0.0) if known else None,
@@ -284,6 +209,12 @@ def _point(
         looks[result.record.method, result.label],
         is_ceiling(result),
     )
+
+
+def _row(result: Result) -> str:
+    """What the points of one row at several budgets have in common."""
+    record = result.record
+    return repr((result.label, record.read_as, record.dtype, record.machine))
 
 
 def _standing(best: bool, ceiling: bool) -> str:

@@ -5,7 +5,8 @@ Knows boxes in pixels, y upwards; no drawing library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
@@ -45,13 +46,16 @@ def place(
     owners: Sequence[int],
     marks: Sequence[tuple[float, float]],
     frame: Box,
+    lines: Iterable[Sequence[Sequence[float]]] = (),
 ) -> list[tuple[float, float, str]]:
     """(x, y, "left" or "right" or "center": alignment) of each name.
 
     `owners`: the mark [index] that each name belongs to. The first of a few places around the mark
-    that covers no mark, no earlier name and stays in the frame; else the one that covers least.
+    that covers no mark, no earlier name, none of the `lines` (points of each) and stays in the
+    frame; else the one that covers least.
     """
     taken = [(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in marks]
+    crossed = [dot for line in lines for dot in _dots(line)]
     found = []
     for name, owner in zip(names, owners, strict=True):
         x, y = marks[owner]
@@ -61,6 +65,7 @@ def place(
             left = x + dx - (0 if side == "left" else width if side == "right" else width / 2)
             box = (left, y + dy - HEIGHT / 2, left + width, y + dy + HEIGHT / 2)
             cost = sum(_overlap(box, other) for other in taken) + 10 * _outside(box, frame)
+            cost += 2 * sum(box[0] < a < box[2] and box[1] < b < box[3] for a, b in crossed)
             options.append((cost, rank, (x + dx, y + dy, side), box))
         _, _, spot, box = min(options)
         found.append(spot)
@@ -83,6 +88,14 @@ def _meet(below: tuple[float, int], above: tuple[float, int], gap: float) -> boo
 def _within(middle: float, size: int, gap: float, low: float, high: float) -> tuple[float, int]:
     half = gap * (size - 1) / 2
     return min(max(middle, low + half), high - half), size
+
+
+def _dots(line: Sequence[Sequence[float]]) -> Iterator[tuple[float, float]]:
+    """Points every 4 pixels along a line; one too long to be in the figure is passed over."""
+    for (x0, y0), (x1, y1) in pairwise(line):
+        count = int(max(abs(x1 - x0), abs(y1 - y0)) / 4) + 1
+        for k in range(count + 1) if count < 2000 else ():
+            yield x0 + (x1 - x0) * k / count, y0 + (y1 - y0) * k / count
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -6,24 +6,32 @@ Knows records, figures and the template beside it; runs nothing, and the page lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from latentbank.bench.figures import Figure, Table, figures, is_ceiling, marks
+from latentbank.bench.figure import Figure, Table
+from latentbank.bench.figures import figures, is_ceiling, marks
 from latentbank.bench.record import write_atomically
 from latentbank.bench.results import Group, Result, format_bytes, groups, load_results
 from latentbank.bench.words import MISSING, cell, machine_name, size_cell, slug
 from latentbank.errors import InputError
 
 NEEDED = ("matplotlib", "jinja2")
-COLUMNS = (
-    ("F1", "f1", 1), ("EM", "exact_match", 1), ("contains", "contains_answer", 1),
-    ("prefix match", "prefix_match", 1), ("document found", "gold_selected", 1),
-)  # fmt: skip
+# Title, metric, how to write it; None: with its interval.
+COLUMNS: tuple[tuple[str, str, Callable[[float], str] | None], ...] = (
+    ("F1", "f1", None),
+    ("EM", "exact_match", None),
+    ("bank", "bank_bytes", format_bytes),
+    ("per document", "bytes_per_document", size_cell),
+    ("ms per question", "milliseconds", "{:,.1f}".format),
+    ("contains", "contains_answer", None),
+    ("prefix match", "prefix_match", None),
+    ("document found", "gold_selected", None),
+)
 
 
 @dataclass(frozen=True)
@@ -163,24 +171,22 @@ def _facts(group: Group) -> list[str]:
 
 
 def _table(group: Group) -> Table:
-    """Every row of the group with its scores, bytes and time."""
-    shown = [c for c in COLUMNS if any(c[1] in r.record.metrics for r in group.results)]
-    head = ("row", *(title for title, _, _ in shown), "bank", "per document", "ms per question")
+    """Every row of the group with its scores, bytes and time, as far as any row has them."""
+    used = {name for result in group.results for name in result.record.metrics}
+    columns = [c for c in COLUMNS if c[1] in used]
     rows = []
     for label, result in zip(group.labels, group.results, strict=True):
-        scores = [cell(result.record.metrics.get(name), digits) for _, name, digits in shown]
-        bank, each = result.value("bank_bytes"), result.value("bytes_per_document")
-        time = result.value("milliseconds")
-        rows.append(
-            (
-                f"{label} (ceiling)" if is_ceiling(result) and "gold" not in label else label,
-                *scores,
-                MISSING if bank is None else format_bytes(bank),
-                MISSING if each is None else size_cell(each),
-                MISSING if time is None else f"{time:,.1f}",
-            )
-        )
-    return Table(head, tuple(rows))
+        note = " (ceiling)" if is_ceiling(result) and "gold" not in label else ""
+        cells = (_value(result, name, form) for _, name, form in columns)
+        rows.append((f"{label}{note}", *cells))
+    return Table(("row", *(title for title, _, _ in columns)), tuple(rows))
+
+
+def _value(result: Result, name: str, form: Callable[[float], str] | None) -> str:
+    if form is None:
+        return cell(result.record.metrics.get(name))
+    value = result.value(name)
+    return MISSING if value is None else form(value)
 
 
 def _sentence(text: str) -> str:

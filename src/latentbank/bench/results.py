@@ -117,7 +117,7 @@ def best_first(results: Sequence[Result]) -> list[Result]:
 
 
 def groups(results: Sequence[Result]) -> list[Group]:
-    """The newest records by task and data, tasks in alphabetical order."""
+    """The newest records by task and data, the group with most numbers first."""
     parts: dict[tuple[str, str], list[Result]] = {}
     for result in newest(results, by_machine=True):
         parts.setdefault((result.record.task, result.record.data.hash), []).append(result)
@@ -128,7 +128,7 @@ def groups(results: Sequence[Result]) -> list[Group]:
         name = members[0].record.data.name
         labels = unique_labels(done)
         found.append(Group(task, name, digest, tuple(done), tuple(labels), tuple(skipped)))
-    return found
+    return sorted(found, key=lambda group: (-len(group.results), group.task))
 
 
 def unique_labels(results: Sequence[Result]) -> list[str]:
@@ -138,9 +138,9 @@ def unique_labels(results: Sequence[Result]) -> list[str]:
             "" if r.record.budget_bytes is None else f"≤ {format_bytes(r.record.budget_bytes)}"
         ),
         lambda r: r.record.read_as,
-        lambda r: r.record.dtype,
         lambda r: r.record.machine.device,
         lambda r: r.record.machine.cpu,
+        lambda r: r.record.dtype,
         lambda r: r.name,
     )
     labels = [result.label for result in results]

@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 INK, MUTED, GRID, SURFACE = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
-COLOURS = 8
+COLOURS = 12
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", SURFACE: "surface"}
 
 # Okabe and Ito's palette (2008), which the colour-blind can tell apart: darker shades on white
@@ -27,6 +27,10 @@ PALETTE = (
     ("#2f86b8", "#9fd4f5"),  # sky blue
     ("#6b6f00", "#e6dc4a"),  # yellow
     ("#5b6470", "#a7b0bc"),  # grey, in place of black
+    ("#8b1e3f", "#f28aa5"),  # four more for long tables; shape and dashes tell them apart, too
+    ("#4a3fb5", "#a79bff"),
+    ("#6d4c2f", "#c8a17c"),
+    ("#00606b", "#63cdd6"),
 )
 LIGHT = {"ink": "#1c2127", "muted": "#59636e", "grid": "#e2e6ea", "surface": "#ffffff"}
 DARK = {"ink": "#e8eaed", "muted": "#a3acb6", "grid": "#333a42", "surface": "#15181c"}
@@ -79,7 +83,7 @@ def to_svg(figure: Any, key: str, alt: str, kind: str = "") -> str:
     text = re.sub(r" ?font-family: [^;\"]*;?", "", text)
     for found, name in _NAMES.items():
         text = text.replace(found, f"var(--{name})")
-    text = re.sub(r"#0a0c(0\d)", lambda m: f"var(--c{int(m[1], 16)})", text)
+    text = re.sub(r"#0a0c(0[0-9a-f])", lambda m: f"var(--c{int(m[1], 16)})", text)
     text = _own_ids(text, key)
     box = re.search(r'viewBox="([^"]*)"', text)
     head = f'<svg class="{kind}" viewBox="{box[1] if box else ""}" role="img"'
@@ -91,6 +95,7 @@ def standalone(svg: str) -> str:
     css = (
         f"svg {{ {variables(False)} font-family: system-ui, sans-serif; }} "
         "* { stroke-linejoin: round; } "
+        "text { paint-order: stroke; stroke: var(--surface); stroke-width: 3px; } "
         f"@media (prefers-color-scheme: dark) {{ svg {{ {variables(True)} }} }}"
     )
     box = re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)

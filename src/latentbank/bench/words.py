@@ -56,6 +56,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def in_unit(unit: str) -> str:
-    """ "percent" → " in percent"; nothing for a plain number."""
-    return f" in {unit}" if unit else ""
+def in_unit(unit: str, name: str = "") -> str:
+    """ "percent" → " in percent"; nothing for a plain number, or where `name` says it already."""
+    return f" in {unit}" if unit and unit not in name else ""
