@@ -166,6 +166,7 @@ class _Runner:
         config = {
             "name": cell.row.name,
             "adapter": cell.row.adapter or None,
+            "gold": gold,
             "untrained": is_untrained(cell.row, method),
             "budget_per_document": cell.budget,
             "backbone": self.backbone.fingerprint,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from latentbank.cli.bench_results import compare, report
 from latentbank.cli.common import (
     Device,
     Dtype,
@@ -156,28 +157,8 @@ def run(
     _run(bench, json_output)
 
 
-@bench_app.command("compare")
-def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A record or a folder of records.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    json_output: Json = False,
-) -> None:
-    """Compare two records, or two folders record by record, on the questions that both answer."""
-    from latentbank.cli.bench_results import compare as command
-
-    command(a, b, json_output)
-
-
-@bench_app.command("report")
-def report(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of records.")],
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The report to write.")],
-    json_output: Json = False,
-) -> None:
-    """Write one page with the tables and curves of a folder of records."""
-    from latentbank.cli.bench_results import report as command
-
-    command(folder, out, json_output)
+bench_app.command("compare")(compare)
+bench_app.command("report")(report)
 
 
 def _options(

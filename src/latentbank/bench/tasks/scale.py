@@ -130,7 +130,7 @@ class Scale(Task):
         began = time.perf_counter()
         with hooks.in_method():
             hooks.method.bind(hooks.bank)
-        found["open_milliseconds"] = Metric(1000 * (time.perf_counter() - began), "ms")
+        found["open_seconds"] = Metric(time.perf_counter() - began, "s")
         return found
 
     def _resample(self, hooks: Hooks, size: int) -> dict[str, Metric]:
@@ -174,7 +174,7 @@ def _series(points: dict[int, dict[str, Metric]]) -> dict[str, Series]:
     """A curve over the number of documents for each metric, where it was measured."""
     names = [
         "bank_bytes", "bytes_per_document", SPEED,
-        "append_entries_per_second", "open_milliseconds", "read_milliseconds", "milliseconds",
+        "append_entries_per_second", "open_seconds", "read_milliseconds", "milliseconds",
         PEAK, "f1",
     ]  # fmt: skip
     found = {}
