@@ -77,13 +77,14 @@ class _Runner:
         self.task = make_task(bench, self.data)
         self._built: dict[str, Method] = {}
         self._smallest: dict[str, int] = {}
+        self._unbounded: dict[str, tuple[Outcome, str]] = {}
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Makes the records of `cells`; methods are built once for all budgets of a row."""
         possible = self._affordable(cells)
         for number, cell in enumerate(possible):
-            self.watcher.begin(cell.label, number, len(possible))
             method = self._method(cell.row)
+            self.watcher.begin(cell.label, number, len(possible))
             self._run_cell(cell, method)
             if all(later.row is not cell.row for later in possible[number + 1 :]):
                 del self._built[cell.row.name]
@@ -135,30 +136,43 @@ class _Runner:
         return self._smallest[row.name]
 
     def _run_cell(self, cell: Cell, method: Method) -> None:
+        """Runs a cell and writes its record.
+
+        A row that stores nothing is the same under every budget, so it is run once.
+        """
+        name = cell.row.name
+        if name in self._unbounded:
+            self._write(cell, method, *self._unbounded[name])
+            return
         digest = hashlib.blake2b(json.dumps(cell.settings).encode(), digest_size=16).hexdigest()
-        path = self.bench.out / PARTIAL / f"{cell.path.stem}.jsonl"
-        partial = PartialAnswers(path, digest)
+        partial = PartialAnswers(self.bench.out / PARTIAL / f"{cell.path.stem}.jsonl", digest)
+        nothing = self._smallest.get(name) == 0
+        outcome, skipped = self._measure(method, None if nothing else cell.budget, partial)
+        if skipped:
+            self.watcher.note(f"{cell.label} is skipped: {skipped}.")
+        if nothing:
+            self._unbounded[name] = (outcome, skipped)
+        self._write(cell, method, outcome, skipped)
+        partial.remove()
+
+    def _measure(
+        self, method: Method, budget: int | None, partial: PartialAnswers
+    ) -> tuple[Outcome, str]:
+        """What the protocol found with a method, or why it cannot be taken through it."""
         reset_peak_memory()
-        began, skipped, outcome = time.perf_counter(), "", Outcome({})
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch:
-            nothing = self._smallest.get(cell.row.name) == 0  # is stored, and keeps to any budget
-            budget = None if nothing else cell.budget
             hooks = Hooks(method, self.bench.settings, Path(scratch), budget, partial, self.watcher)
             try:
                 skipped = self.task.refuses(method)
-                if not skipped:
-                    outcome = self.task.run(method, hooks)
+                if skipped:
+                    return Outcome({}), skipped
+                outcome = self.task.run(method, hooks)
             except CannotDo as error:
-                skipped = str(error)
+                return Outcome({}), str(error)
             finally:
                 hooks.close()
-        if skipped:
-            self.watcher.note(f"{cell.label} is skipped: {skipped}.")
-            outcome = Outcome({})
-        else:
-            outcome = _with_times(outcome, time.perf_counter() - began, hooks, partial)
-        self._write(cell, method, outcome, skipped)
-        partial.remove()
+        return _with_times(outcome, time.perf_counter() - began, hooks, partial), ""
 
     def _write(self, cell: Cell, method: Method, outcome: Outcome, skipped: str) -> None:
         bench = self.bench
