@@ -114,7 +114,8 @@ class Oracle:
         if self.stop_after is not None and self.calls >= self.stop_after:
             raise KeyboardInterrupt
         self.calls += 1
-        held = [(e.id, method.codec.decode(e.payload)) for e in method.require_bank().entries()]  # type: ignore[attr-defined]
+        entries = list(method.require_bank().entries())
+        held = [(e.id, method.codec.decode(e.payload)) for e in entries]  # type: ignore[attr-defined]
         return [self._one(question, held if memory else [], documents) for question in questions]
 
     def _one(

@@ -5,8 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench_world import HISTOGRAM, MAC, MBC, NONE, RAG, bench, dataset, records, values
+from bench_world import (
+    HISTOGRAM,
+    MAC,
+    MBC,
+    NONE,
+    RAG,
+    Oracle,
+    bench,
+    dataset,
+    oracle,
+    records,
+    values,
+)
 from latentbank.bench.budget import (
     GRID,
     bounded_bank,
@@ -20,7 +33,10 @@ from latentbank.bench.stream import chunked
 from latentbank.data import QADataset, Question
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError, UnknownNameError
+from latentbank.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from tiny import Backbones
+
+__all__ = ["oracle"]
 
 
 def test_budgets_are_read_and_sorted() -> None:
@@ -104,6 +120,58 @@ def test_an_unlimited_run_does_not_measure_the_least_bank(
 ) -> None:
     monkeypatch.setattr("latentbank.bench.runner.least_bytes", None)
     records(bench("online-qa", backbones, tmp_path, [Row("rag", "rag")], 3))
+
+
+def test_a_row_that_stores_nothing_is_run_once(
+    backbones: Backbones, tmp_path: Path, oracle: Oracle
+) -> None:
+    found = records(bench("online-qa", backbones, tmp_path, [NONE], budgets=(8, 64)))
+    assert oracle.calls == 2  # batches of 16 of 20 questions
+    assert values(found[0]) == values(found[1])
+    assert [r.budget_bytes for r in found] == [80, 640]
+
+
+# ---- telemetry
+
+
+def test_the_residual_is_the_share_of_variance_missed() -> None:
+    draw = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 8, generator=draw) + 3
+    words = latents.mean(0).expand_as(latents)
+    meter = ResidualMeter()
+    assert meter.value() is None
+    for part in (slice(0, 10), slice(10, 64)):
+        meter.add(latents[part], words[part])
+    assert meter.value() == pytest.approx(1.0, rel=1e-4)
+    perfect = ResidualMeter()
+    perfect.add(latents, latents)
+    assert perfect.value() == 0
+    book = Codebook(8, CodebookConfig(codes=4))
+    book.fit(latents)
+    real = ResidualMeter()
+    real.add(latents, book.decode(book.nearest(latents)))
+    assert real.value() == pytest.approx(book.health(latents).residual, rel=1e-4)
+
+
+def test_perplexity_of_counts() -> None:
+    assert usage_perplexity(torch.tensor([5, 5, 0, 0])) == pytest.approx(2)
+    assert usage_perplexity(torch.tensor([7, 0])) == pytest.approx(1)
+    assert usage_perplexity(torch.zeros(3)) == 0
+
+
+def test_telemetry_tells_of_the_bank_that_is_bound(backbones: Backbones, tmp_path: Path) -> None:
+    method = build_row(MBC, backbones.fresh("llama"))
+    documents = dataset(tmp_path).documents
+    with bounded_bank(method, ":memory:", None) as bank:
+        assert method.telemetry() == {"codebook_perplexity": 0.0, "codebook_dead": 16.0}
+        method.write(documents)
+        told = method.telemetry()
+        assert set(told) == {"codebook_perplexity", "codebook_dead", "codebook_residual"}
+        method.bind(bank)
+        again = method.telemetry()
+        assert "codebook_residual" not in again, "nothing was encoded since"
+        assert again["codebook_perplexity"] == told["codebook_perplexity"]
+    assert build_row(NONE, backbones.fresh("llama")).telemetry() == {}
 
 
 # ---- long documents
