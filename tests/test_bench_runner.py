@@ -8,13 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from bench_world import MAC, MBC, NONE, RAG, SHORT, Notes, Oracle, bench, oracle, records, values
+from bench_world import (
+    MAC,
+    MBC,
+    NONE,
+    RAG,
+    SHORT,
+    Notes,
+    Oracle,
+    bench,
+    oracle,
+    records,
+    values,
+    write_rows,
+)
 from latentbank.bench.measures import PEAK, TIME_UNITS
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.plan import Bench
 from latentbank.bench.record import Record, predictions_path, read_record
 from latentbank.bench.rows import Row
 from latentbank.bench.runner import run_bench
+from latentbank.data import load_dataset
 from latentbank.errors import AdapterError, InputError, UnknownNameError
 from latentbank.evaluation import Answer
 from tiny import Backbones
@@ -173,6 +187,20 @@ def test_an_interrupted_update_of_old_records_is_continued(
     oracle.calls, oracle.stop_after = 0, None
     run_bench(replace(one, again=True))
     assert oracle.calls == 2
+
+
+def test_a_document_too_long_to_read_skips_the_row(backbones: Backbones, tmp_path: Path) -> None:
+    long = [{"document": "word " * 200, "question": "who", "answer": "x"}]
+    data = load_dataset(write_rows(tmp_path / "long.jsonl", long))
+    one = replace(bench("online-qa", backbones, tmp_path, [RAG, NONE]), data=data)
+    rag, none = records(replace(one, chunk_tokens=5_000, settings=replace(SHORT, gold=True)))
+    assert "exceeds the 512 positions" in rag.skipped
+    assert not none.skipped
+    notes = Notes()
+    (cut, _) = records(replace(one, chunk_tokens=200, out=tmp_path / "cut"), notes)
+    assert not cut.skipped
+    assert values(cut)["documents"] > 1
+    assert any("Long documents were cut" in note for note in notes.notes)
 
 
 # ---- what is in the way

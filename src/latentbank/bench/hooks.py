@@ -51,7 +51,10 @@ class Silent:
 
 
 class Hooks:
-    """One run of one method. `budget` is in bytes per document; `folder` takes the bank's file."""
+    """One run of one method. `budget` is in bytes per document; `folder` takes the bank's file.
+
+    Whatever calls the method raises CannotDo if it refuses.
+    """
 
     def __init__(
         self,
@@ -78,10 +81,16 @@ class Hooks:
 
     @contextmanager
     def in_method(self) -> Iterator[None]:
-        """Counts the time of the block as the method's, all other time is the bench's own."""
+        """Counts the time of the block as the method's; all other time is the bench's own.
+
+        What the method refuses as an input, such as a prompt too long for its backbone, it cannot
+        do: raises CannotDo with its sentence.
+        """
         began = time.perf_counter()
         try:
             yield
+        except InputError as error:
+            raise CannotDo(str(error).rstrip(".")) from error
         finally:
             self.method_seconds += time.perf_counter() - began
 
@@ -97,10 +106,7 @@ class Hooks:
         self.budget_bytes = None if unlimited else (self.budget or 0) * (documents or 0)
         self.written = Written()
         with self.in_method():
-            try:
-                self._bank = bounded_bank(self.method, self._path, self.budget_bytes)
-            except InputError as error:
-                raise CannotDo(str(error)) from error
+            self._bank = bounded_bank(self.method, self._path, self.budget_bytes)
         return self._bank
 
     def close(self) -> None:
@@ -140,12 +146,10 @@ class Hooks:
         return done
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Removes documents; returns how many were there. Raises CannotDo if the method refuses."""
+        """Removes documents; returns how many were there."""
         with self.in_method():
-            try:
-                return self.method.delete(ids)
-            except InputError as error:
-                raise CannotDo(str(error)) from error
+            removed = self.method.delete(ids)
+        return removed
 
     def ask(self, phase: str, data: QADataset, reader: Reader = "memory") -> Evaluation:
         """Asks every question of `data`; `phase` names the answers among those of the run.
