@@ -38,7 +38,7 @@ def draw(figure: Figure, key: str, narrow: bool = False) -> str:
 
 
 def _frontier(plot: Frontier, key: str, narrow: bool) -> Any:
-    rows = height_of_legend([p.row for p in plot.points]) if narrow else 0.0
+    rows = height_of_legend([_row_label(plot, p.row) for p in _best(plot)]) if narrow else 0.0
     levels = [i for i, p in enumerate(plot.points) if p.x <= 0]
     side = max((text_width(plot.points[i].label) for i in levels), default=0.0) + 34
     canvas = Canvas(
