@@ -135,3 +135,24 @@ def test_the_module_passes_arguments_to_the_harness(
         bridge.main()
     assert status.value.code == 0
     assert "lm-eval" in capsys.readouterr().out.lower()
+
+
+def test_a_missing_bank_ends_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from latentbank.bench import lm_eval as bridge
+
+    arguments = [
+        "--model",
+        "latentbank",
+        "--model_args",
+        "bank=nowhere.bank",
+        "--tasks",
+        "arc_easy",
+    ]
+    monkeypatch.setattr(sys, "argv", ["lm_eval", "run", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as status:
+        bridge.main()
+    assert status.value.code == 2
+    assert "error: The bank 'nowhere.bank' does not exist." in capsys.readouterr().err

@@ -16,7 +16,7 @@ arguments is the control: the same weights, nothing read.
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,9 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
 from latentbank.bench.requests import Requests, selects
-from latentbank.errors import InputError
+from latentbank.errors import InputError, LatentbankError
 from latentbank.model import MemoryModel
 
-log = logging.getLogger(__name__)
 AUTO_BATCH = 8
 
 
@@ -158,10 +157,17 @@ def _decoding(settings: dict[str, Any], default: int) -> tuple[tuple[str, ...], 
 
 
 def main() -> None:
-    """The harness's own command line, with this model known to it."""
+    """The harness's own command line, with this model known to it.
+
+    A wrong bank or adapter ends in one sentence and exit status 2.
+    """
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except LatentbankError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

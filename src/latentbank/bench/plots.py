@@ -97,10 +97,11 @@ def _frontier_marks(axes: Any, plot: Frontier) -> None:
             axes.axhline(point.y, color=tone, linewidth=1.3, linestyle=LEVEL, zorder=1.5)
             continue
         rows.setdefault(point.row, []).append(i)
-        known = point.low is not None and point.high is not None
+        bar = None
+        if point.low is not None and point.high is not None:
+            bar = [[point.y - point.low], [point.high - point.y]]
         axes.errorbar(
-            point.x, point.y,
-            yerr=[[point.y - point.low], [point.high - point.y]] if known else None,
+            point.x, point.y, yerr=bar,
             marker=shape(point.mark), markersize=shape_size(point.mark, 8), color=tone,
             markerfacecolor=SURFACE if point.ceiling else tone,
             markeredgecolor=tone if point.ceiling else SURFACE,

@@ -57,7 +57,7 @@ def style(width: float, height: float, key: str) -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": key, "font.family": ["DejaVu Sans"],
         "font.size": 11, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED,
         "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK,
