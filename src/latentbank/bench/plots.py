@@ -99,7 +99,7 @@ def _frontier_marks(axes: Any, plot: Frontier) -> None:
         rows.setdefault(point.row, []).append(i)
         bar = None
         if point.low is not None and point.high is not None:
-            bar = [[point.y - point.low], [point.high - point.y]]
+            bar = [[max(0.0, point.y - point.low)], [max(0.0, point.high - point.y)]]
         axes.errorbar(
             point.x, point.y, yerr=bar,
             marker=shape(point.mark), markersize=shape_size(point.mark, 8), color=tone,
