@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +17,7 @@ from latentbank.bench import page as pages
 from latentbank.bench.machine import Machine
 from latentbank.bench.record import DataInfo, Metric, Series, write_record
 from test_record import make
-from tiny_cli import refuse, succeed
+from tiny_cli import environment, refuse, succeed
 
 pytest.importorskip("matplotlib")
 
@@ -282,6 +284,21 @@ def test_bad_folders_and_names_are_refused(tmp_path: Path) -> None:
         "The report's name must end in .html, got 'r.pdf'."
     )
     assert not Path(out).exists()
+
+
+def test_both_commands_are_light(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from latentbank.cli import app; "
+        f"app(['bench', 'report', {str(folder)!r}, '--out', {str(tmp_path / 'r.html')!r}], "
+        "standalone_mode=False); "
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("compare", "report"):
+        assert "--json" in succeed("bench", command, "--help").stdout
 
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

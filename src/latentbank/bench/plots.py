@@ -158,10 +158,11 @@ def _label_points(figure: Any, axes: Any, plot: Frontier) -> None:
 def _curves(plot: Curves, key: str, narrow: bool) -> Any:
     labels = [label for label, _, _ in plot.lines]
     rows = height_of_legend(labels) if narrow else 0.0
+    wide_ticks = 18 if plot.lines[0][1].y_unit == "bytes" else 0
     canvas = Canvas(
         NARROW if narrow else WIDE,
         290 + rows if narrow else max(360.0, 90 + 17 * len(labels)),
-        52 if narrow else 62,
+        (52 if narrow else 62) + wide_ticks,
         14 if narrow else max(map(text_width, labels)) + 34,
         48 + rows,
     )
