@@ -16,7 +16,7 @@ WIDE, NARROW = 860.0, 360.0
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
 LEVEL: Any = (0, (5, 3))  # a row without a bank
-LINE = 16.0  # height of a line of a legend
+LINE = 15.4  # height of a line of a legend
 _SIZES = {"*": 1.5, "P": 1.15, "X": 1.1, "D": 0.88, "s": 0.95, "p": 1.1, "h": 1.1}
 
 

@@ -91,7 +91,7 @@ def frontier_figure(group: Group, looks: Mapping[tuple[str, str], Mark]) -> Figu
 
 def curve_figures(group: Group, looks: Mapping[tuple[str, str], Mark]) -> list[Figure]:
     """One figure for each curve that the records have; curves over other axes stay apart."""
-    axes: dict[tuple[str, ...], list[tuple[str, Result, Series]]] = {}
+    axes: dict[tuple[str, str, str, str, str], list[tuple[str, Result, Series]]] = {}
     for label, result in zip(group.labels, group.results, strict=True):
         for name, series in result.record.series.items():
             key = (name, series.x_name, series.x_unit, series.y_name, series.y_unit)

@@ -38,7 +38,7 @@ def draw(figure: Figure, key: str, narrow: bool = False) -> str:
 
 
 def _frontier(plot: Frontier, key: str, narrow: bool) -> Any:
-    rows = height_of_legend([p.row for p in plot.points]) if narrow else 0.0
+    rows = height_of_legend([_row_label(plot, p.row) for p in _best(plot)]) if narrow else 0.0
     levels = [i for i, p in enumerate(plot.points) if p.x <= 0]
     side = max((text_width(plot.points[i].label) for i in levels), default=0.0) + 34
     canvas = Canvas(
@@ -97,10 +97,11 @@ def _frontier_marks(axes: Any, plot: Frontier) -> None:
             axes.axhline(point.y, color=tone, linewidth=1.3, linestyle=LEVEL, zorder=1.5)
             continue
         rows.setdefault(point.row, []).append(i)
-        known = point.low is not None and point.high is not None
+        bar = None
+        if point.low is not None and point.high is not None:
+            bar = [[max(0.0, point.y - point.low)], [max(0.0, point.high - point.y)]]
         axes.errorbar(
-            point.x, point.y,
-            yerr=[[point.y - point.low], [point.high - point.y]] if known else None,
+            point.x, point.y, yerr=bar,
             marker=shape(point.mark), markersize=shape_size(point.mark, 8), color=tone,
             markerfacecolor=SURFACE if point.ceiling else tone,
             markeredgecolor=tone if point.ceiling else SURFACE,
@@ -157,10 +158,11 @@ def _label_points(figure: Any, axes: Any, plot: Frontier) -> None:
 def _curves(plot: Curves, key: str, narrow: bool) -> Any:
     labels = [label for label, _, _ in plot.lines]
     rows = height_of_legend(labels) if narrow else 0.0
+    wide_ticks = 18 if plot.lines[0][1].y_unit == "bytes" else 0
     canvas = Canvas(
         NARROW if narrow else WIDE,
         290 + rows if narrow else max(360.0, 90 + 17 * len(labels)),
-        52 if narrow else 62,
+        (52 if narrow else 62) + wide_ticks,
         14 if narrow else max(map(text_width, labels)) + 34,
         48 + rows,
     )

@@ -40,6 +40,7 @@ def times(plot: Times, key: str, narrow: bool) -> Any:
     with _Rows(labels, key, narrow, plot.kinds, 20.0) as (figure, axes, places):
         axes.set_xscale("log")
         for at, (_, values) in zip(places, plot.rows, strict=True):
+            axes.axhline(at, color=GRID, linewidth=1, zorder=0.5)
             known = [value for value in values if value]
             if known:
                 axes.plot([min(known), max(known)], [at] * 2, color=GRID, linewidth=4, zorder=1)

@@ -57,7 +57,13 @@ def style(width: float, height: float, key: str) -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    with matplotlib.rc_context(_settings(key)):
+        yield Figure(figsize=(width / 72, height / 72), dpi=72)
+
+
+def _settings(key: str) -> Any:
+    """matplotlib's settings; some are read when a figure is made, others when it is saved."""
+    return {
         "svg.fonttype": "none", "svg.hashsalt": key, "font.family": ["DejaVu Sans"],
         "font.size": 11, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED,
         "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK,
@@ -65,17 +71,18 @@ def style(width: float, height: float, key: str) -> Iterator[Any]:
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "grid.color": GRID, "grid.linewidth": 1.0, "axes.axisbelow": True,
         "axes.formatter.use_mathtext": False, "axes.unicode_minus": True,
-        "text.parse_math": False, "legend.frameon": False,
+        "text.parse_math": False, "legend.frameon": False, "path.simplify": True,
     }  # fmt: skip
-    with matplotlib.rc_context(settings):
-        yield Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
 def to_svg(figure: Any, key: str, alt: str, kind: str = "") -> str:
     """An <svg> element to be put into a page that declares `variables`; `kind` is its class."""
+    import matplotlib
+
     buffer = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    with matplotlib.rc_context(_settings(key)):
+        figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
