@@ -1,18 +1,29 @@
-"""Writes the tables of the docs from the records in results/."""
+"""Writes the tables and plots of the README from the records in results/."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from latentbank.bench.readme_plots import write_plots
 from latentbank.bench.report import results_table, update_readme
+from latentbank.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> None:
-    """Updates the README."""
-    update_readme(ROOT / "README.md", "squad-online", results_table(ROOT / "results/squad-online"))
+def main(root: Path = ROOT) -> None:
+    """Updates README.md and docs/*.svg; says which plot has no records yet."""
+    readme, results = root / "README.md", root / "results"
+    update_readme(readme, "squad-online", results_table(results / "squad-online"))
+    text, missing = write_plots(results, root / "docs")
+    update_readme(readme, "plots", text)
+    for sentence in missing:
+        print(sentence)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

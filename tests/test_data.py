@@ -325,3 +325,18 @@ def test_import_is_light() -> None:
 def test_real_squad_splits(split: str, documents: int, questions: int) -> None:
     dataset = load_dataset(Path(os.environ["LATENTBANK_DATA"]) / "squad_v1.1", split)
     assert (len(dataset.documents), len(dataset.questions)) == (documents, questions)
+
+
+def test_documents_without_questions_and_times(tmp_path: Path) -> None:
+    rows = [
+        {"document": "A", "time": "2024-01-01", "question": "?", "answer": "x"},
+        {"document": "B", "time": "2024-02-01", "id": "b"},
+    ]
+    data = load_dataset(write_lines(tmp_path / "dated.jsonl", *rows))
+    assert [(d.text, d.time) for d in data.documents] == [("A", "2024-01-01"), ("B", "2024-02-01")]
+    assert data.documents[1].id == "b"
+    assert len(data.questions) == 1
+    (tmp_path / "dated.csv").write_text("time,question,answers,text\n2024,?,x\\y,A\n,?,z,B\n")
+    data = load_dataset(tmp_path / "dated.csv")
+    assert [d.time for d in data.documents] == ["2024", None]
+    assert data.questions[0].answers == ("x", "y")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from latentbank.bench import machine
 from latentbank.bench import record as records
 from latentbank.bench.record import DataInfo, Metric, Record, new_record, read_record, write_record
 from latentbank.bench.report import results_table, update_readme
@@ -42,7 +43,7 @@ def test_round_trip(tmp_path: Path) -> None:
     path = write_record(record, tmp_path / "new" / "run.json")
     assert read_record(path) == record
     content = json.loads(path.read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["metrics"]["f1"] == {"value": 21.9, "unit": "percent", "low": 19.9, "high": 23.9}
     assert [item.name for item in path.parent.iterdir()] == ["run.json"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
@@ -61,7 +62,7 @@ def test_provenance_is_filled_in() -> None:
 
 
 def test_code_revision_outside_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "record.py"))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert records.code_revision() == "unknown"
     monkeypatch.setenv("PATH", "")
@@ -127,7 +128,7 @@ def test_names_and_folders_are_checked(tmp_path: Path) -> None:
         ("{oops", "is not JSON"),
         ("[]", "schema_version is missing"),
         ('{"answer": 42}', "schema_version is missing"),
-        ('{"schema_version": 9}', "schema version 9, expected 1"),
+        ('{"schema_version": 9}', "schema version 9, expected 1 or 2"),
         ('{"schema_version": 1}', "not a latentbank result record"),
     ],
 )
@@ -197,8 +198,20 @@ def test_results_table_refuses_other_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a folder"):
         results_table(tmp_path / "missing")
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match=r"x\.json"):
+    with pytest.raises(InputError, match=r"no result record .*x\.json is something else"):
         results_table(tmp_path)
+    write_record(make(), tmp_path / "a.json")
+    assert "x.json" not in results_table(tmp_path)
+    (tmp_path / "y.json").write_text('{"schema_version": 2, "task"')
+    with pytest.raises(InputError, match=r"y\.json is not JSON"):
+        results_table(tmp_path)
+
+
+def test_a_skipped_run_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    write_record(make(), tmp_path / "a.json")
+    write_record(make("camels", metrics={}, skipped="no gradients | here"), tmp_path / "b.json")
+    last = results_table(tmp_path).splitlines()[-1]
+    assert last.startswith("| camels | states | skipped: no gradients \\| here | \u2013 |")
 
 
 def test_update_readme_replaces_only_its_part(tmp_path: Path) -> None:

@@ -75,12 +75,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_adapter(
-    folder: Path, backbone: Backbone, overrides: Mapping[str, Any] | None = None
+    folder: Path,
+    backbone: Backbone,
+    overrides: Mapping[str, Any] | None = None,
+    method: str | None = None,
 ) -> Method:
     """The method of an adapter on `backbone`, in eval mode.
 
     `overrides` change config fields that do not alter the parameters' shapes; in a group such as
-    `{"lora": {"dropout": 0.1}}` the other fields stay as they are.
+    `{"lora": {"dropout": 0.1}}` the other fields stay as they are. `method` names another method
+    with the same config and the same weights, to be built instead.
 
     Raises:
         AdapterError: damaged files, or another backbone than the one it was trained for.
@@ -92,10 +96,11 @@ def load_adapter(
             f"the loaded backbone is {backbone.fingerprint}"
         )
     state = load_state_of(folder)
-    method = build_method(config["method"], backbone, merged(config["config"], overrides or {}))
-    method.load_state(state)
-    method.train(False)
-    return method
+    values = merged(config["config"], overrides or {})
+    built = build_method(method or config["method"], backbone, values)
+    built.load_state(state)
+    built.train(False)
+    return built
 
 
 def load_state_of(folder: Path) -> dict[str, Tensor]:

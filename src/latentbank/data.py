@@ -112,8 +112,9 @@ def load_dataset(spec: str | Path, split: str | None = None) -> QADataset:
     `test`, `test-online`: the splits of CaMeLS (Hu et al. 2023, https://arxiv.org/abs/2305.15076),
     MAC and MBC. A file is SQuAD json (v1.1 or 2), csv (`question`, `answers` joined by a
     backslash, `text`), or jsonl: rows with a text in `document`, `text` or `context` and either
-    `question` with `answer`/`answers` or a list `questions` of such. ArchivalQA (Wang et al. 2022)
-    is jsonl too and takes a `split` by article id. Only `hf:` may use the network.
+    `question` with `answer`/`answers`, a list `questions` of such, or neither; `time` and `source`
+    are the document's. ArchivalQA (Wang et al. 2022) is jsonl too and takes a `split` by article
+    id. Only `hf:` may use the network.
 
     Raises InputError naming the file, the line and the reason, UnknownNameError for a split.
     """
@@ -222,11 +223,16 @@ class _Builder:
         self._question_ids: set[str] = set()
 
     def add_row(self, row: Row, place: str) -> None:
-        """Add a flat row (its `id` is the question's) or a row with a list `questions`."""
+        """Add a flat row (its `id` is the question's), a row with a list `questions`, or a document
+        that nothing is asked about (then the `id` is its own).
+        """
         field = next((name for name in _TEXT_FIELDS if row.get(name) is not None), None)
         if field is None:
             raise InputError(f"{place}: document missing (expected {', '.join(_TEXT_FIELDS)}).")
         text = _non_empty(row[field], "document", place)
+        if not row.keys() & {"questions", "question", "answers", "answer"}:
+            self._add_document(row, text, row.get("id"), place)
+            return
         if "questions" not in row:
             self._add_question(row, self._add_document(row, text, None, place), place)
             return

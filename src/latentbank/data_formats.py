@@ -52,7 +52,8 @@ def json_lines(raw: bytes, name: str) -> Iterator[tuple[Row, str]]:
 def paper_csv(path: Path) -> Iterator[tuple[Row, str]]:
     r"""Yield the rows of the papers' csv: `question`, `answers` joined by a backslash, `text`.
 
-    The layout of CaMeLS, MAC and MBC for StreamingQA, SQuAD and ArchivalQA.
+    The layout of CaMeLS, MAC and MBC for StreamingQA, SQuAD and ArchivalQA. A column `time` is
+    kept; the other columns are not.
     """
     text = _decode(read_bytes(path), path)
     limit = csv.field_size_limit(
@@ -66,6 +67,7 @@ def paper_csv(path: Path) -> Iterator[tuple[Row, str]]:
         for row in reader:
             answers = [part for part in (row["answers"] or "").split("\\") if part.strip()]
             fields = {"text": row["text"], "question": row["question"], "answers": answers}
+            fields |= {"time": row["time"]} if row.get("time") else {}
             yield fields, f"{path} line {reader.line_num}"
     except csv.Error as error:
         raise InputError(f"{path} line {reader.line_num}: malformed csv ({error}).") from error

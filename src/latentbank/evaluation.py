@@ -117,6 +117,19 @@ def check_questions(
             )
 
 
+def batches(
+    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = 16
+) -> list[list[int]]:
+    """Indices of the questions in the batches to ask them in: those of one document or of like
+    length go together.
+    """
+    order = sorted(
+        range(len(questions)),
+        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
+    )
+    return [order[at : at + batch] for at in range(0, len(order), batch)]
+
+
 def in_batches(
     method: Method,
     questions: Sequence[str],
@@ -127,12 +140,7 @@ def in_batches(
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """(index, answer) of every question; questions of the same document or length go together."""
-    order = sorted(
-        range(len(questions)),
-        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
-    )
-    for at in range(0, len(order), batch):
-        part = order[at : at + batch]
+    for part in batches(questions, documents, batch):
         given = None if documents is None else [documents[i] for i in part]
         answers = answer(method, [questions[i] for i in part], given, decoding, memory)
         yield from zip(part, answers, strict=True)
@@ -184,7 +192,15 @@ def ask_all(
         method, texts, wanted if gold else None, batch, decoding, advance=advance
     ):
         found[i] = item
-    answers = [a for a in found if a is not None]
+    return score_answers([a for a in found if a is not None], data)
+
+
+def score_answers(answers: Sequence[Answer], data: QADataset) -> Evaluation:
+    """Scores one answer for each question of `data`, in their order.
+
+    `data` may hold no documents (closed book): then none counts as selected.
+    """
+    wanted = [data.documents[q.document].id if data.documents else "" for q in data.questions]
     pairs = [(a.text, q.answers) for a, q in zip(answers, data.questions, strict=True)]
     return Evaluation(
         answers=tuple(answers),

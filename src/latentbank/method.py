@@ -107,6 +107,8 @@ class Method(ABC):
     Config: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     claims: frozenset[str] = frozenset()
+    needs_gold: ClassVar[bool] = False
+    """Reads only the documents it is told: a ceiling for benchmarks."""
 
     def __init__(self, config: Any, backbone: Backbone) -> None:
         self.config, self.backbone = config, backbone
@@ -146,6 +148,13 @@ class Method(ABC):
     def footprint(self) -> Footprint:
         """Bytes of the bank by component."""
         return self.require_bank().footprint()
+
+    def telemetry(self) -> dict[str, float]:
+        """Health of what the bound bank holds, by name: whatever the method can tell about itself.
+
+        Names start with the part that they describe, such as `codebook_perplexity`.
+        """
+        return {}
 
     def require_bank(self) -> MemoryBank:
         """The bound bank. Raises InputError when there is none."""

@@ -213,6 +213,37 @@ class Codebook(nn.Module):
         return CodebookHealth(float(entropy.exp()), dead, residual)
 
 
+class ResidualMeter:
+    """Share of the variance of latents that their codewords miss, added up over batches."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._missed = self._squares = 0.0
+        self._sum: Tensor | float = 0.0
+
+    @torch.no_grad()
+    def add(self, latents: Tensor, words: Tensor) -> None:
+        """Counts latents [N, D] and the codewords [N, D] that stand for them."""
+        self.count += latents.shape[0]
+        self._missed += float((latents - words).pow(2).sum())
+        self._squares += float(latents.pow(2).sum())
+        self._sum = self._sum + latents.double().sum(0)
+
+    def value(self) -> float | None:
+        """The share, 0 for a perfect codebook; None before two different latents were seen."""
+        if not self.count:
+            return None
+        spread = self._squares - float(torch.as_tensor(self._sum).pow(2).sum()) / self.count
+        return self._missed / spread if spread > 1e-9 * self._squares else None
+
+
+def usage_perplexity(counts: Tensor) -> float:
+    """exp of the entropy of counts [K], in 1 … K; 0 where nothing was counted."""
+    share = counts.double() / counts.sum().clamp_min(1)
+    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    return float(entropy.exp()) if bool(counts.any()) else 0.0
+
+
 def clear_moments(
     optimizer_state: Callable[[Tensor], dict[str, Tensor]], weight: Tensor, rows: Tensor
 ) -> None:

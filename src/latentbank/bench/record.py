@@ -1,29 +1,37 @@
 """The record of one benchmark run: what was run, on what, with which numbers, as one JSON file.
 
-Knows JSON, the versions of the software and the machine; no method, no model and no dataset.
+Knows JSON and the machine it runs on; no method, no model and no dataset. The file's format is
+described in docs/records.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-import platform
-import re
-import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from latentbank.bench.machine import Machine, code_revision, this_machine, versions
 from latentbank.errors import InputError
 
-SCHEMA_VERSION = 1
+__all__ = [
+    "PREDICTIONS_SUFFIX", "READABLE", "SCHEMA_VERSION", "DataInfo", "Machine", "Metric", "Record",
+    "Series", "code_revision", "hash_questions", "new_record", "predictions_path",
+    "read_predictions", "read_record", "this_machine", "versions", "write_atomically",
+    "write_record",
+]  # fmt: skip
+
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Version 1 had no series, budget_bytes, skipped and questions_hash; read_record fills them in."""
+
 PREDICTIONS_SUFFIX = ".predictions.jsonl"
-_PACKAGES = ("torch", "transformers", "latentbank")
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,37 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Series:
+    """A curve: y over x, point by point, with names and units; `low`, `high`: 95 % CI of y.
+
+    Raises InputError if there is no point or the lengths differ.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    x_name: str
+    x_unit: str
+    y_name: str
+    y_unit: str
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "low", "high"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            object.__setattr__(self, name, tuple(float(value) for value in values))
+            if len(values) != len(self.x) or not values:
+                raise InputError(
+                    f"A series has as many {name} as x, at least one; got {len(values)} and "
+                    f"{len(self.x)}."
+                )
+        if (self.low is None) != (self.high is None):
+            raise InputError("A series has both low and high, or neither.")
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """The data of a run: `QADataset.name` and `QADataset.hash`."""
 
@@ -45,22 +84,15 @@ class DataInfo:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where a run took place. `device` is "cpu" or the accelerator's name."""
-
-    cpu: str
-    cores: int
-    memory_bytes: int
-    device: str
-
-
-@dataclass(frozen=True)
 class Record:
     """One run; two records are comparable if task, data and (for speed) machine agree.
 
     `method` is the registered name, `config` its configuration and everything else that was
     chosen, `command` the line that repeats the run, `read_as` how the memory spoke to the backbone
-    (such as "states" or "text"), `created` the UTC time in ISO 8601.
+    (such as "states" or "text"), `created` the UTC time in ISO 8601. `series` are the curves,
+    `budget_bytes` the limit of the bank's file (None: none), `skipped` why the method cannot do the
+    task (then there may be no metrics), `questions_hash` tells which questions were asked, in which
+    order (`hash_questions`).
     """
 
     task: str
@@ -76,6 +108,10 @@ class Record:
     created: str
     config: Mapping[str, Any] = field(default_factory=dict)
     read_as: str = ""
+    series: Mapping[str, Series] = field(default_factory=dict)
+    budget_bytes: int | None = None
+    skipped: str = ""
+    questions_hash: str = ""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -91,8 +127,15 @@ def new_record(
     config: Mapping[str, Any] | None = None,
     read_as: str = "",
     device: str = "cpu",
+    series: Mapping[str, Series] | None = None,
+    budget_bytes: int | None = None,
+    skipped: str = "",
+    questions: Iterable[str] | None = None,
 ) -> Record:
-    """Return a record of a run that just ended here, with versions, machine, revision and time."""
+    """Return a record of a run that just ended here, with versions, machine, revision and time.
+
+    `questions`: the ids of the questions asked, in order; their hash is kept.
+    """
     return Record(
         task=task,
         method=method,
@@ -107,7 +150,19 @@ def new_record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         config=dict(config or {}),
         read_as=read_as,
+        series=dict(series or {}),
+        budget_bytes=budget_bytes,
+        skipped=skipped,
+        questions_hash="" if questions is None else hash_questions(questions),
     )
+
+
+def hash_questions(ids: Iterable[str]) -> str:
+    """Return 32 hexadecimal digits that tell one list of question ids, in order, from another."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ids:
+        digest.update(json.dumps(name).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def write_record(
@@ -117,23 +172,24 @@ def write_record(
 ) -> Path:
     """Write `path` (ending in .json) and, if given, the predictions beside it, one row a line.
 
-    The predictions lie in `predictions_path(path)` and are written first. Each file is replaced as
-    a whole or not at all. Returns the record's path. Raises InputError for another suffix, a
-    number that is not finite, a value that JSON cannot hold, or a folder that cannot be written.
+    The predictions lie in `predictions_path(path)` and are written first; their `id`s give the
+    record its `questions_hash` if it has none. Each file is replaced as a whole or not at all.
+    Returns the record's path. Raises InputError for another suffix, a number that is not finite, a
+    value that JSON cannot hold, predictions of other questions than the record's, or a folder that
+    cannot be written.
     """
     path = Path(path)
     if path.suffix != ".json":
         raise InputError(f"A record's name must end in .json, got {path.name!r}.")
-    for name, metric in record.metrics.items():
-        numbers = (metric.value, metric.low, metric.high)
-        if not all(number is None or math.isfinite(number) for number in numbers):
-            raise InputError(f"Metric {name!r} of the record is not a finite number: {numbers}.")
+    _check(record)
+    found = None if predictions is None else [dict(row) for row in predictions]
+    if found is not None:
+        record = _with_questions(record, found, path)
     try:
         text = json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         rows = None
-        if predictions is not None:
-            lines = [json.dumps(dict(row), ensure_ascii=False) for row in predictions]
-            rows = "".join(line + "\n" for line in lines)
+        if found is not None:
+            rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
     except (TypeError, ValueError) as error:
         raise InputError(f"The record {path} cannot be written as JSON: {error}.") from error
     if rows is not None:
@@ -153,13 +209,41 @@ def read_record(path: str | Path) -> Record:
         raise InputError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict) or "schema_version" not in content:
         raise InputError(f"{path} is not a latentbank result record: schema_version is missing.")
-    if content["schema_version"] != SCHEMA_VERSION:
-        found = content["schema_version"]
-        raise InputError(f"{path} has schema version {found!r}, expected {SCHEMA_VERSION}.")
+    if content["schema_version"] not in READABLE:
+        found, known = content["schema_version"], " or ".join(map(str, READABLE))
+        raise InputError(f"{path} has schema version {found!r}, expected {known}.")
     try:
         return _from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a latentbank result record: {error}.") from error
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+        reason = str(error).rstrip(".")
+        raise InputError(f"{path} is not a latentbank result record: {reason}.") from error
+
+
+def read_predictions(path: str | Path) -> list[dict[str, Any]]:
+    """Read the rows beside the record at `path`; each has at least an `id`.
+
+    Raises InputError if the file is missing, or a line is not a JSON object with an id.
+    """
+    source, rows = predictions_path(path), []
+    try:
+        lines = source.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} has no predictions beside it: {source.name} is missing."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{source}, line {number}, is not JSON: {error}.") from error
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise InputError(f"{source}, line {number}, is not a prediction: it has no id.")
+        rows.append(row)
+    return rows
 
 
 def predictions_path(path: str | Path) -> Path:
@@ -192,50 +276,29 @@ def write_atomically(path: Path, text: str) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def this_machine(device: str = "cpu") -> Machine:
-    """Return the CPU's model, the usable cores, the memory in bytes, and the given device."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        memory = 0  # unknown
-    return Machine(_cpu_model(), cores, memory, device)
+def _check(record: Record) -> None:
+    """Raises InputError for a record that says nothing, or a number that is not finite."""
+    if not (record.metrics or record.series or record.skipped):
+        raise InputError("A record without metrics and series must say why it was skipped.")
+    for name, metric in record.metrics.items():
+        numbers = (metric.value, metric.low, metric.high)
+        if not all(number is None or math.isfinite(number) for number in numbers):
+            raise InputError(f"Metric {name!r} of the record is not a finite number: {numbers}.")
+    for name, curve in record.series.items():
+        for values in (curve.x, curve.y, curve.low or (), curve.high or ()):
+            if not all(map(math.isfinite, values)):
+                raise InputError(f"Series {name!r} of the record has a number that is not finite.")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of python, torch, transformers and latentbank, importing none of them."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def code_revision() -> str:
-    """Return `git describe --always --dirty` of this package's checkout, else "unknown"."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
-    try:
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
-        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return result.stdout.strip() or "unknown"
-
-
-def _cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine() or "unknown"
+def _with_questions(record: Record, rows: list[dict[str, Any]], path: Path) -> Record:
+    """The record with the hash of the questions that the prediction rows name."""
+    ids = [row.get("id") for row in rows]
+    if not rows or not all(isinstance(name, str) for name in ids):
+        return record
+    found = hash_questions(str(name) for name in ids)
+    if record.questions_hash not in ("", found):
+        raise InputError(f"The predictions of {path} are of other questions than the record's.")
+    return replace(record, questions_hash=found)
 
 
 def _from_json(content: Mapping[str, Any]) -> Record:
@@ -247,11 +310,17 @@ def _from_json(content: Mapping[str, Any]) -> Record:
     values["data"] = DataInfo(**content["data"])
     values["machine"] = Machine(**content["machine"])
     values["metrics"] = {name: Metric(**value) for name, value in content["metrics"].items()}
+    values["series"] = {name: Series(**value) for name, value in values.get("series", {}).items()}
     for name, metric in values["metrics"].items():
         if isinstance(metric.value, bool) or not isinstance(metric.value, int | float):
             raise ValueError(f"metric {name!r} has the value {metric.value!r}")
     for name in ("task", "method", "command", "dtype", "created", "code_revision"):
         if not isinstance(values.get(name), str):
             raise ValueError(f"field {name!r} must be a text")
+    for name in ("skipped", "questions_hash", "read_as"):
+        if not isinstance(values.get(name, ""), str):
+            raise ValueError(f"field {name!r} must be a text")
+    if not isinstance(values.get("budget_bytes"), int | None):
+        raise ValueError("field 'budget_bytes' must be a whole number or null")
     datetime.fromisoformat(values["created"])
     return Record(**values)

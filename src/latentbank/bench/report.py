@@ -6,10 +6,10 @@ Knows records and text files; runs nothing.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
-from latentbank.bench.record import Metric, Record, read_record, write_atomically
+from latentbank.bench.record import Metric, write_atomically
+from latentbank.bench.results import Result, best_first, load_results, newest
 from latentbank.errors import InputError
 
 # Column title, metric name in the record, digits after the point. `milliseconds` is per question.
@@ -27,19 +27,15 @@ _MISSING = "\N{EN DASH}"
 def results_table(folder: str | Path) -> str:
     """Return a markdown table of the newest records in `folder`, best F1 first.
 
-    Newest: of records equal in task, data, method, reading and configuration name
+    Newest: of records equal in task, data, method, reading, budget and configuration name
     (`config["name"]`, if there is one) only the latest is shown. A metric with the unit "fraction"
-    appears in percent, others as they are, with their 95 % interval if there is one. Raises
-    InputError if the folder holds no record, or a .json file that is none.
+    appears in percent, others as they are, with their 95 % interval if there is one. A skipped run
+    has its reason in place of numbers. JSON files that are no records are left out. Raises
+    InputError if the folder holds no record, or a damaged one.
     """
-    folder = Path(folder)
-    newest = _newest(folder)
     titles = ["method", "read as", *(title for title, _, _ in COLUMNS), "record"]
     lines = [_row(titles), _row(["---", "---", *("---:" for _ in COLUMNS), "---"])]
-    for path, record in newest:
-        numbers = [_cell(record.metrics.get(name), digits) for _, name, digits in COLUMNS]
-        label = _label(record)
-        lines.append(_row([label, record.read_as or _MISSING, *numbers, f"`{path.name}`"]))
+    lines += [_row(_cells(result)) for result in best_first(newest(load_results(folder).results))]
     return "\n".join(lines) + "\n"
 
 
@@ -66,31 +62,12 @@ def update_readme(path: str | Path, marker: str, text: str) -> None:
     write_atomically(path, f"{before}{start}\n{text.strip()}\n{end}{after}")
 
 
-def _newest(folder: Path) -> list[tuple[Path, Record]]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder with result records.")
-    newest: dict[tuple[str, ...], tuple[Path, Record]] = {}
-    for path in sorted(folder.glob("*.json")):
-        record = read_record(path)
-        key = (record.task, record.data.hash, _label(record), record.read_as)
-        if key not in newest or _time(record) >= _time(newest[key][1]):
-            newest[key] = (path, record)
-    if not newest:
-        raise InputError(f"{folder} holds no result record (*.json).")
-    return sorted(newest.values(), key=lambda item: (-_f1(item[1]), _label(item[1])))
-
-
-def _label(record: Record) -> str:
-    return str(record.config.get("name") or record.method)
-
-
-def _time(record: Record) -> datetime:
-    created = datetime.fromisoformat(record.created)
-    return created if created.tzinfo else created.replace(tzinfo=UTC)
-
-
-def _f1(record: Record) -> float:
-    return record.metrics["f1"].value if "f1" in record.metrics else -1.0
+def _cells(result: Result) -> list[str]:
+    record = result.record
+    numbers = [_cell(record.metrics.get(name), digits) for _, name, digits in COLUMNS]
+    if record.skipped:
+        numbers[0] = f"skipped: {record.skipped}"
+    return [result.label, record.read_as or _MISSING, *numbers, f"`{result.path.name}`"]
 
 
 def _cell(metric: Metric | None, digits: int) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from latentbank.bank import MemoryBank
+from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.record import Metric
 from latentbank.data import QADataset
 from latentbank.evaluation import Evaluation, ask_all, write_all
 from latentbank.generation import DecodingConfig
 from latentbank.method import Method
-from latentbank.metrics import mean_interval
+
+__all__ = ["Score", "measure", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -54,53 +54,16 @@ def measure(
     found = ask_all(method, data, gold, decoding=decoding, advance=lambda n: bar.advance(asking, n))
     summary = found.summary()
     bar.update(asking, note=f"EM {summary['exact_match']:.1f} F1 {summary['f1']:.1f}")
-    return Score(found, _metrics(found, summary, len(data.documents), size, seconds))
+    return Score(found, _metrics(found, len(data.documents), size, seconds))
 
 
-def _metrics(
-    found: Evaluation, summary: dict[str, float], documents: int, size: int, seconds: float
-) -> dict[str, Metric]:
-    rates = {
-        "exact_match": found.exact_match,
-        "f1": found.f1,
-        "contains_answer": found.contains,
-        "prefix_match": found.prefix_match,
-        "gold_selected": found.selected,
+def _metrics(found: Evaluation, documents: int, size: int, seconds: float) -> dict[str, Metric]:
+    metrics = {
+        **answer_metrics(found),
+        "bank_bytes": Metric(size, "bytes"),
+        "bytes_per_document": Metric(size / documents, "bytes"),
+        "documents": Metric(documents, "documents"),
     }
-    metrics = {}
-    for name, values in rates.items():
-        interval = mean_interval(values)
-        metrics[name] = Metric(summary[name], "percent", 100 * interval.low, 100 * interval.high)
-    first = float(np.mean([a.first_token_seconds for a in found.answers]))
-    plain = {
-        "bank_bytes": (size, "bytes"),
-        "bytes_per_document": (size / documents, "bytes"),
-        "milliseconds": (summary["milliseconds"], "ms"),
-        "first_token_milliseconds": (1000 * first, "ms"),
-        "write_documents_per_second": (documents / max(seconds, 1e-9), "documents/s"),
-        "documents": (documents, "documents"),
-        "questions": (len(found.answers), "questions"),
-    }
-    if not seconds:  # nothing was written, so there is no speed of writing
-        del plain["write_documents_per_second"]
-    return {**metrics, **{name: Metric(value, unit) for name, (value, unit) in plain.items()}}
-
-
-def predictions(data: QADataset, found: Evaluation) -> list[dict[str, Any]]:
-    """One JSON row for each question: answer, references, documents read and scores."""
-    rows = []
-    for i, (question, answer) in enumerate(zip(data.questions, found.answers, strict=True)):
-        rows.append(
-            {
-                "id": question.id,
-                "question": question.text,
-                "answer": answer.text,
-                "references": list(question.answers),
-                "gold": data.documents[question.document].id,
-                "documents": [name for name, _ in answer.documents],
-                "confidence": round(answer.confidence, 4),
-                "exact_match": found.exact_match[i],
-                "f1": round(found.f1[i], 4),
-            }
-        )
-    return rows
+    if seconds:  # else nothing was written, so there is no speed of writing
+        metrics["write_documents_per_second"] = Metric(documents / seconds, "documents/s")
+    return metrics

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from latentbank.cli.ask import ask as ask_command
+from latentbank.cli.bench import bench_app
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
@@ -76,6 +77,7 @@ app.command("verify")(verify_command)
 app.command("delete")(delete_command)
 app.command("train")(train_command)
 app.command("eval")(evaluate_command)
+app.add_typer(bench_app, name="bench")
 app.command("models")(models_command)
 app.command("demo")(demo_command)
 

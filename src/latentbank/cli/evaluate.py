@@ -86,7 +86,9 @@ def evaluate(
         raise BankError(f"{bank} exists already; eval writes a fresh bank, so name another file.")
     if out is not None and Path(out).suffix != ".json":
         raise InputError(f"A record's name must end in .json, got {out!r}.")
-    chosen = _data(data, split, documents, questions, seed)
+    chosen = load_data(data, split, documents)
+    if questions is not None:
+        chosen = chosen.sample_questions(questions, seed)
     quiet_libraries()
     from latentbank.generation import DecodingConfig
     from latentbank.model import DEFAULT_BACKBONE, load_method
@@ -125,10 +127,11 @@ def _measure(
             return measure(method, store, data, bar, method.name, gold, decoding)
 
 
-def _data(
-    spec: str, split: str | None, documents: int | None, questions: int | None, seed: int
-) -> QADataset:
-    """The dataset `spec` (`sample` is the shipped one), cut to size."""
+def load_data(spec: str, split: str | None, documents: int | None) -> QADataset:
+    """The dataset `spec` (`sample` is the shipped one), cut to so many documents.
+
+    Raises InputError if it has no question.
+    """
     from latentbank.data import load_dataset, load_sample
 
     if spec == "sample" and not Path(spec).exists():
@@ -140,7 +143,7 @@ def _data(
         found = found.take(documents)
     if not found.questions:
         raise InputError(f"The data {found.name} has no question to ask.")
-    return found if questions is None else found.sample_questions(questions, seed)
+    return found
 
 
 def _record(

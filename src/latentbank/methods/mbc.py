@@ -37,7 +37,7 @@ from latentbank.method import (
     register,
 )
 from latentbank.methods.mac import Mac, MacConfig, paper_presets
-from latentbank.quantizer import Codebook, CodebookConfig
+from latentbank.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from latentbank.slots import Slots
 
 WORDS, COUNTS = "codebook", "counts"
@@ -122,6 +122,7 @@ class Mbc(Mac):
         self.network["codebook"] = self.codebook.to(backbone.device)
         self._buffered: tuple[Tensor, Tensor] | None = None
         self._own_book: Codebook | None = None
+        self._meter = ResidualMeter()
         self._codes = torch.zeros(0, dtype=torch.long)
         self._histogram = torch.zeros(config.codebook.codes, dtype=torch.long)
 
@@ -137,7 +138,7 @@ class Mbc(Mac):
         codes = self.config.codebook.codes
         started = self.codebook.weight.detach().half().cpu()
         self._words = self._stored_words(words) if words else started
-        self._own_book = None
+        self._own_book, self._meter = None, ResidualMeter()
         self._histogram = torch.zeros(codes, dtype=torch.long)
         if counts:
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
@@ -194,7 +195,9 @@ class Mbc(Mac):
                 return super().write(documents)
             return self._count(documents)
         except BaseException:  # Ctrl-C too
+            meter = self._meter
             self.bind(self.require_bank())  # back to what the bank holds
+            self._meter = meter
             raise
 
     def _count(self, documents: Sequence[Document]) -> WriteReport:
@@ -228,7 +231,21 @@ class Mbc(Mac):
             self._words = book.weight.detach().half()
             # words moved under the codes already stored: those slots are made anew
             self._refresh()
-        return book.nearest(flat).view(latents.shape[:2])
+        codes = book.nearest(flat)
+        self._meter.add(flat, book.decode(codes).detach())
+        return codes.view(latents.shape[:2])
+
+    def telemetry(self) -> dict[str, float]:
+        """Perplexity and unused codewords of the bank's codes; residual of what was encoded since
+        the bank was bound, if anything was.
+        """
+        counts = torch.bincount(self._codes, minlength=len(self._histogram)) + self._histogram
+        found = {
+            "codebook_perplexity": usage_perplexity(counts),
+            "codebook_dead": float((counts == 0).sum()),
+        }
+        residual = self._meter.value()
+        return found if residual is None else {**found, "codebook_residual": residual}
 
     def _book(self) -> Codebook:
         """The bank's own codebook, float32, with the adapter's usage statistics at the start."""

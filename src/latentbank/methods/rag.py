@@ -126,6 +126,8 @@ def _shares(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
 class FullContext(Retrieval):
     """The same reader and store, told which document holds the answer."""
 
+    needs_gold = True
+
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:

@@ -1,0 +1,72 @@
+"""Where a run took place: the machine, the versions of the software and the revision of the code.
+
+Knows the operating system and git; imports none of the packages whose versions it tells.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("torch", "transformers", "latentbank")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run took place. `device` is "cpu" or the accelerator's name."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    device: str
+
+
+def this_machine(device: str = "cpu") -> Machine:
+    """Return the CPU's model, the usable cores, the memory in bytes, and the given device."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cores = os.cpu_count() or 1
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 0  # unknown
+    return Machine(_cpu_model(), cores, memory, device)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of python, torch, transformers and latentbank, importing none of them."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def code_revision() -> str:
+    """Return `git describe --always --dirty` of this package's checkout, else "unknown"."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    try:
+        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return result.stdout.strip() or "unknown"
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine() or "unknown"

@@ -1,0 +1,92 @@
+"""The answers of a run that has not ended, kept batch by batch so that a killed bench goes on.
+
+Knows answers and one file of JSON lines; knows no method. The file lies apart from the records and
+is removed when its record is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from latentbank.bench.record import write_atomically
+from latentbank.errors import InputError
+from latentbank.evaluation import Answer
+
+
+class PartialAnswers:
+    """Answers by phase of the run and number of the batch.
+
+    A file that was written under other settings, and a last line that was cut off, count for
+    nothing. `path` None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None, settings: str) -> None:
+        self.path = path
+        self.reused = 0
+        self._found: dict[tuple[str, int], list[Answer]] = {}
+        if path is None:
+            return
+        header = json.dumps({"settings": settings})
+        kept = _kept_lines(path, header)
+        for line in kept:
+            row = json.loads(line)
+            self._found[row["phase"], row["batch"]] = [_answer(item) for item in row["answers"]]
+        write_atomically(path, "".join(line + "\n" for line in (header, *kept)))
+
+    def get(self, phase: str, batch: int, count: int) -> list[Answer] | None:
+        """The `count` answers of a batch, if they were kept."""
+        found = self._found.get((phase, batch))
+        if found is None or len(found) != count:
+            return None
+        self.reused += count
+        return found
+
+    def put(self, phase: str, batch: int, answers: Sequence[Answer]) -> None:
+        """Keeps the answers of a batch, out of this process's hands when the call returns."""
+        if self.path is None:
+            return
+        row = {"phase": phase, "batch": batch, "answers": [asdict(a) for a in answers]}
+        try:
+            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error.strerror}.") from error
+
+    def remove(self) -> None:
+        """Removes the file, and its folder if nothing else is in it."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.parent.rmdir()
+
+
+def _kept_lines(path: Path, header: str) -> list[str]:
+    """The whole lines behind a matching header."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    if not lines or lines[0] != header:
+        return []
+    kept = []
+    for line in lines[1:]:
+        try:
+            row = json.loads(line)
+            [_answer(item) for item in row["answers"]], row["phase"], row["batch"]
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line)
+    return kept
+
+
+def _answer(row: dict[str, object]) -> Answer:
+    values = dict(row)
+    documents = values.pop("documents")
+    if not isinstance(documents, list):
+        raise TypeError("documents must be a list")
+    pairs = tuple((str(name), float(share)) for name, share in documents)
+    return Answer(documents=pairs, **values)  # type: ignore[arg-type]

@@ -1,0 +1,38 @@
+"""Documents cut to the size that every method takes. Knows data and token counts; no method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from latentbank.chunking import CountTokens
+from latentbank.data import QADataset, Question
+from latentbank.document import Document, chunk
+
+
+def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512) -> QADataset:
+    """`data` with long documents in chunks; `data` itself if there is none.
+
+    A chunk then is a document, and a question belongs to the first chunk that holds one of its
+    answers, or to the first one if none does.
+    """
+    pieces: list[list[Document]] = []
+    for document in data.documents:
+        short = len(document.text.encode()) <= chunk_tokens  # a token is at least one byte
+        pieces.append([document] if short else list(chunk(document, count_tokens, chunk_tokens)))
+    if all(len(part) == 1 for part in pieces):
+        return data
+    first = [0]
+    for part in pieces:
+        first.append(first[-1] + len(part))
+    questions = tuple(
+        replace(q, document=first[q.document] + _holder(pieces[q.document], q))
+        for q in data.questions
+    )
+    documents = tuple(document for part in pieces for document in part)
+    return replace(data, documents=documents, questions=questions)
+
+
+def _holder(pieces: Sequence[Document], question: Question) -> int:
+    found = (i for i, d in enumerate(pieces) if any(a in d.text for a in question.answers if a))
+    return next(found, 0)

@@ -1,0 +1,1 @@
+"""The protocols of the bench, one file each; `bench.task` finds them here."""

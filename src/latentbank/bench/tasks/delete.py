@@ -1,0 +1,71 @@
+"""Delete: half of the documents are deleted; what is asked about them must fall to closed book.
+
+Closed book is the same model with the method's low-rank weights and without memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentbank.bench.hooks import Hooks
+from latentbank.bench.measures import answer_metrics, predictions, suffixed
+from latentbank.bench.record import Metric
+from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.data import QADataset
+from latentbank.method import EXACT_DELETE, Method
+from latentbank.metrics import paired_bootstrap
+
+SCORES = ("exact_match", "f1", "contains_answer")
+
+
+@dataclass(frozen=True)
+class DeleteConfig:
+    """`share`: of the documents that is deleted."""
+
+    share: float = 0.5
+
+
+@register("delete")
+class Delete(Task):
+    """Write all, delete half, ask about both halves."""
+
+    Config = DeleteConfig
+
+    def __init__(self, data: QADataset, settings: Settings, config: DeleteConfig) -> None:
+        super().__init__(data, settings, config)
+        self.gone, self.left = self.halves(config.share)
+        self.about_gone, self.about_left = self.asked(self.gone), self.asked(self.left)
+
+    def run(self, method: Method, hooks: Hooks) -> Outcome:
+        hooks.fresh_bank(self.documents)
+        hooks.write(self.data.documents)
+        before = hooks.ask("before deletion", self.about_gone)
+        closed = hooks.ask("closed book", self.about_gone, reader="weights")
+        ids = [self.data.documents[i].id for i in self.gone]
+        removed = hooks.delete(ids)
+        deleted = hooks.ask("deleted", self.about_gone)
+        left = hooks.ask("left", self.about_left)
+        gone = set(ids)
+        named = sum(any(name in gone for name, _ in a.documents) for a in deleted.answers)
+        leak = paired_bootstrap(deleted.f1, closed.f1, seed=self.settings.seed)
+        metrics = {
+            **answer_metrics(left),
+            **suffixed(answer_metrics(before), "before_deletion", *SCORES),
+            **suffixed(answer_metrics(deleted), "deleted", *SCORES),
+            **suffixed(answer_metrics(closed), "closed_book", *SCORES),
+            "leak_f1": Metric(
+                100 * leak.difference, "percent points", 100 * leak.low, 100 * leak.high
+            ),
+            "deleted_documents": Metric(removed, "documents"),
+            **hooks.bank_metrics(self.documents),
+        }
+        if not hooks.gold:  # a document that is named is named in the answer too, deleted or not
+            metrics["answers_from_deleted"] = Metric(named, "questions")
+        notes = {"claims_exact_delete": EXACT_DELETE in method.claims}
+        rows = [
+            *predictions(self.about_gone, before, "before deletion"),
+            *predictions(self.about_gone, closed, "closed book"),
+            *predictions(self.about_gone, deleted, "deleted"),
+            *predictions(self.about_left, left, "left"),
+        ]
+        return Outcome(metrics, predictions=rows, notes=notes)

@@ -1,0 +1,50 @@
+"""Duplicates: the whole stream comes k times. A bank should neither grow nor answer otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentbank.bench.hooks import Hooks
+from latentbank.bench.measures import answer_metrics, curves, predictions
+from latentbank.bench.record import Metric
+from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.data import QADataset
+from latentbank.errors import InputError
+from latentbank.method import Method
+
+
+@dataclass(frozen=True)
+class DuplicatesConfig:
+    """`copies`: how often each document comes, one run for each."""
+
+    copies: tuple[int, ...] = (1, 2, 4)
+
+    def __post_init__(self) -> None:
+        if not self.copies or min(self.copies) < 1 or list(self.copies) != sorted(set(self.copies)):
+            raise InputError(f"copies must be rising numbers from 1, got {list(self.copies)}")
+
+
+@register("duplicates")
+class Duplicates(Task):
+    """Write each document several times."""
+
+    Config = DuplicatesConfig
+
+    def __init__(self, data: QADataset, settings: Settings, config: DuplicatesConfig) -> None:
+        super().__init__(data, settings, config)
+        self.questions = self.asked()
+
+    def run(self, method: Method, hooks: Hooks) -> Outcome:
+        points, rows = [], []
+        for copies in self.config.copies:
+            hooks.fresh_bank(self.documents)
+            for copy in range(copies):
+                hooks.write(self.data.documents, f"writing, copy {copy + 1} of {copies}")
+            found = hooks.ask(f"{copies} copies", self.questions)
+            points.append({**answer_metrics(found), **hooks.bank_metrics(self.documents)})
+            rows += predictions(self.questions, found, f"{copies} copies")
+        first, last = (point["bank_bytes"].value for point in (points[0], points[-1]))
+        growth = 100 * (last - first) / first if first else 0.0
+        metrics = {**points[-1], "bank_growth": Metric(growth, "percent")}
+        x = [float(copies) for copies in self.config.copies]
+        return Outcome(metrics, curves(x, "copies of each document", "copies", points), rows)

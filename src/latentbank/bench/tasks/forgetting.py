@@ -1,0 +1,87 @@
+"""Forgetting: closed-book questions that the model could answer before, asked again after writing.
+
+NQ-open, TriviaQA, WebQuestions or any file of questions and answers (`--closed-book`). Asked three
+times: the bare backbone, the method with an empty bank, and the method with the stream written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentbank.bench.closed_book import load_questions
+from latentbank.bench.hooks import Hooks, Reader
+from latentbank.bench.measures import answer_metrics, joined, predictions, suffixed
+from latentbank.bench.record import Metric
+from latentbank.bench.stream_metrics import forgetting
+from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.data import QADataset
+from latentbank.errors import InputError
+from latentbank.evaluation import Evaluation
+from latentbank.method import Method
+
+SCORES = ("exact_match", "f1", "contains_answer")
+
+
+@dataclass(frozen=True)
+class ForgettingConfig:
+    """`closed_book`: files of questions and answers."""
+
+    closed_book: tuple[str, ...] = ()
+
+
+@register("forgetting")
+class Forgetting(Task):
+    """Closed-book questions before and after the stream."""
+
+    Config = ForgettingConfig
+    takes_gold = False
+
+    def __init__(self, data: QADataset, settings: Settings, config: ForgettingConfig) -> None:
+        super().__init__(data, settings, config)
+        if not config.closed_book:
+            raise InputError(
+                "forgetting asks closed-book questions; name a file of them with --closed-book."
+            )
+        self.sets: dict[str, QADataset] = {}
+        for path in config.closed_book:
+            found = load_questions(Path(path))
+            if found.name in self.sets:
+                raise InputError(f"Two files of closed-book questions are named {found.name}.")
+            if settings.questions is not None:
+                found = found.sample_questions(settings.questions, settings.seed)
+            self.sets[found.name] = found
+        hashes = "".join(found.hash for found in self.sets.values())
+        self.extra_hash = hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
+
+    def refuses(self, method: Method) -> str:
+        if method.needs_gold:
+            return "it reads only a document that it is told, and closed-book questions have none"
+        return ""
+
+    def run(self, method: Method, hooks: Hooks) -> Outcome:
+        hooks.fresh_bank(self.documents)
+        phases = {"backbone": self._ask(hooks, "backbone"), "before": self._ask(hooks, "before")}
+        hooks.write(self.data.documents)
+        phases["after"] = self._ask(hooks, "after")
+        metrics = {
+            **answer_metrics(joined(list(phases["after"].values()))),
+            **hooks.bank_metrics(self.documents),
+        }
+        rows = []
+        for name, data in self.sets.items():
+            label = re.sub(r"\W+", "_", name)
+            for phase, found in phases.items():
+                scores = answer_metrics(found[name])
+                metrics |= suffixed(scores, f"{phase}_{label}", *SCORES)
+                rows += predictions(data, found[name], f"{name}, {phase}")
+            lost = forgetting(phases["before"][name].f1, phases["after"][name].f1)
+            metrics[f"forgetting_f1_{label}"] = Metric(100 * float(lost), "percent points")
+        return Outcome(metrics, predictions=rows)
+
+    def _ask(self, hooks: Hooks, phase: str) -> dict[str, Evaluation]:
+        """Every set of questions, by name."""
+        reader: Reader = "backbone" if phase == "backbone" else "memory"
+        return {name: hooks.ask(f"{name}, {phase}", d, reader) for name, d in self.sets.items()}

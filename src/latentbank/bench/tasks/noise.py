@@ -1,0 +1,89 @@
+"""Noise: unrelated documents mixed into the stream, at a bank of the same total size.
+
+At 100 % there are as many unrelated documents as related ones. They come from `noise` (data of its
+own), or else the second half of the data serves, and the first half is asked about.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from latentbank.bench.hooks import Hooks
+from latentbank.bench.measures import answer_metrics, curves, predictions
+from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.data import QADataset, load_dataset
+from latentbank.document import Document
+from latentbank.errors import InputError
+from latentbank.method import Method
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """`levels`: unrelated documents for each 100 related ones. `noise`: a file of documents, or a
+    folder and `split`; "" takes half of the data.
+    """
+
+    levels: tuple[int, ...] = (0, 25, 50, 75, 100)
+    noise: str = ""
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 0 or list(self.levels) != sorted(set(self.levels)):
+            raise InputError(f"levels must be rising percentages, got {list(self.levels)}")
+
+
+@register("noise")
+class Noise(Task):
+    """Mix unrelated documents into the stream."""
+
+    Config = NoiseConfig
+
+    def __init__(self, data: QADataset, settings: Settings, config: NoiseConfig) -> None:
+        super().__init__(data, settings, config)
+        if config.noise:
+            other = load_dataset(config.noise, config.split or None)
+            self.extra_hash = other.hash
+            own = {document.id for document in data.documents}
+            self.related: Sequence[Document] = data.documents
+            self.unrelated = [d for d in other.documents if d.id not in own]
+        else:
+            half = (len(data.documents) + 1) // 2
+            self.related, self.unrelated = data.documents[:half], list(data.documents[half:])
+        self.documents = len(self.related)
+        needed = self._count(config.levels[-1])
+        if len(self.unrelated) < needed and config.noise:
+            raise InputError(
+                f"noise at {config.levels[-1]} % needs {needed} unrelated documents, "
+                f"{config.noise} has {len(self.unrelated)}; ask about fewer with --documents."
+            )
+        if needed - len(self.unrelated) > 1 or not self.unrelated:
+            raise InputError(
+                f"noise at {config.levels[-1]} % needs {needed} unrelated documents, the half of "
+                f"the data has {len(self.unrelated)}; name others with --noise-data."
+            )
+        self.questions = self.asked(range(self.documents))
+
+    def _count(self, level: int) -> int:
+        return round(level * len(self.related) / 100)
+
+    def stream(self, level: int) -> list[Document]:
+        """The related documents in order, with unrelated ones at random places between them."""
+        noise = self.unrelated[: self._count(level)]
+        total = len(self.related) + len(noise)
+        places = set(random.Random(self.settings.seed).sample(range(total), len(noise)))
+        related, unrelated = iter(self.related), iter(noise)
+        return [next(unrelated if i in places else related) for i in range(total)]
+
+    def run(self, method: Method, hooks: Hooks) -> Outcome:
+        points, rows = [], []
+        for level in self.config.levels:
+            documents = self.stream(level)
+            hooks.fresh_bank(self.documents)
+            hooks.write(documents, f"writing, {level} % noise")
+            found = hooks.ask(f"noise {level} %", self.questions)
+            points.append({**answer_metrics(found), **hooks.bank_metrics(len(documents))})
+            rows += predictions(self.questions, found, f"noise {level} %")
+        x = [float(level) for level in self.config.levels]
+        return Outcome(points[-1], curves(x, "unrelated documents", "percent", points), rows)

@@ -1,0 +1,186 @@
+"""Scale: bytes, speed and memory as the bank grows, 10^2 to 10^6 documents.
+
+Real documents first; beyond them the entries of the bank are appended again under new ids, so that
+sizes and statistics stay those of the data (`resampled_above` in the record). Stops, and says why,
+before a size that would take more disk or memory than allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from latentbank.bank import Entry
+from latentbank.bench.hooks import Hooks
+from latentbank.bench.measures import (
+    PEAK,
+    answer_metrics,
+    curve,
+    peak_memory_bytes,
+    predictions,
+    reset_peak_memory,
+)
+from latentbank.bench.record import Metric, Series, this_machine
+from latentbank.bench.task import CannotDo, Outcome, Settings, Task, register
+from latentbank.data import QADataset
+from latentbank.errors import InputError
+from latentbank.method import Method
+
+BATCH = 10_000  # entries appended at a time
+SPEED = "write_documents_per_second"
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """`sizes`: documents in the bank at each measurement. `asked`: questions at each, if the
+    settings name no number. A size is left out whose bank would exceed `bank_bytes`, or whose
+    memory would exceed `memory_share` of the machine's.
+    """
+
+    sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000, 1_000_000)
+    asked: int = 32
+    bank_bytes: int = 2**30
+    memory_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1 or list(self.sizes) != sorted(set(self.sizes)):
+            raise InputError(f"sizes must be rising numbers from 1, got {list(self.sizes)}")
+
+
+@register("scale")
+class Scale(Task):
+    """Grow the bank and measure."""
+
+    Config = ScaleConfig
+    takes_budget = False
+
+    def __init__(self, data: QADataset, settings: Settings, config: ScaleConfig) -> None:
+        super().__init__(
+            data, replace(settings, questions=settings.questions or config.asked), config
+        )
+        self.questions = self.asked(range(min(config.sizes[0], len(data.documents))))
+
+    def run(self, method: Method, hooks: Hooks) -> Outcome:
+        hooks.fresh_bank(None)
+        reset, start = reset_peak_memory(), peak_memory_bytes() or 0
+        points: dict[int, dict[str, Metric]] = {}
+        rows, stopped = [], ""
+        for size in self.config.sizes:
+            stopped = self._too_much(size, points, start)
+            if stopped:
+                break
+            reset_peak_memory()
+            grown = self._grow(hooks, max(points, default=0), size)
+            if not grown:
+                stopped = "the bank holds no entries that could be appended again"
+                break
+            found = hooks.ask(f"{size} documents", self.questions)
+            bank = hooks.bank_metrics(size)
+            bank.pop(SPEED, None)  # of the whole stream; `grown` has that of this stretch
+            reading = self._reading(hooks)
+            points[size] = {**answer_metrics(found), **bank, **reading, **grown}
+            rows += predictions(self.questions, found, f"{size} documents")
+        if not points:
+            raise CannotDo(stopped)
+        notes = {
+            "resampled_above": len(self.data.documents),
+            "largest": max(points),
+            "stopped": stopped,
+            "peak_memory_of": "each size" if reset else "the whole process so far",
+        }
+        return Outcome(points[max(points)], _series(points), rows, notes)
+
+    def _too_much(self, size: int, points: dict[int, dict[str, Metric]], start: int) -> str:
+        """Why a bank of `size` documents is not tried, or ""."""
+        if not points:
+            return ""
+        last = max(points)
+        stored = points[last]["bank_bytes"].value * size / last
+        if stored > self.config.bank_bytes:
+            return (
+                f"a bank of {size:,} documents would take {stored:,.0f} bytes, more than "
+                f"bank_bytes={self.config.bank_bytes:,}"
+            )
+        grown = points[last][PEAK].value - start if PEAK in points[last] else 0.0
+        needed = start + max(0.0, grown) * size / last
+        allowed = self.config.memory_share * this_machine().memory_bytes
+        if 0 < allowed < needed:
+            return (
+                f"{size:,} documents would take about {needed:,.0f} bytes of memory, more than "
+                f"{self.config.memory_share:g} of the machine's"
+            )
+        return ""
+
+    def _grow(self, hooks: Hooks, held: int, size: int) -> dict[str, Metric]:
+        """Grows the bank from `held` to `size` documents; returns the times that it took, or
+        nothing if it could not.
+        """
+        real = len(self.data.documents)
+        found: dict[str, Metric] = {}
+        if held < min(real, size):
+            done = hooks.write(self.data.documents[held:size], f"writing up to {size:,}")
+            if done.stored and done.seconds > 0:
+                found[SPEED] = Metric(done.stored / done.seconds, "documents/s")
+        if size > real:
+            if not len(hooks.bank):
+                return {}
+            found |= self._resample(hooks, size)
+        began = time.perf_counter()
+        with hooks.in_method():
+            hooks.method.bind(hooks.bank)
+        found["open_seconds"] = Metric(time.perf_counter() - began, "s")
+        return found
+
+    def _resample(self, hooks: Hooks, size: int) -> dict[str, Metric]:
+        """Appends real entries under new ids until the bank holds `size`."""
+        bank, missing = hooks.bank, size - len(hooks.bank)
+        ids = {document.id for document in self.data.documents}
+        real = [entry for entry in bank.entries() if entry.id in ids]
+        hooks.progress.start(f"appending up to {size:,}", missing)
+        first, seconds = len(bank), 0.0
+        for at in range(first, size, BATCH):
+            part = list(_again(real, range(at, min(at + BATCH, size)), self.settings.seed))
+            began = time.perf_counter()
+            with hooks.in_method():
+                bank.append(part)
+            seconds += time.perf_counter() - began
+            hooks.progress.advance(len(part))
+        return {"append_entries_per_second": Metric(missing / max(seconds, 1e-9), "documents/s")}
+
+    def _reading(self, hooks: Hooks) -> dict[str, Metric]:
+        """Time of `read` alone, batch by batch as when asking."""
+        texts = [q.text for q in self.questions.questions]
+        ids = [self.data.documents[q.document].id for q in self.questions.questions]
+        began = time.perf_counter()
+        with hooks.in_method():
+            for at in range(0, len(texts), self.settings.batch):
+                part = slice(at, at + self.settings.batch)
+                hooks.method.read(texts[part], ids[part] if hooks.gold else None)
+        return {
+            "read_milliseconds": Metric(1000 * (time.perf_counter() - began) / len(texts), "ms")
+        }
+
+
+def _again(real: list[Entry], numbers: range, seed: int) -> Iterator[Entry]:
+    """Real entries in turn, under ids that are made from the seed and a running number."""
+    for number in numbers:
+        name = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).hexdigest()
+        yield replace(real[number % len(real)], id=name)
+
+
+def _series(points: dict[int, dict[str, Metric]]) -> dict[str, Series]:
+    """A curve over the number of documents for each metric, where it was measured."""
+    names = [
+        "bank_bytes", "bytes_per_document", SPEED,
+        "append_entries_per_second", "open_seconds", "read_milliseconds", "milliseconds",
+        PEAK, "f1",
+    ]  # fmt: skip
+    found = {}
+    for name in names:
+        sizes = [size for size in points if name in points[size]]
+        if sizes:
+            values = [points[size][name] for size in sizes]
+            found[name] = curve([float(s) for s in sizes], "documents", "documents", values, name)
+    return found

@@ -1,0 +1,152 @@
+"""Updates: a later document says otherwise, and the newer answer counts.
+
+Made from question-answer data: the answer's span in a document is replaced by an answer of the same
+coarse type (year, number, name) to a question about another document. All originals are written
+first, then all updates; an answer with the old span is an error, counted apart.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from latentbank.bench.hooks import Hooks
+from latentbank.bench.measures import answer_metrics, predictions, rate
+from latentbank.bench.task import NoOptions, Outcome, Settings, Task, register
+from latentbank.data import QADataset, Question
+from latentbank.document import Document
+from latentbank.errors import InputError
+from latentbank.method import Method
+from latentbank.metrics import contains_answer, exact_match, normalize_answer
+
+TYPES = {
+    "year": re.compile(r"1\d{3}|20\d{2}"),
+    "number": re.compile(r"[$£€]?\d[\d.,]*(?:\s?(?:%|percent|million|billion|thousand))?"),
+    "name": re.compile(r"[A-Z][\w.'’-]*(?: (?:(?:of|the|de|von|van|and) )?[A-Z][\w.'’-]*){0,4}"),
+}
+
+
+def coarse_type(answer: str) -> str:
+    """ "1843" → "year", "24" → "number", "Ada Lovelace" → "name"; "" for anything else."""
+    return next((name for name, form in TYPES.items() if form.fullmatch(answer.strip())), "")
+
+
+@dataclass(frozen=True)
+class Update:
+    """Document `index` of the data, as it says now, with a question and its answer old and new."""
+
+    index: int
+    document: Document
+    question: Question
+    old: tuple[str, ...]
+
+
+def build_updates(data: QADataset, seed: int) -> list[Update]:
+    """One update for each document that has a question with an answer of a known type in its text.
+
+    The same data and seed give the same updates.
+    """
+    draw = random.Random(seed)
+    pools: dict[str, list[tuple[str, int]]] = {name: [] for name in TYPES}
+    for question in data.questions:
+        kind = coarse_type(question.answers[0])
+        if kind:
+            pools[kind].append((question.answers[0].strip(), question.document))
+    latest = max((d.time for d in data.documents if d.time), default=None)
+    taken = {document.id for document in data.documents}
+    found = []
+    for index, asked in enumerate(data.questions_by_document()):
+        for at in asked:
+            update = _update(data, index, data.questions[at], pools, draw, latest)
+            if update is not None and update.document.id not in taken:
+                taken.add(update.document.id)
+                found.append(update)
+                break
+    return found
+
+
+def _update(
+    data: QADataset,
+    index: int,
+    question: Question,
+    pools: dict[str, list[tuple[str, int]]],
+    draw: random.Random,
+    latest: str | None,
+) -> Update | None:
+    """The update of one document by one question, or None if there is none."""
+    document, old = data.documents[index], question.answers[0].strip()
+    kind = coarse_type(old)
+    span = re.compile(rf"(?<!\w){re.escape(old)}(?!\w)") if kind else None
+    if span is None or not span.search(document.text):
+        return None
+    new = _other(pools[kind], index, document.text, question.answers, draw)
+    if new is None:
+        return None
+    text = span.sub(lambda _: new, document.text)
+    fresh = Document(text, time=latest, source=document.source, metadata=document.metadata)
+    return Update(index, fresh, replace(question, answers=(new,)), question.answers)
+
+
+def _other(
+    pool: Sequence[tuple[str, int]],
+    index: int,
+    text: str,
+    answers: Sequence[str],
+    draw: random.Random,
+) -> str | None:
+    """An answer about another document that neither the text nor the old answers hold."""
+    old = {normalize_answer(answer) for answer in answers}
+    for answer, document in draw.sample(pool, min(len(pool), 50)):
+        new = normalize_answer(answer)
+        known = any(new in one or one in new for one in old)
+        if document != index and new and not known and answer not in text:
+            return answer
+    return None
+
+
+@register("updates")
+class Updates(Task):
+    """Contradict every document later; the newer answer counts."""
+
+    Config = NoOptions
+
+    def __init__(self, data: QADataset, settings: Settings, config: NoOptions) -> None:
+        super().__init__(data, settings, config)
+        self.updates = build_updates(data, settings.seed)
+        if not self.updates:
+            raise InputError(
+                f"No document of {data.name} can be updated: that needs questions whose answer is "
+                "a year, a number or a name in the text, and another answer of its kind."
+            )
+        documents = (*data.documents, *(u.document for u in self.updates))
+        first = len(data.documents)
+        questions = tuple(
+            replace(u.question, document=first + i) for i, u in enumerate(self.updates)
+        )
+        self.documents = len(documents)
+        self.data = replace(data, documents=documents, questions=questions)
+        self.questions = self.asked()
+        self.old = {u.question.id: u.old for u in self.updates}
+
+    def run(self, method: Method, hooks: Hooks) -> Outcome:
+        first = self.documents - len(self.updates)
+        hooks.fresh_bank(self.documents)
+        hooks.write(self.data.documents[:first])
+        hooks.write(self.data.documents[first:], "writing updates")
+        found = hooks.ask("questions", self.questions)
+        pairs = [
+            (a.text, self.old[q.id])
+            for a, q in zip(found.answers, self.questions.questions, strict=True)
+        ]
+        metrics = {
+            **answer_metrics(found),
+            "old_exact_match": rate([exact_match(a, old) for a, old in pairs]),
+            "old_contains_answer": rate([contains_answer(a, old) for a, old in pairs]),
+            **hooks.bank_metrics(self.documents),
+        }
+        rows = predictions(self.questions, found)
+        for row, (_, old) in zip(rows, pairs, strict=True):
+            row["old_references"] = list(old)
+        return Outcome(metrics, predictions=rows, notes={"updates": len(self.updates)})
