@@ -194,6 +194,24 @@ def test_the_table_and_the_ceiling(read: Reader) -> None:
     assert "100 documents · 50 questions · float32 · seed 1" in words
 
 
+def test_numbers_that_no_figure_shows_have_a_table(tmp_path: Path) -> None:
+    found = {
+        **metrics(30.0, 300),
+        "retention_area_f1": Metric(0.295, "fraction", 0.25, 0.33),
+        "documents_kept": Metric(1234, "documents"),
+        "peak_memory_bytes": Metric(4.27e8, "bytes"),
+        "codebook_residual": Metric(0.0512, ""),
+        "seconds": Metric(61.25, "s"),
+    }
+    write_record(make("rag", metrics=found), tmp_path / "results" / "a.json")
+    write_record(make("mac", metrics=metrics(9.0, 300)), tmp_path / "results" / "b.json")
+    pages.write_page(tmp_path / "results", tmp_path / "r.html")
+    words = " ".join(Reader((tmp_path / "r.html").read_text(encoding="utf-8")).words.split())
+    head = "row retention area f1 (%) documents kept peak memory codebook residual seconds "
+    assert f"What else was measured {head}" in words
+    assert "rag 29.5 (25.0 to 33.0) 1,234 427 MB 0.051 61.2 mac \u2013 \u2013" in words
+
+
 def test_the_ceiling_is_not_on_the_frontier(folder: Path) -> None:
     from latentbank.bench.figures import frontier_figure, marks
     from latentbank.bench.results import groups, load_results

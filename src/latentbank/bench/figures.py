@@ -149,7 +149,9 @@ def time_figure(group: Group, machine: Machine) -> Figure | None:
     """How long a question takes, on one machine; None where no record tells."""
     pairs = zip(group.labels, group.results, strict=True)
     here = [(label, r) for label, r in pairs if r.record.machine == machine]
-    present = {n: None for _, r in here for n, m in r.record.metrics.items() if _is_time(n, m)}
+    present = {
+        n: None for _, r in here for n, m in r.record.metrics.items() if is_time(m) and m.value > 0
+    }
     if not present:
         return None
     kinds = tuple(present)
@@ -191,6 +193,11 @@ def components(result: Result) -> tuple[float, ...]:
 def is_ceiling(result: Result) -> bool:
     """Whether the row was told which document to read."""
     return bool(result.record.config.get("gold")) or result.record.read_as == "gold"
+
+
+def is_time(metric: Metric) -> bool:
+    """Whether it is a duration that the figure of times shows."""
+    return metric.unit == "ms"
 
 
 def _point(
@@ -241,7 +248,3 @@ def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
 
 def _repeated(axes: Iterable[tuple[str, ...]], name: str) -> bool:
     return sum(key[0] == name for key in axes) > 1
-
-
-def _is_time(name: str, metric: Metric) -> bool:
-    return metric.unit == "ms" and metric.value > 0 and "milliseconds" in name

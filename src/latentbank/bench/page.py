@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from latentbank.bench.figure import Figure, Table
-from latentbank.bench.figures import figures, is_ceiling, marks
+from latentbank.bench.figures import figures, is_ceiling, is_time, marks
 from latentbank.bench.record import write_atomically
 from latentbank.bench.results import Group, Result, format_bytes, groups, load_results
-from latentbank.bench.words import MISSING, cell, machine_name, size_cell, slug
+from latentbank.bench.words import (
+    MISSING,
+    any_cell,
+    cell,
+    column_name,
+    machine_name,
+    size_cell,
+    slug,
+)
 from latentbank.errors import InputError
 
 NEEDED = ("matplotlib", "jinja2")
@@ -91,6 +99,7 @@ def sections(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "facts": _facts(group),
                 "machines": [machine_name(machine) for machine in group.machines],
                 "table": _table(group),
+                "others": _others(group),
                 "results": _sources(group.results),
                 "skipped": [
                     (r.label, _sentence(r.record.skipped), r.record.read_as, r.name)
@@ -180,6 +189,23 @@ def _table(group: Group) -> Table:
         cells = (_value(result, name, form) for _, name, form in columns)
         rows.append((f"{label}{note}", *cells))
     return Table(("row", *(title for title, _, _ in columns)), tuple(rows))
+
+
+def _others(group: Group) -> Table | None:
+    """Every metric that no figure and no other table shows; None where there is none."""
+    shown = {name for _, name, _ in COLUMNS} | {"documents", "questions"}
+    names: dict[str, str] = {}
+    for result in group.results:
+        for name, metric in result.record.metrics.items():
+            if name not in shown and not name.startswith("footprint_") and not is_time(metric):
+                names.setdefault(name, column_name(name, metric.unit))
+    if not names:
+        return None
+    rows = tuple(
+        (label, *(any_cell(result.record.metrics.get(name)) for name in names))
+        for label, result in zip(group.labels, group.results, strict=True)
+    )
+    return Table(("row", *names.values()), rows)
 
 
 def _value(result: Result, name: str, form: Callable[[float], str] | None) -> str:

@@ -68,7 +68,8 @@ def _byte_scale(axes: Any, sizes: Sequence[float], name: str, narrow: bool) -> N
     axes.set_xscale("log")
     low, high = (min(sizes), max(sizes)) if sizes else (1.0, 1000.0)
     axes.set_xlim(low / 2.5, high * (2.5 if narrow else 6))
-    axes.xaxis.set_major_locator(LogLocator(base=10, numticks=5 if narrow else 9))
+    steps = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=steps, numticks=5 if narrow else 9))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", length=2)
@@ -77,7 +78,7 @@ def _byte_scale(axes: Any, sizes: Sequence[float], name: str, narrow: bool) -> N
 
 def _percent_scale(axes: Any, name: str) -> None:
     _, high = axes.get_ylim()
-    axes.set_ylim(0, high * 1.05)
+    axes.set_ylim(0, max(1.0, high * 1.05))
     axes.set_ylabel(name)
     axes.grid(axis="x", visible=False)
 

@@ -117,7 +117,7 @@ def best_first(results: Sequence[Result]) -> list[Result]:
 
 
 def groups(results: Sequence[Result]) -> list[Group]:
-    """The newest records by task and data, the group with most numbers first."""
+    """The newest records by task and data: most rows first, then the longest stream."""
     parts: dict[tuple[str, str], list[Result]] = {}
     for result in newest(results, by_machine=True):
         parts.setdefault((result.record.task, result.record.data.hash), []).append(result)
@@ -128,7 +128,12 @@ def groups(results: Sequence[Result]) -> list[Group]:
         name = members[0].record.data.name
         labels = unique_labels(done)
         found.append(Group(task, name, digest, tuple(done), tuple(labels), tuple(skipped)))
-    return sorted(found, key=lambda group: (-len(group.results), group.task))
+
+    def rank(group: Group) -> tuple[float, float, str]:
+        longest = max((r.value("documents") or 0.0 for r in group.results), default=0.0)
+        return -len(group.results), -longest, group.task
+
+    return sorted(found, key=rank)
 
 
 def unique_labels(results: Sequence[Result]) -> list[str]:

@@ -28,6 +28,29 @@ def cell(metric: Metric | None, digits: int = 1) -> str:
     return f"{text} ({metric.low * scale:,.{digits}f} to {metric.high * scale:,.{digits}f})"
 
 
+def any_cell(metric: Metric | None) -> str:
+    """A number of any unit: bytes for people, counts whole, others with one digit or, where they
+    are small, two that count.
+    """
+    if metric is None:
+        return MISSING
+    if metric.unit == "bytes":
+        return format_bytes(metric.value)
+    if metric.unit not in ("percent", "fraction") and metric.value == round(metric.value):
+        return f"{metric.value:,.0f}"
+    if metric.unit == "" and 0 < abs(metric.value) < 1:
+        return f"{metric.value:.2g}"
+    return cell(metric)
+
+
+def column_name(name: str, unit: str) -> str:
+    """ "retention_area_f1", "percent" → "retention area f1 (%)"; a unit is not said twice."""
+    title = re.sub(r" bytes$", "", title_of(name)) if unit == "bytes" else title_of(name)
+    sign = {"percent": "%", "fraction": "%", "bytes": ""}.get(unit, unit)
+    said = {sign, {"s": "seconds"}.get(sign, sign)} & set(title.split())
+    return title if not sign or said else f"{title} ({sign})"
+
+
 def size_cell(value: float) -> str:
     """Bytes, exact below ten thousand."""
     return f"{value:,.0f} B" if value < 10_000 else format_bytes(value)
