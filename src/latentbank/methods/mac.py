@@ -13,6 +13,7 @@ adds low-rank weights. The paper's own settings are the presets named after its 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.slots import Slots
 
 LEVEL = "float32"
+SELECTION = re.compile(r"network\.(questions\.|aggregator\.blocks\.\d+\.(q|k|norm_q|norm_kv)\.)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class MacConfig:
     its mean, the aggregator as a soft copy of the slots that resemble the question, and the memory
     tokens are what it adds to the question. `head_hidden`: width of the latents' own MLPs.
     `grow`: training steps over which the bank that a question sees grows from its own document to
-    all of the step's. `answer_weight` 0 trains the other losses alone, without the backbone.
+    all of the step's. `answer_weight` 0 trains selection alone, without the backbone: the
+    question's network and the aggregator's queries and keys.
     """
 
     latents: int = 12
@@ -333,6 +336,12 @@ class Mac(Method):
         if self.config.amortiser == "perceiver":
             states, mask = self.features([d.text for d in documents[:64]])
             self.standard.measure(states[:, 1:], mask[:, 1:])
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        found = super().trainable()
+        if self.config.answer_weight > 0:
+            return found
+        return {name: p for name, p in found.items() if SELECTION.match(name)}
 
     def _document_latents(self, batch: Batch) -> Tensor:
         """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
