@@ -142,6 +142,13 @@ def test_own_slots_are_those_of_the_questions_document() -> None:
     ]
 
 
+def test_aligned_own_slots_are_one_for_each_memory_token() -> None:
+    aligned = own_slots(BATCH, 2, aligned=True)
+    assert aligned.shape == (3, 2, 6)
+    assert aligned[2].tolist() == [[False] * 4 + [True, False], [False] * 5 + [True]]
+    assert torch.equal(aligned.any(1), own_slots(BATCH, 2))
+
+
 def test_matching_rewards_attention_on_the_own_document(backbones: Backbones) -> None:
     method = mac(backbones, matching_weight=0.5)
     plain = mac(backbones)

@@ -96,13 +96,16 @@ class CrossAttention(nn.Module):
         return self._split(projected.reshape(1, batch * tokens, -1)), mask
 
     def share(self, queries: Tensor, keys: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
-        """Attention [B] that falls on the wanted slots [B, S] bool, mean of queries and heads."""
+        """Attention [B] that falls on the wanted slots [B, S] or, for each query, [B, T, S] bool;
+        mean of queries and heads.
+        """
         asked, mask = self._asked(queries, keys, bias)
         scores = (
             asked @ keys.transpose(2, 3) / asked.shape[-1] ** 0.5
         )  # (B or 1, heads, T or B·T, S)
         shares = torch.softmax(scores if mask is None else scores + mask, -1).mean(1)
-        shares = shares.view(*queries.shape[:2], -1) * wanted[:, None, :]
+        shares = shares.view(*queries.shape[:2], -1)
+        shares = shares * (wanted if wanted.dim() == 3 else wanted[:, None, :])
         return shares.sum(-1).mean(1)
 
 
@@ -248,7 +251,7 @@ class Aggregator(nn.Module):
     def shares(
         self, question: Tensor, slots: Tensor, bias: Tensor | None, wanted: Tensor
     ) -> Tensor:
-        """Each block's attention [blocks, B] on the wanted of slots [S, D]; wanted [B, S] bool."""
+        """Each block's attention [blocks, B] on the wanted of slots [S, D]; see `share`."""
         tokens, found = question, []
         for block, (keys, values) in zip(
             _cross(self.blocks), self.project(slots[None]), strict=True

@@ -44,7 +44,13 @@ def hidden_slots(batch: Batch, latents: int, grow: int) -> Tensor | None:
     return torch.zeros(hidden.shape).masked_fill(hidden, HIDDEN)
 
 
-def own_slots(batch: Batch, latents: int) -> Tensor:
-    """Which slots [Q, D·T] bool belong to each question's own document."""
+def own_slots(batch: Batch, latents: int, aligned: bool = False) -> Tensor:
+    """Which slots belong to each question's own document: [Q, D·T] bool, or where `aligned`, which
+    of them is memory token t's own: its t-th, [Q, T, D·T].
+    """
     documents = torch.arange(len(batch.documents)).repeat_interleave(latents)
-    return documents[None] == torch.tensor(batch.owner)[:, None]
+    own = documents[None] == torch.tensor(batch.owner)[:, None]
+    if not aligned:
+        return own
+    places = torch.arange(latents).repeat(len(batch.documents))
+    return own[:, None, :] & (places[None, None, :] == torch.arange(latents)[None, :, None])

@@ -380,8 +380,8 @@ class Mac(Method):
             total = total + self.config.answer_weight * answer
             parts = {"answer": answer.item(), **parts}
         if self.config.matching_weight > 0:
-            own = own_slots(batch, self.config.latents).to(question.device)
-            shares = aggregator.shares(question, kept, visible, own)
+            own = own_slots(batch, self.config.latents, self.config.start == "copy")
+            shares = aggregator.shares(question, kept, visible, own.to(question.device))
             matching = -shares.clamp_min(1e-6).log().mean()
             total = total + self.config.matching_weight * matching
             parts |= {"matching": matching.item(), "share": float(shares.detach().mean())}
