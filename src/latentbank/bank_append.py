@@ -53,8 +53,7 @@ def append_entries(
         entries = iter(unique.values())
         while part := list(appender.next_part(entries)):
             appender.store(part)
-        if bank.settings.budget_bytes is None or not appender.fading.forgotten:
-            work.merge_tails()
+        work.merge_tails()
     return appender.report(len(batch), unique)
 
 
@@ -102,7 +101,7 @@ def put_blobs(
 
 def check_size(work: Write) -> None:
     """Raise `BankError` if the file is now larger than its budget allows."""
-    if work.file_bytes() > work.file_limit():
+    if work.trim() > 0:
         kept = "nothing of this write was kept"
         kept = "earlier parts of this write were kept" if work.turns else kept
         raise BankError(
@@ -161,7 +160,10 @@ class _Appender:
         tails = len({(entry.level, len(entry.key)) for entry in part})
         again = sum(1 for entry in part if self._page_of(entry) is not None)
         pages = tails + again + min(len(part), 2 * (size // space.page_bytes) + 1)
-        old = 3 * tails * space.tail_bytes + 3 * again * space.page_bytes
+        old = (
+            2 * tails * (space.tail_bytes if size <= space.tail_bytes else space.page_bytes)
+            + 3 * again * space.page_bytes
+        )
         cost = work.cost(size + old, pages)
         need = size + 2 * space.sqlite_page
         while True:
@@ -171,7 +173,7 @@ class _Appender:
                 continue
             before = work.save()
             stored = self._write(part)
-            over = work.file_bytes() - work.file_limit()
+            over = work.trim()
             if over <= 0:
                 self.stored |= stored
                 return
@@ -209,7 +211,7 @@ class _Appender:
                     raise _collision(entry.id)
                 builder.bump(entry.id, self.times[entry.id])
             work.write_page(builder)
-        work.place(new)
+        work.place(new, fill=sum(stored.values()) > work.space.tail_bytes)
         return stored
 
     def _kept(self, entry: Entry) -> Entry:

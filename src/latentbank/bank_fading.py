@@ -22,7 +22,17 @@ from latentbank.errors import BankError, InputError
 __all__ = ["Fading"]
 
 _ENTRY_BYTES = 9  # of an entry beside payload, key and ledger
+_NEAR = 0.05  # values that differ by less are as good as equal: whole pages then fade at once
 _STEPS_AT_ONCE = 32  # until an entry that does not get smaller is forgotten
+
+
+@dataclass
+class _Fated:
+    """What fading has taken off its pages and not put anywhere yet."""
+
+    lowered: list[tuple[Slot, Entry, int, tuple[int, int, int, int]]] = field(default_factory=list)
+    masses: list[bytes] = field(default_factory=list)
+    bytes: int = 0
 
 
 @dataclass
@@ -53,66 +63,81 @@ class Fading:
                 )
 
     def step(self, missing: int) -> bool:
-        """Fade the least valuable documents of the least valuable page; False if there is none."""
+        """Fade the least valuable documents of the least valuable pages, as many as one part of a
+        write may change, until `missing` bytes are freed; False if there are none.
+        """
         work = self.work
-        rows, page = self._lowest()
-        if page is None:
-            return False
-        turns, page_bytes = work.turns, work.bank.settings.space.page_bytes
-        work.reserve(work.cost(3 * page.size_bytes + 2 * page_bytes, pages=4))
-        if turns != work.turns:  # another process may have been here
+        space = work.bank.settings.space
+        allowed = space.reserve if space.has_log else 1 << 60
+        work.reserve(allowed)
+        base = work.cost(0)
+        spent, freed, fated = base, 0, _Fated()
+        tails: set[Slot] = set()
+        while freed < missing:
             rows, page = self._lowest()
             if page is None:
-                return False
-        page, facts = work.page(page.seq)
-        values = work.values(facts, page.depth)
-        other = rows[1][1] if len(rows) > 1 and isinstance(rows[1][1], float) else np.inf
-        chosen = self._choose(page, values, missing, other)
-        counts, facts_rows = page.counts(), facts.rows()
-        lowered, masses = [], []
-        for at in chosen:
+                break
+            cost = work.cost(2 * page.size_bytes, pages=1) - base
+            last = work.cost(2 * space.page_bytes + fated.bytes, pages=2 * len(tails) + 1) - base
+            if spent + cost + last > allowed and freed:
+                break
+            spent += cost
+            other = rows[1][1] if len(rows) > 1 and isinstance(rows[1][1], float) else np.inf
+            freed += self._fade_page(page, missing - freed, other, fated)
+            tails = {slot for slot, *_ in fated.lowered}
+        work.place(fated.lowered)
+        if fated.masses:
+            self._count(fated.masses)
+        work.trim()
+        last = work.cost(2 * space.page_bytes + fated.bytes, pages=2 * len(tails)) - base
+        work.refund(max(0, allowed - spent - last))
+        return freed > 0
+
+    def _fade_page(self, page: Page, missing: int, other: float, fated: _Fated) -> int:
+        """Takes documents off one page and decides what becomes of them; returns bytes freed.
+
+        In the order of their value: those about under the next page's mark `other`, and at least
+        the page's lowest quarter, until enough bytes are freed.
+        """
+        work = self.work
+        facts = work.bank._read_facts(work.connection, page.seq, page.count)
+        values, rows, counts = work.values(facts, page.depth), facts.rows(), page.counts()
+        each = page.key_bytes + len(page.ledger or b"") // page.count + _ENTRY_BYTES
+        chosen, freed = [], 0
+        for rank, at in enumerate(np.argsort(values, kind="stable").tolist()):
+            above = rank > (page.count - 1) // 4 and values[at] > other + _NEAR
+            if rank and (freed >= missing or above):
+                break
             entry = page.entry(at)
             lower = self._lower(entry)
-            number = work.bank._number(entry.id)
+            chosen.append(at)
+            freed += each + len(entry.payload)
             if lower is None:
-                self.faded.pop(entry.id, None)
-                self.forgotten[entry.id] = None
-                if number is not None:
-                    work.move(number, 0)
+                self._forget(entry.id)
                 continue
             if lower.level == MASS and entry.level != MASS:
-                masses.append(lower.payload)
+                fated.masses.append(lower.payload)
                 lower = Entry(entry.id, MASS, b"")
             self.faded[entry.id] = None
+            freed = max(1, freed - each - len(lower.payload) - len(lower.key) + page.key_bytes)
             slot = Slot(lower.level, len(lower.key), min(page.depth + 1, MAX_DEPTH))
-            lowered.append((slot, lower, counts[at], facts_rows[at]))
-        rest = work.builder(page.seq, frozenset(chosen))
-        work.write_page(rest)
-        work.place(lowered)
-        if masses:
-            self._count(masses)
-        return True
+            fated.bytes += len(lower.payload) + len(lower.key) + each
+            fated.lowered.append((slot, lower, counts[at], rows[at]))
+        work.write_page(work.builder(page.seq, frozenset(chosen)))
+        return freed
+
+    def _forget(self, id: str) -> None:
+        self.faded.pop(id, None)
+        self.forgotten[id] = None
+        number = self.work.bank._number(id)
+        if number is not None:
+            self.work.move(number, 0)
 
     def _lowest(self) -> tuple[list[tuple[int, object]], Page | None]:
         """The two least valuable pages, as (number, mark), and the first of them."""
         query = "SELECT seq, low FROM facts ORDER BY low LIMIT 2"
         rows = self.work.connection.execute(query).fetchall()
         return rows, self.work.page(rows[0][0])[0] if rows else None
-
-    def _choose(self, page: Page, values: np.ndarray, missing: int, other: float) -> list[int]:
-        """Positions to fade, in the order of their value: those under the next page's mark and at
-        least the lowest of the page's lowest quarter, until enough bytes are named.
-        """
-        ledger = len(page.ledger or b"") // page.count
-        edges, chosen, freed = page.edges, [], 0
-        for rank, at in enumerate(np.argsort(values, kind="stable").tolist()):
-            if rank and freed >= missing:
-                break
-            if rank > (page.count - 1) // 4 and values[at] > other:
-                break
-            chosen.append(at)
-            freed += edges[at + 1] - edges[at] + page.key_bytes + ledger + _ENTRY_BYTES
-        return chosen
 
     def _lower(self, entry: Entry) -> Entry | None:
         """The next level that takes fewer bytes, or None."""

@@ -10,15 +10,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from latentbank.bank_entry import Entry
 from latentbank.errors import BankError, InputError
 
-__all__ = ["GIST", "MASS", "VERBATIM", "Fade", "Ladder", "Step", "mass_counts", "mass_payload"]
+__all__ = [
+    "FORGOTTEN",
+    "GIST",
+    "MASS",
+    "VERBATIM",
+    "Fade",
+    "Ladder",
+    "Step",
+    "mass_counts",
+    "mass_sum",
+    "to_mass",
+    "trace",
+]
 
 Fade = Callable[[Entry], Entry | None]
 
-VERBATIM, GIST, MASS = "verbatim", "gist", "mass"
+VERBATIM, GIST, MASS, FORGOTTEN = "verbatim", "gist", "mass", "forgotten"
 MAX_CODE = 1 << 16
 
 
@@ -89,30 +102,43 @@ class Ladder:
         return None
 
 
-def mass_payload(codes: Sequence[int]) -> bytes:
-    """What an entry of level `mass` carries into the bank: its codes as uint16."""
-    return np.asarray(codes, "<u2").tobytes()
-
-
 def to_mass(entry: Entry, codes: Sequence[int]) -> Entry:
-    """An entry whose codes are only counted from now on; the bank adds them to its blob `mass`."""
-    return replace(entry, level=MASS, payload=mass_payload(codes), key=b"")
+    """An entry whose codes are only counted from now on: its payload carries them, as uint16, into
+    the bank, which adds them to its blob `mass` and keeps the id alone.
+    """
+    payload = np.asarray(codes, "<u2").tobytes()
+    return replace(entry, level=MASS, payload=payload, key=b"")
 
 
-def mass_counts(blob: bytes | None, payloads: Iterable[bytes], sign: int = 1) -> bytes:
+def mass_counts(blob: bytes | None, payloads: Iterable[bytes]) -> bytes:
     """The histogram `blob` (uint32 [K], None: empty) with the codes of `payloads` added.
 
     It grows to the largest code. Raises `BankError` if a count or the bytes cannot be.
     """
-    held = b"" if blob is None else blob
-    if len(held) % 4 or len(held) > 4 * MAX_CODE:
-        raise BankError(f"The bank's histogram is damaged: it has {len(held)} bytes.")
-    counts = np.frombuffer(held, "<u4").astype(np.int64)
+    counts = _histogram(blob)
     for payload in payloads:
         if len(payload) % 2:
             raise BankError(f"A document's codes are damaged: {len(payload)} bytes are no codes.")
-        added = sign * np.bincount(np.frombuffer(payload, "<u2"), minlength=len(counts))
+        added = np.bincount(np.frombuffer(payload, "<u2"), minlength=len(counts))
         counts = np.pad(counts, (0, len(added) - len(counts))) + added
-    if len(counts) and not 0 <= counts.min() <= counts.max() < 1 << 32:
-        raise BankError("The bank's histogram is damaged: a count is out of range.")
+    return _packed(counts)
+
+
+def mass_sum(blob: bytes | None, other: bytes) -> bytes:
+    """The sum of two histograms."""
+    counts, added = _histogram(blob), _histogram(other)
+    size = max(len(counts), len(added))
+    return _packed(np.pad(counts, (0, size - len(counts))) + np.pad(added, (0, size - len(added))))
+
+
+def _histogram(blob: bytes | None) -> npt.NDArray[np.int64]:
+    held = b"" if blob is None else blob
+    if len(held) % 4 or len(held) > 4 * MAX_CODE:
+        raise BankError(f"The bank's histogram is damaged: it has {len(held)} bytes.")
+    return np.frombuffer(held, "<u4").astype(np.int64)
+
+
+def _packed(counts: npt.NDArray[np.int64]) -> bytes:
+    if len(counts) and counts.max() >= 1 << 32:
+        raise BankError("The bank's histogram is full: a code was counted 2^32 times.")
     return counts.astype("<u4").tobytes()

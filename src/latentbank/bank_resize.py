@@ -92,6 +92,32 @@ def rebudget_bank(
 
 def _fit(work: Write, fading: Fading, space: Space) -> None:
     """Fade until the content fits into the smaller budget, then move it to the file's front."""
+    _fade_to(work, fading, space)
+    recut(work, space)
+    _fade_to(work, fading, space)
+    shrink(work)
+
+
+def recut(work: Write, space: Space) -> None:
+    """Make smaller pages of those that are too large for a smaller budget."""
+    work.paging = space
+    for (seq,) in work.connection.execute("SELECT seq FROM pages ORDER BY seq").fetchall():
+        stored = work.bank._stored_page(work.connection, seq)
+        size = 0 if stored is None else stored.size_bytes
+        if size <= 2 * space.page_bytes and (stored is None or stored.count <= space.page_entries):
+            continue
+        parts = 2 + 4 * size // space.page_bytes
+        work.reserve(work.cost(3 * size, pages=parts))
+        if work.bank._stored_page(work.connection, seq) is None:
+            continue
+        page, facts = work.page(seq)
+        counts, rows = page.counts(), facts.rows()
+        work.drop_page(seq, page.slot)
+        work.place([(page.slot, page.entry(at), counts[at], rows[at]) for at in range(page.count)])
+    work.paging = None
+
+
+def _fade_to(work: Write, fading: Fading, space: Space) -> None:
     page = work.bank.settings.space.sqlite_page
     while True:
         unused = work.connection.execute("PRAGMA freelist_count").fetchone()[0]
@@ -103,7 +129,6 @@ def _fit(work: Write, fading: Fading, space: Space) -> None:
                 f"Bank {work.bank.name} holds {over} bytes more than a budget of {space.budget} "
                 "has room for; nothing was changed."
             )
-    shrink(work)
 
 
 def shrink(work: Write) -> int:

@@ -16,7 +16,7 @@ _SHARED_FRAMES = 4062
 _FRAME_HEADER = 24  # of the log; the journal has 8
 _LOG_HEADER = 1024  # more than either file's header, a journal's sector included
 _BASE_PAGES = 10  # page 1, roots, free-list trunks and pointer maps of any transaction
-_PAGE_STRUCTURE = 13  # leaves, siblings and parents that a page's three rows may move
+_PAGE_STRUCTURE = 6  # leaves, siblings and parents that a page's three rows move
 _ITEM_STRUCTURE = 5
 _MAX_RESERVE = 4 << 20
 _KEPT_PAGE_BYTES = 32 * 1024  # of payloads on one page of a bank without a budget
@@ -70,12 +70,12 @@ class Space:
         if not self.has_log:
             return self.budget // 2
         least = self.cost(8 * self.page_bytes, pages=4)
-        return max(least, min(self.budget // 12, _MAX_RESERVE))
+        return max(least, min(self.budget // 10, _MAX_RESERVE))
 
     @property
     def slack(self) -> int:
         """Bytes that fading frees beyond what is needed, so that not every write has to fade."""
-        return 0 if self.budget is None else min(self.budget // 64, 32 * 1024)
+        return 0 if self.budget is None else min(self.budget // 64, 64 * 1024)
 
     @property
     def part_bytes(self) -> int | None:
@@ -83,10 +83,11 @@ class Space:
         return None if self.budget is None else max(512, self.reserve // 16)
 
     def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:
-        """No transaction that rewrites so many pages of entries (with their facts) and items, of
-        `changed_bytes` bytes, old and new together, adds more than this to the log or journal.
+        """What rewriting so many pages of entries (with their facts) and items, of `changed_bytes`
+        bytes, adds to the log, reckoned generously: old and new bytes count, though the new mostly
+        take the places of the old.
         """
-        changed = changed_bytes + pages * 2 * (8 * self.page_entries + 60)
+        changed = changed_bytes + pages * (6 * self.page_entries + 120)
         content = ceil(1.02 * changed / (self.sqlite_page - 8))  # 1.02: trunks and pointer maps
         structure = _BASE_PAGES + pages * _PAGE_STRUCTURE + items * _ITEM_STRUCTURE
         return _LOG_HEADER + (structure + content) * (self.sqlite_page + _FRAME_HEADER)

@@ -17,6 +17,7 @@ from latentbank.bank_facts import Facts
 from latentbank.bank_file import sqlite_errors
 from latentbank.bank_pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
 from latentbank.bank_policy import make_policy
+from latentbank.bank_space import Space
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["Write", "writing"]
 _TRIES = 50  # to begin behind another process that writes without pause
 _UNKNOWN = 1 << 61
 _MERGE_PAGES = 8
+_SPARE_PAGES = 4  # of the file, for what fading itself has to write
 DEFAULT_SPAN = 10_000.0
 
 
@@ -39,6 +41,7 @@ class Write:
         self.bank = bank
         self.turns = 0  # transactions committed before the present one
         self.grown = 0  # bytes that the log may grow to in the present transaction, if not reserve
+        self.paging: Space | None = None  # how pages are cut, if not as the budget has it
         self._spent = self._room = 0
         self._moved: dict[int, int] = {}  # id's number -> page, 0: gone
         self._written: dict[int, bytes | None] = {}  # page -> hash, None: gone
@@ -135,6 +138,10 @@ class Write:
                 )
         self._spent += cost
 
+    def refund(self, cost: int) -> None:
+        """Give back what was reserved and not needed."""
+        self._spent -= cost
+
     # ------------------------------------------------------------------------------- space
 
     def file_limit(self) -> int:
@@ -149,7 +156,20 @@ class Write:
         """Bytes of the file, free or still to grow, that new content may take."""
         unused = self.connection.execute("PRAGMA freelist_count").fetchone()[0]
         page = self.bank.settings.space.sqlite_page
-        return int(self.file_limit() - self.file_bytes() + unused * page)
+        return int(self.file_limit() - self.file_bytes() + (unused - _SPARE_PAGES) * page)
+
+    def trim(self) -> int:
+        """Give free pages back while the file is over its limit; returns the bytes still over."""
+        over = self.file_bytes() - self.file_limit()
+        if over > 0:
+            pages = -(-over // self.bank.settings.space.sqlite_page)
+            self.connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        return self.file_bytes() - self.file_limit()
+
+    @property
+    def space(self) -> Space:
+        """How large pages are."""
+        return self.paging or self.bank.settings.space
 
     def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:
         """Log bytes of a change; see `Space.cost`."""
@@ -174,19 +194,21 @@ class Write:
     def builder(self, seq: int, without: frozenset[int] = frozenset()) -> PageBuilder:
         """A page opened for changes."""
         page, facts = self.page(seq)
-        return PageBuilder.reopen(page, facts, self.bank.settings.space, without)
+        return PageBuilder.reopen(page, facts, self.space, without)
 
     def new_builder(self, slot: Slot, taken: set[int]) -> PageBuilder:
         """An empty page behind all others."""
         last = self.connection.execute("SELECT max(seq) FROM pages").fetchone()[0] or 0
         width = NUMBER_BYTES if self.bank.settings.ledger == "none" else ID_BYTES
         seq = max(last, *taken, 0) + 1
-        return PageBuilder(seq, slot, width, self.bank.settings.space)
+        return PageBuilder(seq, slot, width, self.space)
 
-    def tail(self, slot: Slot) -> int | None:
-        """The page that takes the next entry of a slot, if one is open."""
+    def tail(self, slot: Slot, fill: bool) -> int | None:
+        """The page that takes the next entry of a slot, if one is open; `fill`: any that is small,
+        where so much is written at once that rewriting it costs little beside.
+        """
         small = self._tails.get(slot)
-        if small and small[-1][1] < self.bank.settings.space.tail_bytes:
+        if small and (fill or small[-1][1] < self.space.tail_bytes):
             return small[-1][0]
         return None
 
@@ -254,7 +276,7 @@ class Write:
     # ------------------------------------------------------------------------ groups of pages
 
     def place(
-        self, items: list[tuple[Slot, Entry, int, tuple[int, int, int, int]]]
+        self, items: list[tuple[Slot, Entry, int, tuple[int, int, int, int]]], fill: bool = True
     ) -> list[PageBuilder]:
         """Put entries with their counts and facts on the last pages of their slots."""
         touched: dict[Slot, PageBuilder] = {}
@@ -263,7 +285,7 @@ class Write:
         for slot, entry, count, fact in items:
             builder = touched.get(slot)
             if builder is None:
-                seq = self.tail(slot)
+                seq = self.tail(slot, fill)
                 builder = None if seq is None else self.builder(seq)
             if builder is None or not builder.fits(entry):
                 if builder is not None and slot in touched:
@@ -283,11 +305,15 @@ class Write:
     def merge_tails(self) -> None:
         """Make one page of many small ones at the end of a slot, if there are many."""
         for slot, small in list(self._tails.items()):
-            size = sum(size for _, size in small)
-            if len(small) <= _MERGE_PAGES and size < self.bank.settings.space.page_bytes:
+            if len(small) <= _MERGE_PAGES and sum(s for _, s in small) < self.space.page_bytes:
                 continue
-            self.reserve(self.cost(2 * size, pages=len(small)))
-            small = self._tails.get(slot, [])
+            size = sum(size for _, size in small[:_MERGE_PAGES])
+            cost = self.cost(2 * size, pages=len(small[:_MERGE_PAGES]))
+            if self.bank.settings.space.reserve < cost < _UNKNOWN and self._room < _UNKNOWN:
+                self._tails[slot] = small[1:]
+                continue
+            self.reserve(cost)
+            small = self._tails.get(slot, [])[:_MERGE_PAGES]
             if len(small) < 2:
                 continue
             first, joined = self.builder(small[0][0]), 1
