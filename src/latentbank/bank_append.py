@@ -49,10 +49,10 @@ def append_entries(
             appender.choose_span(unique.values())
         if bank._hits:
             flush_hits(work)
-        put_blobs(work, appender.fading, blobs)
         entries = iter(unique.values())
+        appender.store(list(appender.next_part(entries)), blobs)
         while part := list(appender.next_part(entries)):
-            appender.store(part)
+            appender.store(part, {})
         work.merge_tails()
     return appender.report(len(batch), unique)
 
@@ -70,33 +70,28 @@ def _check_blobs(blobs: Mapping[str, bytes]) -> None:
             raise InputError(f"Blob {name!r} must have a name and be bytes.")
 
 
-def put_blobs(
-    work: Write,
-    fading: Fading,
-    blobs: Mapping[str, bytes],
-    kind: str = "blob",
-    reserved: bool = False,
-) -> None:
-    """Blobs that differ from what is stored, in one transaction with what comes next; `reserved`:
-    the caller has room for them in the log.
-    """
-    bank, connection = work.bank, work.connection
+def put_blobs(work: Write, fading: Fading, blobs: Mapping[str, bytes], kind: str = "blob") -> None:
+    """Blobs in one transaction, with room in log and file made for them."""
+    if blobs:
+        need, cost = blob_needs(work, blobs, kind)
+        while True:
+            work.reserve(cost)
+            if work.free_bytes() >= need:
+                break
+            fading.make_room(need)
+        for name, data in blobs.items():
+            work.bank._put(work.connection, kind, name, data)
+        check_size(work)
+
+
+def blob_needs(work: Write, blobs: Mapping[str, bytes], kind: str = "blob") -> tuple[int, int]:
+    """Bytes that blobs add to the file, and to the log."""
     query = "SELECT length(data) FROM items WHERE kind = ? AND name = ?"
-    old = [connection.execute(query, (kind, name)).fetchone() for name in blobs]
-    sizes = [(row[0] or 0) if row else 0 for row in old]
-    new = sum(map(len, blobs.values()))
-    if not blobs:
-        return
-    cost = work.cost(new + sum(sizes), items=len(blobs))
-    need = new + 1024 - sum(sizes)
-    while not reserved:
-        work.reserve(cost)
-        if work.free_bytes() >= need:
-            break
-        fading.make_room(need)
-    for name, data in blobs.items():
-        bank._put(work.connection, kind, name, data)
-    check_size(work)
+    rows = [work.connection.execute(query, (kind, name)).fetchone() for name in blobs]
+    old, new = sum((row[0] or 0) if row else 0 for row in rows), sum(map(len, blobs.values()))
+    page = work.bank.settings.space.sqlite_page
+    added = 2 * page * len(blobs) if new > old else 0
+    return max(0, new - old) + added, work.cost(new + old, items=len(blobs)) if blobs else 0
 
 
 def check_size(work: Write) -> None:
@@ -150,29 +145,27 @@ class _Appender:
             total += self._size(part[0])
             yield part[0]
 
-    def store(self, part: list[Entry]) -> None:
-        """One part: counts of what is there, room, then the new entries."""
+    def store(self, part: list[Entry], blobs: Mapping[str, bytes]) -> None:
+        """One part, all or nothing: blobs, counts of what is there, room, then the new entries."""
         work, space = self.work, self.work.bank.settings.space
         if space.budget is None:
-            self.stored = self._write(part)
+            self.stored |= self._write(part, blobs)
             return
         size = sum(self._size(entry) for entry in part)
         tails = len({(entry.level, len(entry.key)) for entry in part})
         again = sum(1 for entry in part if self._page_of(entry) is not None)
         pages = tails + again + min(len(part), 2 * (size // space.page_bytes) + 1)
-        old = (
-            2 * tails * (space.tail_bytes if size <= space.tail_bytes else space.page_bytes)
-            + 3 * again * space.page_bytes
-        )
-        cost = work.cost(size + old, pages)
-        need = size + 2 * space.sqlite_page
+        old = 2 * tails * (space.tail_bytes if size <= space.tail_bytes else space.page_bytes)
+        blob_bytes, blob_cost = blob_needs(work, blobs)
+        cost = work.cost(size + old + 3 * again * space.page_bytes, pages) + blob_cost
+        need = size + blob_bytes + (2 * space.sqlite_page if part else 0)
         while True:
             work.reserve(cost)
             if work.free_bytes() < need:
                 self.fading.make_room(need)
                 continue
             before = work.save()
-            stored = self._write(part)
+            stored = self._write(part, blobs)
             over = work.trim()
             if over <= 0:
                 self.stored |= stored
@@ -185,9 +178,11 @@ class _Appender:
         number = self.work.bank._number(entry.id)
         return None if number is None else self.work.find(number)
 
-    def _write(self, part: list[Entry]) -> dict[str, int]:
-        """Counts duplicates on their pages and places the others; ids placed, with their bytes."""
+    def _write(self, part: list[Entry], blobs: Mapping[str, bytes]) -> dict[str, int]:
+        """Stores blobs, counts duplicates and places the others; ids placed, with their bytes."""
         work, bank = self.work, self.work.bank
+        for name, data in blobs.items():
+            bank._put(work.connection, "blob", name, data)
         again: dict[int, list[Entry]] = {}
         new, numbers, stored = [], set(), {}
         for entry in part:
@@ -266,4 +261,4 @@ def flush_hits(work: Write) -> None:
             if number in hits:
                 order, known, surprise, redundancy = rows[at]
                 rows[at] = order, known + hits[number], surprise, redundancy
-        work.write_facts(seq, page.depth, Facts.of(rows))
+        work.write_facts(page, Facts.of(rows))

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from latentbank.bank_append import put_blobs
+from latentbank.bank_append import check_size
 from latentbank.bank_doomed import pack_doomed
-from latentbank.bank_fading import Fading
 from latentbank.bank_items import Receipt, state_hash
 from latentbank.bank_ladder import MASS
 from latentbank.bank_pages import Page
@@ -117,11 +116,13 @@ def erase_ids(bank: BankCore, ids: Iterable[str], blobs: Mapping[str, bytes]) ->
         list_cost = work.cost(44 * len(sizes) + blob_bytes, items=items + 1)
         at_once = bank.settings.budget_bytes is None or cost <= bank.settings.space.reserve
         work.reserve(cost if at_once else list_cost)
-        if work.turns:  # another process may have been here
+        if work.strangers:  # another process may have been here
             places, gone, masses = _places(work, names)
-        put_blobs(work, Fading(work, None), blobs, reserved=True)
+        for name, data in blobs.items():
+            bank._put(work.connection, "blob", name, data)
+        check_size(work)
         if not at_once:
-            _decide(work, {seq: (hash, at) for seq, (hash, at, _) in places.items()})
+            _decide(work, {seq: (hash[:8], at) for seq, (hash, at, _) in places.items()})
         else:
             for seq, (_, at, _) in places.items():
                 work.write_page(work.builder(seq, without=at))

@@ -18,7 +18,6 @@ __all__ = ["MAX_HITS", "Facts", "hint_byte", "key_redundancy"]
 
 MAX_HITS = 0xFFFF
 _WIDTH = 8  # bytes of one document before compression
-_KEYS_COMPARED = 256  # rows of a page
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,17 @@ def hint_byte(hint: float | None) -> int:
     return 0 if hint is None else 1 + round(254 * hint)
 
 
-def key_redundancy(keys: bytes, count: int, new: int) -> npt.NDArray[np.uint8]:
-    """For the last `new` of `count` int8 keys: the largest cosine with a key before it, as hints.
+def key_redundancy(keys: bytes, count: int) -> npt.NDArray[np.uint8]:
+    """For each of `count` int8 keys: the largest cosine with a key before it, as hints.
 
     Only keys of one page are compared, so this finds repetitions that were written close together;
     a method that knows the nearest neighbour in the whole bank gives `Entry.redundancy` instead.
     """
     width = len(keys) // count if count else 0
-    if width < 8 or count > _KEYS_COMPARED:
-        return np.zeros(new, np.uint8)
+    if width < 8:
+        return np.zeros(count, np.uint8)
     rows = np.frombuffer(keys, np.int8).reshape(count, width).astype(np.float32)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    cosines = rows[count - new :] @ rows.T
-    earlier = np.tri(new, count, count - new - 1, dtype=bool)
-    best = np.where(earlier, cosines, 0.0).max(1, initial=0.0)
+    best = np.where(np.tri(count, count, -1, dtype=bool), rows @ rows.T, 0.0).max(1, initial=0.0)
     found: npt.NDArray[np.uint8] = (1 + np.rint(254 * np.clip(best, 0, 1))).astype(np.uint8)
     return found

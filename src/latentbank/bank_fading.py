@@ -101,7 +101,7 @@ class Fading:
         """
         work = self.work
         facts = work.bank._read_facts(work.connection, page.seq, page.count)
-        values, rows, counts = work.values(facts, page.depth), facts.rows(), page.counts()
+        values, rows, counts = work.values(page, facts), facts.rows(), page.counts()
         each = page.key_bytes + len(page.ledger or b"") // page.count + _ENTRY_BYTES
         chosen, freed = [], 0
         for rank, at in enumerate(np.argsort(values, kind="stable").tolist()):

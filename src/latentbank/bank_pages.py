@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentbank.bank_entry import ID_BYTES, JSON, Entry, compact_json, id_key, is_hex_id
-from latentbank.bank_facts import Facts, key_redundancy
+from latentbank.bank_facts import Facts
 from latentbank.bank_space import Space
 from latentbank.codec_text import ZstdTextCodec
 from latentbank.errors import BankError
@@ -239,7 +239,6 @@ class PageBuilder:
         self._keys = bytearray()
         self._columns: dict[str, dict[int, JSON]] = {}
         self._ledger_bytes = 0  # before compression, roughly
-        self._fresh = 0  # entries at the end whose redundancy is to be found
 
     @classmethod
     def reopen(
@@ -300,7 +299,6 @@ class PageBuilder:
         self._payload += entry.payload
         self._keys += entry.key
         self.facts.append(fact)
-        self._fresh = self._fresh + 1 if entry.key and not fact[3] else 0
         ledger: dict[str, JSON] = {
             "id": None if compact or is_hex_id(entry.id) else entry.id,
             "time": entry.time,
@@ -322,7 +320,6 @@ class PageBuilder:
         counts = page.counts()
         for at, fact in enumerate(facts.rows()):
             self.add(page.entry(at), counts[at], fact)
-        self._fresh = 0
         return True
 
     def holds(self, id: str) -> bool:
@@ -359,13 +356,3 @@ class PageBuilder:
             ZstdTextCodec(level=6).encode(compact_json(columns)) if columns else None,
         )
         return replace(page, hash=page.checksum())
-
-    def build_facts(self) -> Facts:
-        """The facts of its entries, with the redundancy of new keys filled in."""
-        facts = Facts.of(self.facts)
-        if self._fresh:
-            facts.redundancy[-self._fresh :] = key_redundancy(
-                bytes(self._keys), len(self), self._fresh
-            )
-            self.facts, self._fresh = facts.rows(), 0
-        return facts

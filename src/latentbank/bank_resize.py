@@ -81,11 +81,8 @@ def rebudget_bank(
         work.begin()
         for (seq,) in work.connection.execute("SELECT seq FROM pages").fetchall():
             work.reserve(work.cost(0, pages=1))
-            row = work.connection.execute(
-                "SELECT depth, count FROM pages WHERE seq = ?", (seq,)
-            ).fetchone()
-            if row is not None:
-                work.write_facts(seq, row[0], bank._read_facts(work.connection, seq, row[1]))
+            if bank._stored_page(work.connection, seq) is not None:
+                work.write_facts(*work.page(seq))
     bank._checkpoint()
     return AppendReport(0, 0, 0, tuple(fading.faded), tuple(fading.forgotten))
 
@@ -149,13 +146,13 @@ def compact_bank(bank: BankCore) -> int:
     before = bank.file_bytes()
     with writing(bank) as work:
         last: dict[Slot, PageBuilder] = {}
-        turns = 0
+        strangers = 0
         for (seq,) in work.connection.execute("SELECT seq FROM pages ORDER BY seq").fetchall():
             stored = bank._stored_page(work.connection, seq)
             size = 0 if stored is None else stored.size_bytes
             work.reserve(work.cost(4 * bank.settings.space.page_bytes + 2 * size, pages=2))
-            if turns != work.turns:  # another process may have been here
-                last, turns = {}, work.turns
+            if strangers != work.strangers:  # another process may have been here
+                last, strangers = {}, work.strangers
             if bank._stored_page(work.connection, seq) is None:
                 continue
             page, facts = work.page(seq)

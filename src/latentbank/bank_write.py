@@ -7,13 +7,16 @@ before the next begins, and no part leaves a document half-stored.
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from latentbank.bank_entry import ID_BYTES, Entry
-from latentbank.bank_facts import Facts
+from latentbank.bank_facts import Facts, key_redundancy
 from latentbank.bank_file import sqlite_errors
 from latentbank.bank_pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
 from latentbank.bank_policy import make_policy
@@ -40,6 +43,7 @@ class Write:
     def __init__(self, bank: BankCore) -> None:
         self.bank = bank
         self.turns = 0  # transactions committed before the present one
+        self.strangers = 0  # how often another process had written before one of them
         self.grown = 0  # bytes that the log may grow to in the present transaction, if not reserve
         self.paging: Space | None = None  # how pages are cut, if not as the budget has it
         self._spent = self._room = 0
@@ -60,6 +64,7 @@ class Write:
             try:
                 version = bank._version
                 bank._sync(connection)
+                self.strangers += self.turns > 0 and version != bank._version
                 space = bank.settings.space
                 limit = max(space.reserve, cost)
                 self._room = limit - bank._logged
@@ -218,14 +223,14 @@ class Write:
         if not len(builder):
             self.drop_page(seq, builder.slot)
             return
-        facts = builder.build_facts()
+        facts = Facts.of(builder.facts)
         page = builder.build()
         marks = ", ".join("?" * len(COLUMNS.split(", ")))
         self.connection.execute(
             f"INSERT OR REPLACE INTO pages ({COLUMNS}) VALUES ({marks})",
             tuple(getattr(page, name) for name in COLUMNS.split(", ")),
         )
-        self.write_facts(seq, page.depth, facts)
+        self.write_facts(page, facts)
         self._written[seq] = page.hash
         small = self._tails.setdefault(builder.slot, [])
         if not small or seq >= small[0][0]:
@@ -242,20 +247,24 @@ class Write:
         else:
             small[: place + 1] = []
 
-    def write_facts(self, seq: int, depth: int, facts: Facts) -> None:
+    def write_facts(self, page: Page, facts: Facts) -> None:
         """Store the facts of a page and where it stands in the order of fading."""
-        values = self.values(facts, depth)
+        values = self.values(page, facts)
         at = (len(values) - 1) // 4
         low = float(sorted(values.tolist())[at])
         last = int(facts.order.max())
         self.connection.execute(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", (seq, low, last, facts.pack())
+            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", (page.seq, low, last, facts.pack())
         )
 
-    def values(self, facts: Facts, depth: int) -> Any:
+    def values(self, page: Page, facts: Facts) -> Any:
         """What each document is worth [n]; the least valuable fades first."""
         span = self.bank.settings.span or DEFAULT_SPAN
-        return self._policy.value(facts, span) + depth
+        if page.keys:  # found anew each time: no trace is kept of a document deleted since
+            near = key_redundancy(page.keys, page.count)
+            redundancy = np.where(facts.redundancy == 0, near, facts.redundancy)
+            facts = dataclasses.replace(facts, redundancy=redundancy)
+        return self._policy.value(facts, span) + page.depth
 
     def drop_page(self, seq: int, slot: Slot) -> None:
         """Remove a page."""
@@ -356,11 +365,15 @@ def finish_deletion(work: Write) -> None:
         page = work.bank._stored_page(work.connection, seq)
         if page is None or bytes(page.hash)[:8] != hash:
             continue
-        turns = work.turns
+        strangers = work.strangers
         work.reserve(work.cost(2 * page.size_bytes, pages=1))
-        if turns != work.turns:  # another process may have been here
+        if strangers != work.strangers:  # another process may have been here
             page = work.bank._stored_page(work.connection, seq)
         if page is not None and bytes(page.hash)[:8] == hash:
+            page.check()
+            for at, number in enumerate(page.id_keys.tolist()):
+                if at in positions:
+                    work.move(number, 0)
             work.write_page(work.builder(seq, without=positions))
     work.reserve(work.cost(len(doomed) * 44, items=1))
     work.connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'deleting'")

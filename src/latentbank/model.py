@@ -63,6 +63,8 @@ class MemoryModel:
         device: str = "cpu",
         overrides: Mapping[str, Any] | None = None,
         budget_bytes: int | None = None,
+        ledger: str = "full",
+        policy: str = "blend",
         read_only: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> MemoryModel:
@@ -71,7 +73,8 @@ class MemoryModel:
         `adapter`: a folder, a packaged adapter, or a method's name: then the packaged adapter of
         that method for the backbone, or the untrained method where it has nothing to train.
         `overrides` change the method's config, e.g. `{"entry": "pooled"}` for strata. An existing
-        bank brings its own overrides.
+        bank brings its own overrides. `budget_bytes`, `ledger` and `policy` are for a new bank; see
+        `MemoryBank.create`.
 
         Raises:
             UnknownNameError: unknown adapter, method or model; the known ones are listed.
@@ -97,7 +100,12 @@ class MemoryModel:
                     "config": asdict(method.config),
                 }
                 opened = MemoryBank.create(
-                    path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta
+                    path,
+                    bank_fingerprint(method),
+                    budget_bytes=budget_bytes,
+                    ledger=ledger,
+                    policy=policy,
+                    meta=meta,
                 )
             stack.callback(opened.close)
             model = cls(method, opened)
