@@ -233,7 +233,7 @@ def test_the_footprint_sums_to_the_file(bank: MemoryBank, path: Path) -> None:
     assert (found.codes, found.codebook, found.keys) == (3000 * 14, 20_000, 3000 * 16)
     assert found.ledger > 3000 * 8
     parts = found.codes + found.codebook + found.keys + found.ledger + found.overhead
-    assert parts == found.total == path.stat().st_size
+    assert parts + found.index == found.total == path.stat().st_size
     bank.close()
     assert path.stat().st_size == found.total
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -255,7 +255,7 @@ def test_a_budget_refuses_what_does_not_fit(path: Path) -> None:
             while True:
                 bank.append([entry(number, size=64) for number in range(stored, stored + 50)])
                 stored += 50
-        assert len(bank) == stored > 900
+        assert len(bank) == stored > 500  # the journal has its share of the budget
         with pytest.raises(BankError, match="budget"):
             bank.put_blob("codebook", bytes(100_000))
         assert bank.footprint().total <= 100_000

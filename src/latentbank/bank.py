@@ -1,22 +1,41 @@
-"""`MemoryBank`: entries, blobs and metadata in one SQLite file, durable and checked.
+"""`MemoryBank`: entries, blobs and metadata in one SQLite file, bounded, durable and checked.
 
 Knows ids, levels and bytes; nothing about what a payload means, nor about models or methods.
-The layout of a page is in `bank_pages`, the file's safety in `bank_file`.
+The layout of a page is in `bank_pages`, the file's safety in `bank_file`, writing in `bank_write`,
+fading in `bank_fading`; docs/bank.md tells the whole.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from latentbank.bank_core import BankCore, key_number
-from latentbank.bank_entry import Entry, check_entry
-from latentbank.bank_file import connect, create_file, open_memory
-from latentbank.bank_items import AppendReport, BankFingerprint, Footprint, VerifyReport
-from latentbank.bank_pages import Page, PageBuilder
+from latentbank.bank_append import append_entries, flush_hits, put_blobs, store_blobs
+from latentbank.bank_core import BankCore
+from latentbank.bank_delete import Selection, erase_ids, select_ids
+from latentbank.bank_entry import Entry
+from latentbank.bank_fading import Fading
+from latentbank.bank_file import connect, create_file, open_bytes, open_memory
+from latentbank.bank_items import (
+    LEDGERS,
+    AppendReport,
+    BankFingerprint,
+    Footprint,
+    Receipt,
+    Settings,
+    VerifyReport,
+    state_hash,
+)
+from latentbank.bank_ladder import Fade
+from latentbank.bank_pages import Page
+from latentbank.bank_policy import make_policy
+from latentbank.bank_resize import compact_bank, rebudget_bank, snapshot_bank
+from latentbank.bank_space import Space
 from latentbank.bank_verify import verify_bank
-from latentbank.errors import BankError, FingerprintError, InputError
+from latentbank.bank_write import writing
+from latentbank.errors import BankError, FingerprintError, InputError, unknown
+from latentbank.sizes import size_bytes
 
 __all__ = [
     "AppendReport",
@@ -25,8 +44,12 @@ __all__ = [
     "Footprint",
     "MemoryBank",
     "Page",
+    "Receipt",
+    "Selection",
     "VerifyReport",
 ]
+
+_HITS_WAITING = 512  # documents with unwritten hits after which they are written
 
 
 class MemoryBank(BankCore):
@@ -34,9 +57,11 @@ class MemoryBank(BankCore):
 
     Make one with `create` or `open`; use it as a context manager or call `close`. Every write is
     one transaction, durable when the call returns; a process killed at any moment leaves the bank
-    as after the last call that returned, or one later. Other processes may read, and one at a
-    time write, the same file. Methods may be called from several threads. All raise `BankError`
-    with a sentence when the disk is full, the file locked, read-only or damaged.
+    as after the last call that returned, or one later. With a budget a write that is large beside
+    it is stored in parts, each durable before the next; blobs go with the first. Other processes
+    may read, and one at a time write, the same file. Methods may be called from several threads.
+    All raise `BankError` with a sentence when the disk is full, the file locked, read-only or
+    damaged.
 
     Memory: 12 bytes per document for the index, built when the bank is opened.
     """
@@ -49,7 +74,10 @@ class MemoryBank(BankCore):
         path: str | Path,
         fingerprint: BankFingerprint,
         *,
+        budget: int | str | None = None,
         budget_bytes: int | None = None,
+        ledger: str = "full",
+        policy: str = "blend",
         meta: Mapping[str, Any] | None = None,
         timeout_seconds: float = 5.0,
     ) -> Self:
@@ -57,34 +85,69 @@ class MemoryBank(BankCore):
 
         Args:
             fingerprint: what wrote the bank; `open` can insist on it.
-            budget_bytes: an append that would make the file larger is refused; None: no limit.
+            budget: the largest sum of the bank's files at any moment, log included, as bytes or
+                as a text such as "8MiB"; None: no limit. `budget_bytes` is the same.
+            ledger: "full", or "ids" (no times, sources, metadata), or "none" (no ids either: the
+                bank numbers its documents and cannot tell that one is written twice).
+            policy: which documents fade first; see `bank_policy.make_policy`.
             meta: first values for `put_meta`.
             timeout_seconds: how long a write waits for another process's write.
         Raises `BankError` if the path exists or cannot be written, `InputError` if the budget is
         less than an empty bank takes.
         """
+        if budget is not None and budget_bytes is not None:
+            raise InputError("Give budget or budget_bytes, not both: they mean the same.")
+        limit = size_bytes(budget_bytes if budget is None else budget)
+        if ledger not in LEDGERS:
+            raise unknown("ledger", ledger, LEDGERS)
+        make_policy(policy)
+        space = Space(limit)
         if str(path) == ":memory:":
-            bank = cls(open_memory(), ":memory:", False)
+            bank = cls(open_memory(space), ":memory:", False)
         else:
-            create_file(Path(path), timeout_seconds)
+            create_file(Path(path), space, timeout_seconds)
             connection = connect(Path(path), read_only=False, timeout_seconds=timeout_seconds)
             bank = cls(connection, str(path), False)
         try:
-            with bank._transaction(write=True) as connection:
-                bank._put_json(connection, "bank", "fingerprint", asdict(fingerprint))
-                bank._put_json(connection, "bank", "budget_bytes", budget_bytes)
-                for key, value in (meta or {}).items():
-                    bank._put_json(connection, "meta", key, value)
-                size = bank._size(connection)
-                if budget_bytes is not None and budget_bytes < size:
-                    raise InputError(
-                        f"budget_bytes must be at least {size}, the size of an empty bank, "
-                        f"got {budget_bytes}."
-                    )
+            bank._start(Settings(limit, ledger, policy), fingerprint, meta or {})
         except BaseException:
             bank.close()
             if bank.name != ":memory:":
                 Path(path).unlink(missing_ok=True)
+            raise
+        return bank
+
+    def _start(
+        self, settings: Settings, fingerprint: BankFingerprint, meta: Mapping[str, Any]
+    ) -> None:
+        """Fill a new file's first rows."""
+        with self._lock:
+            connection = self._begin(write=True)
+            for name, value in asdict(settings).items():
+                self._put_json(connection, "bank", name, value)
+            self._put_json(connection, "bank", "fingerprint", asdict(fingerprint))
+            for key, value in meta.items():
+                self._put_json(connection, "meta", key, value)
+            size = self._size(connection)
+            connection.execute("COMMIT")
+            self._checkpoint()
+        limit = settings.space.file_limit(0)
+        if settings.budget_bytes is not None and limit < size:
+            least = size + settings.budget_bytes - limit
+            raise InputError(
+                f"budget_bytes must be at least about {least}, the size of an empty bank and its "
+                f"log, got {settings.budget_bytes}."
+            )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "bank in memory") -> Self:
+        """A read-only bank from the bytes of a bank's file, as `open` with `read_only`."""
+        bank = cls(open_bytes(data, name), name, True)
+        try:
+            with bank._transaction(write=False):
+                pass
+        except BaseException:
+            bank.close()
             raise
         return bank
 
@@ -117,84 +180,103 @@ class MemoryBank(BankCore):
     # ----------------------------------------------------------------------------- writing
 
     def append(
-        self, entries: Iterable[Entry], blobs: Mapping[str, bytes] | None = None
+        self,
+        entries: Iterable[Entry],
+        blobs: Mapping[str, bytes] | None = None,
+        *,
+        fade: Fade | None = None,
     ) -> AppendReport:
-        """Store entries and blobs in one transaction.
+        """Store entries and blobs.
 
         An entry whose id is present already (or twice in `entries`) is not stored again, whatever
-        its payload; its count goes up by one. Raises `InputError` if an entry cannot be stored,
-        `BankError` if the budget does not hold it; then nothing of the call is stored.
+        its payload; its count goes up by one. Where the budget is reached, the policy chooses the
+        least valuable documents and `fade` gives each its next level, or None: forgotten; the
+        report names them. Without `fade` a full bank refuses. Raises `InputError` if an entry
+        cannot be stored, `BankError` if the budget does not hold it; then nothing of the call (of
+        a call in parts: of its present part) is stored.
         """
-        batch = list(entries)
-        for entry in batch:
-            check_entry(entry)
-        times = Counter(entry.id for entry in batch)
-        unique: dict[str, Entry] = {}
-        for entry in batch:
-            unique.setdefault(entry.id, entry)
-        with self._lock:
-            with self._transaction(write=True) as connection:
-                version = self._version
-                pages: dict[int, PageBuilder] = {}
-                filling, fresh = dict(self._filling), dict[int, int]()
-                for id, entry in unique.items():
-                    number = key_number(id)
-                    seq = self._index.find(number)
-                    if number in fresh:  # two ids of this call with one hash
-                        raise _collision(id)
-                    if seq is None:
-                        page = self._page_for(connection, entry, filling, pages)
-                        page.add(entry, times[id])
-                        fresh[number] = page.seq
-                    else:
-                        page = self._builder(connection, seq, pages)
-                        if not page.holds(id):
-                            raise _collision(id)
-                        page.bump(id, times[id])
-                for page in pages.values():
-                    self._write_page(connection, page)
-                self._put_blobs(connection, blobs or {})
-                self._check_budget(connection)
-                self._version = None  # should the commit be interrupted, the index is reloaded
-            self._index.add(fresh.items())
-            self._filling, self._version = filling, version
-        stored = [entry for entry in unique.values() if key_number(entry.id) in fresh]
-        size = sum(len(entry.payload) + len(entry.key) for entry in stored)
-        return AppendReport(len(stored), len(batch) - len(stored), size)
+        return append_entries(self, list(entries), blobs or {}, fade)
+
+    def put_blob(self, name: str, data: bytes) -> None:
+        """Store a blob under a name, in place of an earlier one; durable on return."""
+        self.put_blobs({name: data})
+
+    def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
+        """Store several blobs in one transaction; raises `BankError` if over the budget."""
+        store_blobs(self, blobs)
+
+    def delete_blob(self, name: str) -> bool:
+        """Remove a blob; returns whether it was there."""
+        query = "DELETE FROM items WHERE kind = 'blob' AND name = ?"
+        with writing(self) as work:
+            work.reserve(work.cost(self.blobs_bytes(work.connection), items=1))
+            return work.connection.execute(query, (name,)).rowcount > 0
+
+    def put_meta(self, name: str, value: Any) -> None:
+        """Store a JSON value under a name; raises `InputError` if it is not JSON."""
+        data = self._json_bytes(name, value)
+        with writing(self) as work:
+            put_blobs(work, Fading(work, None), {name: data}, kind="meta")
 
     def delete(self, ids: Iterable[str], blobs: Mapping[str, bytes] | None = None) -> int:
-        """Remove documents, whatever their count, and store blobs, in one transaction.
+        """Remove documents, whatever their count, and store blobs; returns how many were there."""
+        return len(self.erase(ids, blobs).ids)
 
-        Returns how many were there. Their bytes are overwritten in the file (SQLite's
-        `secure_delete`) and the write-ahead log is emptied, unless another process is reading at
-        that moment; then the log is emptied when the bank is closed.
+    def erase(self, ids: Iterable[str], blobs: Mapping[str, bytes] | None = None) -> Receipt:
+        """Remove documents, whatever their count, and store blobs, as one: all or nothing.
+
+        Their bytes are overwritten in the file (SQLite's `secure_delete`) and the write-ahead log
+        is emptied, unless another process is reading at that moment; then the log is emptied when
+        the bank is closed. The receipt names the state before and after.
         """
+        return erase_ids(self, ids, blobs or {})
+
+    def select(self, selection: Selection) -> list[str]:
+        """The ids of documents by source, time or metadata; `InputError` without a full ledger."""
+        return select_ids(self, selection)
+
+    def note_hits(self, ids: Iterable[str]) -> None:
+        """Remember that documents helped to answer, for the fading policy.
+
+        Cheap: hits wait in memory and are stored with the next write, when a few hundred documents
+        have some, or on closing; a killed process loses those that wait. Does nothing in a bank
+        that is open read-only or has no budget.
+        """
+        if self.read_only or self.settings.budget_bytes is None:
+            return
         with self._lock:
-            with self._transaction(write=True) as connection:
-                version = self._version
-                doomed: dict[int, set[str]] = {}
-                for id in ids:
-                    seq = self._index.find(key_number(id))
-                    if seq is not None:
-                        doomed.setdefault(seq, set()).add(id)
-                gone: list[int] = []
-                filling = dict(self._filling)
-                for seq, names in doomed.items():
-                    page = self._read_page(connection, seq)
-                    at = frozenset(i for i, id in enumerate(page.document_ids) if id in names)
-                    gone.extend(key_number(page.document_ids[index]) for index in at)
-                    rest = PageBuilder.reopen(page, without=at)
-                    if len(rest):
-                        self._write_page(connection, rest)
-                    else:
-                        connection.execute("DELETE FROM pages WHERE seq = ?", (seq,))
-                        filling = {slot: last for slot, last in filling.items() if last != seq}
-                self._put_blobs(connection, blobs or {})
-                self._version = None
-            self._index.remove(gone)
-            self._filling, self._version = filling, version
-            self._checkpoint()
-        return len(gone)
+            self._hits.update(ids)
+            if len(self._hits) >= _HITS_WAITING:
+                with suppress(BankError):  # a hint: not worth failing a question
+                    self._flush_hits()
+
+    def _flush_hits(self) -> None:
+        if self._hits and not self.read_only:
+            with writing(self) as work:
+                flush_hits(work)
+
+    # ----------------------------------------------------------------- the bank as a whole
+
+    def snapshot(self, path: str | Path, progress: Any = None) -> None:
+        """A consistent copy, made while others write; `progress(done, total)` counts pages."""
+        snapshot_bank(self, Path(path), progress)
+
+    def rebudget(self, budget: int | str | None, *, fade: Fade | None = None) -> AppendReport:
+        """Change the budget of a bank in use; a smaller one fades documents and shrinks the file.
+
+        The report names the documents that faded or were forgotten. Raises `BankError` where
+        `fade` is None and the documents do not fit; the bank then keeps its old budget.
+        """
+        return rebudget_bank(self, size_bytes(budget), fade)
+
+    def compact(self) -> int:
+        """Fill pages up and give free space back; returns the bytes that the file shrank by."""
+        return compact_bank(self)
+
+    def root_hash(self) -> str:
+        """One hash over all documents, blobs and settings as they are stored (not over hits)."""
+        with self._transaction(write=False) as connection:
+            return state_hash(connection)
 
     # ----------------------------------------------------------------------------- reading
 
@@ -254,19 +336,18 @@ class MemoryBank(BankCore):
                 "SELECT total(length(payload)), total(length(ids)), total(length(ledger)), "
                 "total(length(keys)) FROM pages"
             ).fetchone()
-            codebook = connection.execute(
-                "SELECT total(length(data)) FROM items WHERE kind = 'blob'"
-            ).fetchone()[0]
+            index, pages = connection.execute(
+                "SELECT total(length(data)), count(*) FROM facts"
+            ).fetchone()
+            codebook = self.blobs_bytes(connection)
             total = self._size(connection)
-        parts = (int(codes), int(codebook), int(keys), int(ids + ledger))
-        return Footprint(*parts, overhead=total - sum(parts), total=total)
+            unused = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            free = unused * connection.execute("PRAGMA page_size").fetchone()[0]
+        parts = (int(codes), codebook, int(keys), int(ids + ledger))
+        order = int(index) + 16 * pages  # a number and a page in two places each
+        overhead = total - sum(parts) - order
+        return Footprint(*parts, overhead, total, order, free)
 
     def verify(self) -> VerifyReport:
         """Check every page, blob and SQLite's own structure; never raises for damage it finds."""
         return verify_bank(self)
-
-
-def _collision(id: str) -> BankError:
-    return BankError(
-        f"The id {id!r} has the same 8-byte hash as another id of the bank; give it another id."
-    )

@@ -30,9 +30,12 @@ class Entry:
             and its text in the ledger.
         level: what the payload is, such as "verbatim" or "codes"; a page holds one level only.
         payload: the codes or compressed text.
-        time, source, metadata: kept in the ledger.
+        time, source, metadata: kept in the ledger, if the bank has a full one.
         key: the quantised retrieval key, counted apart; may be empty. Entries with keys of one
             length share pages.
+        surprise: how badly the backbone predicted the text, 0 to 1; redundancy: how much the bank
+            held of it already, 0 to 1. Hints for the fading policy, kept to 1/254 and not given
+            back with the entry; None: not known.
     """
 
     id: str
@@ -42,6 +45,8 @@ class Entry:
     source: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict, hash=False)
     key: bytes = b""
+    surprise: float | None = field(default=None, compare=False)
+    redundancy: float | None = field(default=None, compare=False)
 
 
 def is_hex_id(id: str) -> bool:
@@ -67,6 +72,9 @@ def check_entry(entry: Entry) -> None:
             f"Entry {entry.id}: the payload may have {MAX_PAYLOAD_BYTES} bytes and the key "
             f"{MAX_KEY_BYTES}, got {len(entry.payload)} and {len(entry.key)}."
         )
+    for name, hint in (("surprise", entry.surprise), ("redundancy", entry.redundancy)):
+        if hint is not None and not 0 <= hint <= 1:
+            raise InputError(f"Entry {entry.id[:80]}: its {name} lies in 0 to 1, got {hint}.")
     if is_hex_id(entry.id) and not (entry.time or entry.source or entry.metadata):
         return
     try:

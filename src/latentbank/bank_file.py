@@ -10,24 +10,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from latentbank.bank_space import Space
 from latentbank.errors import BankError
 
-__all__ = ["FORMAT_VERSION", "connect", "create_file", "open_memory", "sqlite_errors"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_schema",
+    "connect",
+    "create_file",
+    "new_file",
+    "open_bytes",
+    "open_memory",
+    "prepare_writer",
+    "sqlite_errors",
+]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 APPLICATION_ID = 0x4C42414E  # "LBAN"
-PAGE_SIZE_BYTES = 1024
 _MAGIC = b"SQLite format 3\0"
 
 _SCHEMA = {
     "items": (
-        "CREATE TABLE items (kind TEXT, name TEXT, data BLOB, crc INTEGER, "
+        "CREATE TABLE items (kind TEXT, name TEXT, data BLOB, hash BLOB, "
         "PRIMARY KEY (kind, name)) WITHOUT ROWID"
     ),
     "pages": (
-        "CREATE TABLE pages (seq INTEGER PRIMARY KEY, level TEXT, count INTEGER, crc INTEGER, "
-        "ids BLOB, lengths BLOB, payload BLOB, keys BLOB, ledger BLOB)"
+        "CREATE TABLE pages (seq INTEGER PRIMARY KEY, level TEXT, depth INTEGER, count INTEGER, "
+        "hash BLOB, ids BLOB, lengths BLOB, payload BLOB, keys BLOB, ledger BLOB)"
     ),
+    "facts": "CREATE TABLE facts (seq INTEGER PRIMARY KEY, low REAL, last INTEGER, data BLOB)",
+    "facts_low": "CREATE INDEX facts_low ON facts (low)",
 }
 
 _SENTENCES = {
@@ -73,17 +85,32 @@ def connect(path: Path, *, read_only: bool, timeout_seconds: float) -> sqlite3.C
                 raise
             connection = _open(path, "mode=ro&immutable=1", timeout_seconds)
         try:
-            _check_schema(connection, path)
+            check_schema(connection, str(path))
             if not read_only:
-                connection.execute("PRAGMA journal_mode=WAL")
+                prepare_writer(connection)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def create_file(path: Path, timeout_seconds: float) -> None:
+def create_file(path: Path, space: Space, timeout_seconds: float) -> None:
     """Make an empty bank at `path`, whole or not at all; an existing file is refused."""
+    with new_file(path) as draft, sqlite_errors(str(path)):
+        connection = _open(draft, "mode=rwc", timeout_seconds)
+        try:
+            initialise(connection, space)
+            connection.execute(f"PRAGMA journal_mode={'WAL' if space.has_log else 'TRUNCATE'}")
+        finally:
+            connection.close()
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A draft beside `path` that gets its name at the end of the block, or is removed.
+
+    Raises `BankError` if `path` exists, its folder does not, or the disk refuses.
+    """
     if path.exists():
         raise BankError(f"{path} exists already; open it, or choose another name for a new bank.")
     if not path.parent.is_dir():
@@ -91,24 +118,27 @@ def create_file(path: Path, timeout_seconds: float) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         draft.unlink(missing_ok=True)
-        with sqlite_errors(str(path)):
-            connection = _open(draft, "mode=rwc", timeout_seconds)
-            try:
-                initialise(connection)
-                connection.execute("PRAGMA journal_mode=WAL")
-            finally:
-                connection.close()
+        yield draft
         _publish(draft, path)
     except OSError as error:
         raise BankError(f"Bank {path} cannot be created: {error.strerror or error}.") from error
     finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        for tail in ("", "-journal", "-wal", "-shm"):
+            with suppress(OSError):
+                draft.with_name(draft.name + tail).unlink(missing_ok=True)
 
 
-def initialise(connection: sqlite3.Connection) -> None:
+def prepare_writer(connection: sqlite3.Connection) -> None:
+    """Settings of a connection that writes; whether there is a log is written in the file."""
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode=TRUNCATE")
+    connection.execute("PRAGMA cache_spill=OFF")  # a page is logged once in a transaction
+
+
+def initialise(connection: sqlite3.Connection, space: Space) -> None:
     """Write the schema into an empty database, in one transaction."""
-    connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
+    connection.execute(f"PRAGMA page_size={space.sqlite_page}")
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")
     for statement in _SCHEMA.values():
         connection.execute(statement)
@@ -117,11 +147,28 @@ def initialise(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-def open_memory() -> sqlite3.Connection:
+def open_memory(space: Space) -> sqlite3.Connection:
     """A bank that lives in memory and dies with its connection."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     _configure(connection)
-    initialise(connection)
+    initialise(connection, space)
+    return connection
+
+
+def open_bytes(data: bytes, name: str) -> sqlite3.Connection:
+    """A bank's file held in memory; raises `BankError` if it is not a bank that we read."""
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise BankError(f"{name} is not a latentbank bank: it is no SQLite file.")
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        with sqlite_errors(name):
+            # a file with a write-ahead log says so in these two bytes; memory has none
+            connection.deserialize(data[:18] + b"\1\1" + data[20:])
+            _configure(connection)
+            check_schema(connection, name)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -172,16 +219,24 @@ def _check_header(path: Path) -> None:
         raise BankError(f"{path} is not a latentbank bank: it is no SQLite file.")
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+def check_schema(connection: sqlite3.Connection, path: str) -> None:
+    """Raise `BankError` unless the schema is exactly that of a bank of this format."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
         raise BankError(f"{path} is not a latentbank bank: it is another program's SQLite file.")
     if version > FORMAT_VERSION:
         raise BankError(
-            f"Bank {path} has format {version}; this latentbank reads up to {FORMAT_VERSION}. "
+            f"Bank {path} has format {version}; this latentbank reads format {FORMAT_VERSION}. "
             "Upgrade latentbank to open it."
         )
-    schema = dict(connection.execute("SELECT name, sql FROM sqlite_master LIMIT 16"))
+    if 0 < version < FORMAT_VERSION:
+        raise BankError(
+            f"Bank {path} has the older format {version}; this latentbank reads format "
+            f"{FORMAT_VERSION}. Write its documents into a new bank."
+        )
+    schema = dict(
+        connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 16")
+    )
     if version < 1 or schema != _SCHEMA:
         raise BankError(f"Bank {path} is damaged: its tables are not those of a bank.")

@@ -1,10 +1,10 @@
 """Where each document's page is: 8-byte ids to page numbers, in memory.
 
 Knows numbers only; nothing about SQLite or entries. 12 bytes per document in sorted numpy arrays;
-ids added lately wait in a dict until they are merged in.
+ids added, moved or removed lately wait in a dict until they are merged in.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 __all__ = ["PageIndex"]
 
 _MERGE_AT = 4096  # ids that may wait, or an eighth of the sorted ones if that is more
+_GONE = 0  # pages are numbered from 1
 
 
 class PageIndex:
@@ -19,46 +20,61 @@ class PageIndex:
 
     def __init__(self, keys: npt.NDArray[np.uint64], pages: npt.NDArray[np.uint32]) -> None:
         """Start from ids [n] and their page numbers [n], in any order."""
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         self._keys, self._pages = keys[order], pages[order]
         self._recent: dict[int, int] = {}
+        self._count = len(keys)
 
     def __len__(self) -> int:
-        return len(self._keys) + len(self._recent)
+        return self._count
 
     def find(self, key: int) -> int | None:
         """The page of an id, or None."""
         page = self._recent.get(key)
-        if page is not None:
-            return page
+        if page is None:
+            page = self._sorted(key)
+        return page or None
+
+    def _sorted(self, key: int) -> int:
         at = int(np.searchsorted(self._keys, np.uint64(key)))
         if at < len(self._keys) and int(self._keys[at]) == key:
             return int(self._pages[at])
-        return None
+        return _GONE
 
-    def add(self, items: Iterable[tuple[int, int]]) -> None:
-        """Add pairs of id and page number; the ids must be new."""
-        self._recent.update(items)
+    def put(self, items: Iterable[tuple[int, int]]) -> None:
+        """Set the pages of ids, new or known; page 0 removes an id."""
+        for key, page in items:
+            self._count += (page != _GONE) - (self.find(key) is not None)
+            self._recent[key] = page
         if len(self._recent) > max(_MERGE_AT, len(self._keys) // 8):
             self._merge()
 
     def remove(self, keys: Iterable[int]) -> None:
         """Remove ids; those that are not there are passed over."""
-        old = np.array([key for key in keys if self._recent.pop(key, None) is None], np.uint64)
-        if len(old):
-            keep = ~np.isin(self._keys, old)
-            self._keys, self._pages = self._keys[keep], self._pages[keep]
+        self.put((key, _GONE) for key in keys)
+
+    def drop_pages(self, pages: Sequence[int]) -> None:
+        """Remove every id that lies on one of the pages."""
+        if pages:
+            self._merge()
+            stay = ~np.isin(self._pages, np.array(pages, np.uint32))
+            self._keys, self._pages = self._keys[stay], self._pages[stay]
+            self._count = len(self._keys)
 
     def __iter__(self) -> Iterator[int]:
+        self._merge()
         yield from self._keys.tolist()
-        yield from self._recent
 
     def _merge(self) -> None:
         size = len(self._recent)
         keys = np.fromiter(self._recent.keys(), np.uint64, size)
         pages = np.fromiter(self._recent.values(), np.uint32, size)
-        order = np.argsort(keys, kind="stable")
-        at = np.searchsorted(self._keys, keys[order])
-        self._keys = np.insert(self._keys, at, keys[order])
-        self._pages = np.insert(self._pages, at, pages[order])
+        stay = ~np.isin(self._keys, keys)
+        old_keys, old_pages = self._keys[stay], self._pages[stay]
+        there = pages != _GONE
+        keys, pages = keys[there], pages[there]
+        order = np.argsort(keys)
+        at = np.searchsorted(old_keys, keys[order])
+        self._keys = np.insert(old_keys, at, keys[order])
+        self._pages = np.insert(old_pages, at, pages[order])
         self._recent = {}

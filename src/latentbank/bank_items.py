@@ -5,16 +5,30 @@ Knows names, bytes and JSON; nothing about pages. `MemoryBank` provides the tran
 
 import json
 import sqlite3
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b
 from typing import Any
 
+from latentbank.bank_pages import blob_hash
+from latentbank.bank_space import Space
 from latentbank.errors import BankError, InputError
 
-__all__ = ["AppendReport", "BankFingerprint", "Footprint", "Items", "VerifyReport"]
+__all__ = [
+    "LEDGERS",
+    "AppendReport",
+    "BankFingerprint",
+    "Footprint",
+    "Items",
+    "Receipt",
+    "Settings",
+    "VerifyReport",
+    "state_hash",
+]
+
+LEDGERS = ("full", "ids", "none")
 
 
 @dataclass(frozen=True)
@@ -51,11 +65,61 @@ class AppendReport:
         stored: entries stored.
         duplicates: entries whose id was present already, or earlier in the same call; counted.
         bytes: bytes of payload and key of the stored entries.
+        faded: ids of documents (of this call too) that went down a level to make room.
+        forgotten: ids of documents (of this call too) that left the bank to make room.
+        names: in a bank without ids, the name that each stored entry got instead of its id.
     """
 
     stored: int
     duplicates: int
     bytes: int
+    faded: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, id: str) -> str:
+        """The name under which the bank holds the entry that was given as `id`."""
+        return self.names.get(id, id)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one deletion did: the proof to keep.
+
+    Attributes:
+        ids: the documents that were there and are gone.
+        before, after: the bank's `root_hash` before and after, in hex.
+        time: when it was done, UTC, ISO 8601.
+        remains: a sentence on what deleting cannot take back, or "".
+    """
+
+    ids: tuple[str, ...]
+    before: str
+    after: str
+    time: str
+    remains: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a bank was made with, as far as its own work depends on it.
+
+    Attributes:
+        budget_bytes: the largest sum of its files, or None.
+        ledger: "full", "ids" or "none".
+        policy: which documents fade first; see `bank_policy.make_policy`.
+        span: documents that age one by 1 in the policy's measure; 0: not chosen yet.
+    """
+
+    budget_bytes: int | None = None
+    ledger: str = "full"
+    policy: str = "blend"
+    span: float = 0.0
+
+    @property
+    def space(self) -> Space:
+        """The limits that follow from the budget."""
+        return Space(self.budget_bytes)
 
 
 @dataclass(frozen=True)
@@ -69,6 +133,8 @@ class Footprint:
         ledger: ids, times, sources, metadata and counts.
         overhead: everything else: lengths, checksums, SQLite's structure, free space.
         total: the file's size after a checkpoint.
+        index: what orders documents for fading: age, hits, surprise, redundancy.
+        free: the part of `overhead` that is free space within the file.
     """
 
     codes: int
@@ -77,9 +143,11 @@ class Footprint:
     ledger: int
     overhead: int
     total: int
+    index: int = 0
+    free: int = 0
 
     def __post_init__(self) -> None:
-        parts = self.codes + self.codebook + self.keys + self.ledger + self.overhead
+        parts = self.codes + self.codebook + self.keys + self.ledger + self.index + self.overhead
         if parts != self.total:
             raise InputError(f"A footprint's components sum to {parts}, not to total={self.total}.")
 
@@ -105,43 +173,22 @@ class Items(ABC):
     """Named blobs and JSON values with checksums, in the table `items`; a base of the bank."""
 
     name: str
+    settings: Settings
 
     @abstractmethod
     def _transaction(self, write: bool) -> AbstractContextManager[sqlite3.Connection]:
         """One transaction, committed at its end or rolled back."""
-
-    def put_blob(self, name: str, data: bytes) -> None:
-        """Store a blob under a name, in place of an earlier one; durable on return."""
-        self.put_blobs({name: data})
-
-    def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
-        """Store several blobs in one transaction; raises `BankError` if over the budget."""
-        with self._transaction(write=True) as connection:
-            self._put_blobs(connection, blobs)
-            self._check_budget(connection)
 
     def get_blob(self, name: str) -> bytes | None:
         """The blob of that name, or None; raises `BankError` if its checksum does not match."""
         with self._transaction(write=False) as connection:
             return self._get(connection, "blob", name)
 
-    def delete_blob(self, name: str) -> bool:
-        """Remove a blob; returns whether it was there."""
-        with self._transaction(write=True) as connection:
-            query = "DELETE FROM items WHERE kind = 'blob' AND name = ?"
-            return connection.execute(query, (name,)).rowcount > 0
-
     def blobs(self) -> dict[str, int]:
         """Names of all blobs, in alphabetical order, with their bytes."""
         query = "SELECT name, length(data) FROM items WHERE kind = 'blob' ORDER BY name"
         with self._transaction(write=False) as connection:
             return dict(connection.execute(query))
-
-    def put_meta(self, name: str, value: Any) -> None:
-        """Store a JSON value under a name; raises `InputError` if it is not JSON."""
-        with self._transaction(write=True) as connection:
-            self._put_json(connection, "meta", name, value)
-            self._check_budget(connection)
 
     def get_meta(self, name: str, default: Any = None) -> Any:
         """The JSON value of that name, or `default`."""
@@ -155,6 +202,12 @@ class Items(ABC):
         return {name: self.get_meta(name) for name in names}
 
     @property
+    def budget_bytes(self) -> int | None:
+        """The largest size that the bank's files may have together, or None."""
+        with self._transaction(write=False):
+            return self.settings.budget_bytes
+
+    @property
     def fingerprint(self) -> BankFingerprint:
         """What wrote the bank; raises `BankError` if it cannot be read."""
         found = self._get_json("bank", "fingerprint", None)
@@ -163,50 +216,66 @@ class Items(ABC):
             raise BankError(f"Bank {self.name} is damaged: its fingerprint cannot be read.")
         return BankFingerprint(**{name: str(value) for name, value in found.items()})
 
-    @property
-    def budget_bytes(self) -> int | None:
-        """The largest size that the file may have, or None."""
-        budget = self._get_json("bank", "budget_bytes", None)
-        if budget is not None and not isinstance(budget, int):
-            raise BankError(f"Bank {self.name} is damaged: its budget is not a number.")
-        return budget
+    def _load_settings(self, connection: sqlite3.Connection) -> Settings:
+        """The settings; raises `BankError` where one is missing or of a wrong type."""
+        found: dict[str, Any] = {}
+        for item in fields(Settings):
+            found[item.name] = self._parse(
+                "bank", item.name, self._get(connection, "bank", item.name)
+            )
+        budget, span = found["budget_bytes"], found["span"]
+        whole = budget is None or (isinstance(budget, int) and not isinstance(budget, bool))
+        whole = whole and (budget is None or budget > 0) and isinstance(span, int | float)
+        whole = whole and found["ledger"] in LEDGERS and isinstance(found["policy"], str)
+        if not whole or not 0 <= span < 1e12:
+            raise BankError(f"Bank {self.name} is damaged: its settings cannot be read.")
+        return Settings(**found)
 
     # ---------------------------------------------------------- inside the bank's transactions
 
-    def _put_blobs(self, connection: sqlite3.Connection, blobs: Mapping[str, bytes]) -> None:
-        for name, data in blobs.items():
-            if not name or not isinstance(data, bytes):
-                raise InputError(f"Blob {name!r} must have a name and be bytes.")
-            self._put(connection, "blob", name, data)
-
-    def _put_json(self, connection: sqlite3.Connection, kind: str, name: str, value: Any) -> None:
+    @staticmethod
+    def _json_bytes(name: str, value: Any) -> bytes:
         try:
-            text = json.dumps(value, allow_nan=False, sort_keys=True)
+            return json.dumps(value, allow_nan=False, sort_keys=True).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"The metadata {name!r} must be JSON values: {error}.") from error
-        self._put(connection, kind, name, text.encode())
+
+    def _put_json(self, connection: sqlite3.Connection, kind: str, name: str, value: Any) -> None:
+        self._put(connection, kind, name, self._json_bytes(name, value))
+
+    @staticmethod
+    def blobs_bytes(connection: sqlite3.Connection) -> int:
+        """Bytes of all blobs."""
+        query = "SELECT total(length(data)) FROM items WHERE kind = 'blob'"
+        return int(connection.execute(query).fetchone()[0])
 
     def _get_json(self, kind: str, name: str, default: Any) -> Any:
         with self._transaction(write=False) as connection:
             data = self._get(connection, kind, name)
+        return default if data is None else self._parse(kind, name, data)
+
+    def _parse(self, kind: str, name: str, data: bytes | None) -> Any:
         try:
-            return default if data is None else json.loads(data)
+            return None if data is None else json.loads(data)
         except (ValueError, RecursionError) as error:
             raise BankError(f"Bank {self.name} is damaged: {kind} {name!r} is no JSON.") from error
 
     def _put(self, connection: sqlite3.Connection, kind: str, name: str, data: bytes) -> None:
-        connection.execute(
-            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)",
-            (kind, name, data, _checksum(kind, name, data)),
-        )
+        """Store an item; one that is there with the same bytes is left alone."""
+        hash = _item_hash(kind, name, data)
+        query = "SELECT hash FROM items WHERE kind = ? AND name = ?"
+        if connection.execute(query, (kind, name)).fetchone() != (hash,):
+            connection.execute(
+                "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", (kind, name, data, hash)
+            )
 
     def _get(self, connection: sqlite3.Connection, kind: str, name: str) -> bytes | None:
         row = connection.execute(
-            "SELECT data, crc FROM items WHERE kind = ? AND name = ?", (kind, name)
+            "SELECT data, hash FROM items WHERE kind = ? AND name = ?", (kind, name)
         ).fetchone()
         if row is None:
             return None
-        if not isinstance(row[0], bytes) or row[1] != _checksum(kind, name, row[0]):
+        if not isinstance(row[0], bytes) or row[1] != _item_hash(kind, name, row[0]):
             raise BankError(
                 f"Bank {self.name} is damaged: the checksum of {kind} {name!r} does not match."
             )
@@ -217,15 +286,18 @@ class Items(ABC):
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         return int(pages * connection.execute("PRAGMA page_size").fetchone()[0])
 
-    def _check_budget(self, connection: sqlite3.Connection) -> None:
-        data = self._get(connection, "bank", "budget_bytes")
-        budget = None if data is None else json.loads(data)
-        if budget is not None and (size := self._size(connection)) > budget:
-            raise BankError(
-                f"Bank {self.name} would take {size} bytes, more than its budget of {budget}; "
-                "nothing of this write was kept. Delete documents or make a larger bank."
-            )
+
+def state_hash(connection: sqlite3.Connection) -> str:
+    """BLAKE2b, in hex, over the hashes of all pages and items, in order."""
+    state = blake2b(digest_size=32)
+    for query in (
+        "SELECT seq, hash FROM pages ORDER BY seq",
+        "SELECT kind || '/' || name, hash FROM items WHERE name != 'deleting' ORDER BY kind, name",
+    ):
+        for name, hash in connection.execute(query):
+            state.update(f"{name}:{hash.hex() if isinstance(hash, bytes) else hash};".encode())
+    return state.hexdigest()
 
 
-def _checksum(kind: str, name: str, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(f"{kind}/{name}".encode(errors="replace")))
+def _item_hash(kind: str, name: str, data: bytes) -> bytes:
+    return blob_hash(f"{kind}/{name}".encode(errors="replace"), data)

@@ -5,24 +5,48 @@ level; its blobs are columns over them, so that an entry costs 8 bytes beside it
 """
 
 import json
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from latentbank.bank_entry import ID_BYTES, JSON, Entry, compact_json, id_key, is_hex_id
+from latentbank.bank_facts import Facts
+from latentbank.bank_space import Space
 from latentbank.codec_text import ZstdTextCodec
 from latentbank.errors import BankError
 
-__all__ = ["PAGE_BYTES", "PAGE_ENTRIES", "Page", "PageBuilder"]
+__all__ = ["COLUMNS", "NUMBER_BYTES", "PAGE_ENTRIES", "Page", "PageBuilder", "Slot", "blob_hash"]
 
 PAGE_ENTRIES = 256
-PAGE_BYTES = 32 * 1024  # of payloads, and of the ledger before compression, unless one needs more
-_COLUMNS: dict[str, type] = {"id": str, "time": str, "source": str, "metadata": dict, "count": int}
+HASH_BYTES = 16
+NUMBER_BYTES = 4  # of an id in a bank that keeps none: the document's number
+MAX_DEPTH = 64  # steps that a document may fade
+MAX_LEDGER_BYTES = 32 * 1024  # of a page, before compression, unless one entry needs more
+COLUMNS = "seq, level, depth, count, hash, ids, lengths, payload, keys, ledger"
+_LEDGER: dict[str, type] = {"id": str, "time": str, "source": str, "metadata": dict, "count": int}
+
+
+class Slot(NamedTuple):
+    """What the entries of one page have in common."""
+
+    level: str
+    key_bytes: int
+    depth: int
+
+
+def blob_hash(*parts: bytes) -> bytes:
+    """BLAKE2b of 16 bytes over parts of whatever lengths."""
+    state = blake2b(digest_size=HASH_BYTES)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.digest()
 
 
 def _pack_varints(numbers: Iterable[int]) -> bytes:
@@ -58,9 +82,10 @@ class Page:
     Attributes:
         seq: the page's number; pages in the order of their numbers are in the order of writing.
         level: the level of all its entries.
+        depth: how many steps they have faded.
         count: its number of entries, n.
-        crc: CRC-32 over everything else; see `check`.
-        ids: 8 bytes per entry.
+        hash: BLAKE2b over everything else; see `check`.
+        ids: 8 bytes per entry, or 4 in a bank without ids.
         lengths: varints of the n payload lengths, or a single one if all are equal.
         payload: all payloads, one after the other.
         keys: all keys, one after the other, equally long; None if empty.
@@ -71,33 +96,53 @@ class Page:
 
     seq: int
     level: str
+    depth: int
     count: int
-    crc: int
+    hash: bytes
     ids: bytes
     lengths: bytes
     payload: bytes
     keys: bytes | None
     ledger: bytes | None
 
-    def checksum(self) -> int:
-        """CRC-32 that this page's content should have."""
-        crc = zlib.crc32(f"{self.seq}/{self.level}/{self.count}".encode(errors="replace"))
-        for blob in (self.ids, self.lengths, self.payload, self.keys or b"", self.ledger or b""):
-            crc = zlib.crc32(blob, zlib.crc32(len(blob).to_bytes(8, "little"), crc))
-        return crc
+    def checksum(self) -> bytes:
+        """The hash that this page's content should have."""
+        head = f"{self.seq}/{self.level}/{self.depth}/{self.count}".encode(errors="replace")
+        keys, ledger = self.keys or b"", self.ledger or b""
+        return blob_hash(head, self.ids, self.lengths, self.payload, keys, ledger)
 
     def check(self) -> None:
         """Raise `BankError` if the page's content and its checksum or sizes disagree."""
         blobs = (self.ids, self.lengths, self.payload, self.keys or b"", self.ledger or b"")
         typed = isinstance(self.level, str) and isinstance(self.count, int)
+        typed = typed and isinstance(self.depth, int)
         if not typed or not all(isinstance(blob, bytes) for blob in blobs):
             raise BankError(f"Page {self.seq} of the bank is damaged: a column has a wrong type.")
-        if self.checksum() != self.crc:
+        if self.checksum() != self.hash:
             raise BankError(f"Page {self.seq} of the bank is damaged: its checksum does not match.")
-        if not 0 < self.count <= PAGE_ENTRIES or len(self.ids) != ID_BYTES * self.count:
+        whole = 0 < self.count <= PAGE_ENTRIES and 0 <= self.depth <= MAX_DEPTH
+        if not whole or len(self.ids) not in (ID_BYTES * self.count, NUMBER_BYTES * self.count):
             raise BankError(f"Page {self.seq} of the bank is damaged: its count is wrong.")
         if len(self.keys or b"") % self.count or self.edges[-1] != len(self.payload):
             raise BankError(f"Page {self.seq} of the bank is damaged: its lengths are wrong.")
+
+    @property
+    def id_bytes(self) -> int:
+        """Bytes of each id: 8, or 4 in a bank without ids."""
+        return len(self.ids) // self.count
+
+    @property
+    def slot(self) -> Slot:
+        """What its entries have in common."""
+        return Slot(self.level, self.key_bytes, self.depth)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its blobs."""
+        return sum(
+            len(blob or b"")
+            for blob in (self.ids, self.lengths, self.payload, self.keys, self.ledger)
+        )
 
     @cached_property
     def edges(self) -> list[int]:
@@ -124,8 +169,8 @@ class Page:
 
     @cached_property
     def id_keys(self) -> npt.NDArray[np.uint64]:
-        """The 8-byte ids as big-endian numbers, [n]."""
-        return np.frombuffer(self.ids, ">u8").astype(np.uint64)
+        """The ids' bytes as big-endian numbers, [n]."""
+        return id_numbers(self.ids, self.id_bytes)
 
     @cached_property
     def columns(self) -> dict[str, list[JSON]]:
@@ -137,10 +182,10 @@ class Page:
         except (ValueError, RecursionError) as error:
             raise BankError(f"The ledger of page {self.seq} is damaged: {error}.") from error
         whole = isinstance(columns, dict) and all(
-            name in _COLUMNS
+            name in _LEDGER
             and isinstance(column, list)
             and len(column) == self.count
-            and all(value is None or isinstance(value, _COLUMNS[name]) for value in column)
+            and all(value is None or isinstance(value, _LEDGER[name]) for value in column)
             for name, column in columns.items()
         )
         if not whole:
@@ -152,7 +197,7 @@ class Page:
         """The n ids in full; reads the ledger, but not the payloads."""
         long_ids = self.columns.get("id")
         hexed = self.ids.hex()
-        width = 2 * ID_BYTES
+        width = 2 * self.id_bytes
         short = [hexed[at : at + width] for at in range(0, len(hexed), width)]
         if long_ids is None:
             return short
@@ -177,12 +222,18 @@ class Page:
         )
 
 
-class PageBuilder:
-    """A page being filled: takes entries until it is full, then `build` gives the stored form."""
+def id_numbers(ids: bytes, width: int) -> npt.NDArray[np.uint64]:
+    """Ids of `width` bytes each, as numbers."""
+    return np.frombuffer(ids, f">u{width}").astype(np.uint64)
 
-    def __init__(self, seq: int, level: str, key_bytes: int) -> None:
-        self.seq, self.level, self.key_bytes = seq, level, key_bytes
-        self.index: dict[bytes, int] = {}  # 8-byte id -> position
+
+class PageBuilder:
+    """A page being filled or changed; `build` gives the stored form."""
+
+    def __init__(self, seq: int, slot: Slot, id_bytes: int, space: Space) -> None:
+        self.seq, self.slot, self.id_bytes, self.space = seq, slot, id_bytes, space
+        self.index: dict[bytes, int] = {}  # the id's bytes -> position
+        self.facts: list[tuple[int, int, int, int]] = []
         self._lengths: list[int] = []
         self._payload = bytearray()
         self._keys = bytearray()
@@ -190,54 +241,86 @@ class PageBuilder:
         self._ledger_bytes = 0  # before compression, roughly
 
     @classmethod
-    def reopen(cls, page: Page, without: frozenset[int] = frozenset()) -> "PageBuilder":
+    def reopen(
+        cls,
+        page: Page,
+        facts: Facts,
+        space: Space,
+        without: frozenset[int] = frozenset(),
+    ) -> "PageBuilder":
         """Start from a stored page, leaving out the entries at the positions `without`."""
-        builder = cls(page.seq, page.level, page.key_bytes)
-        if without:
-            counts = page.counts()
-            for position in sorted(set(range(page.count)) - without):
-                builder.add(page.entry(position), counts[position])
-            return builder
-        keys = (page.ids[at : at + ID_BYTES] for at in range(0, len(page.ids), ID_BYTES))
-        builder.index = {key: position for position, key in enumerate(keys)}
-        builder._lengths = [end - start for start, end in pairwise(page.edges)]
+        builder = cls(page.seq, page.slot, page.id_bytes, space)
+        kept = [at for at in range(page.count) if at not in without]
+        width, edges = page.id_bytes, page.edges
+        for place, at in enumerate(kept):
+            builder.index[page.ids[at * width : (at + 1) * width]] = place
+        builder._lengths = [edges[at + 1] - edges[at] for at in kept]
+        builder.facts = facts.rows()
         builder._payload, builder._keys = bytearray(page.payload), bytearray(page.keys or b"")
+        if without:
+            keys, size = page.keys or b"", page.key_bytes
+            builder._payload = bytearray().join(
+                page.payload[edges[at] : edges[at + 1]] for at in kept
+            )
+            builder._keys = bytearray().join(keys[at * size : (at + 1) * size] for at in kept)
+            builder.facts = [builder.facts[at] for at in kept]
         for name, column in page.columns.items():
-            builder._columns[name] = {at: value for at, value in enumerate(column) if value}
-            builder._ledger_bytes += len(compact_json(column))
+            values = {place: column[at] for place, at in enumerate(kept) if column[at]}
+            if values:
+                builder._columns[name] = values
+                builder._ledger_bytes += len(compact_json(list(values.values())))
         return builder
 
     def __len__(self) -> int:
         return len(self._lengths)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its blobs, the ledger before compression."""
+        ids = len(self.index) * self.id_bytes
+        return len(self._payload) + len(self._keys) + ids + self._ledger_bytes
 
     def fits(self, entry: Entry) -> bool:
         """Whether the entry may join; an empty page takes any."""
         if not self._lengths:
             return True
         return (
-            len(self._lengths) < PAGE_ENTRIES
-            and len(self._payload) + len(entry.payload) <= PAGE_BYTES
-            and self._ledger_bytes <= PAGE_BYTES
+            len(self._lengths) < self.space.page_entries
+            and len(self._payload) + len(entry.payload) <= self.space.page_bytes
+            and self._ledger_bytes <= min(MAX_LEDGER_BYTES, 2 * self.space.page_bytes)
         )
 
-    def add(self, entry: Entry, count: int = 1) -> None:
+    def add(self, entry: Entry, count: int, fact: tuple[int, int, int, int]) -> None:
         """Append an entry whose level and key length are the page's."""
         position = len(self._lengths)
-        self.index[id_key(entry.id)] = position
+        compact = self.id_bytes == NUMBER_BYTES
+        self.index[bytes.fromhex(entry.id) if compact else id_key(entry.id)] = position
         self._lengths.append(len(entry.payload))
         self._payload += entry.payload
         self._keys += entry.key
+        self.facts.append(fact)
         ledger: dict[str, JSON] = {
-            "id": None if is_hex_id(entry.id) else entry.id,
+            "id": None if compact or is_hex_id(entry.id) else entry.id,
             "time": entry.time,
             "source": entry.source,
-            "metadata": dict(entry.metadata),
+            "metadata": entry.metadata,
             "count": count if count > 1 else None,
         }
         for name, value in ledger.items():
             if value:
+                value = dict(value) if name == "metadata" else value
                 self._columns.setdefault(name, {})[position] = value
                 self._ledger_bytes += len(compact_json(value))
+
+    def join(self, page: Page, facts: Facts) -> bool:
+        """Take in all entries of another page of the same slot, if they fit."""
+        room = len(self) + page.count <= self.space.page_entries
+        if not room or len(self._payload) + len(page.payload) > self.space.page_bytes:
+            return False
+        counts = page.counts()
+        for at, fact in enumerate(facts.rows()):
+            self.add(page.entry(at), counts[at], fact)
+        return True
 
     def holds(self, id: str) -> bool:
         """Whether the page holds this very id; False also for another id of the same 8 bytes."""
@@ -262,13 +345,14 @@ class PageBuilder:
         }
         page = Page(
             self.seq,
-            self.level,
+            self.slot.level,
+            self.slot.depth,
             size,
-            0,
+            b"",
             b"".join(self.index),
             _pack_varints(self._lengths[:1] if same else self._lengths),
             bytes(self._payload),
             bytes(self._keys) or None,
             ZstdTextCodec(level=6).encode(compact_json(columns)) if columns else None,
         )
-        return Page(**{**vars(page), "crc": page.checksum()})
+        return replace(page, hash=page.checksum())

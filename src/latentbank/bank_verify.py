@@ -36,6 +36,8 @@ def verify_bank(bank: "BankCore") -> VerifyReport:
             seen.update(_id_keys(page))
             if again or len(set(page.document_ids)) < page.count:
                 raise BankError(f"Page {seq} of the bank is damaged: it repeats documents.")
+            with bank._transaction(write=False) as connection:
+                bank._read_facts(connection, seq, _stored_count(bank, seq, page))
             documents += page.count
         except BankError as error:
             ids = _readable_ids(page)
@@ -44,6 +46,16 @@ def verify_bank(bank: "BankCore") -> VerifyReport:
     damage.extend(_item_damage(bank))
     damage.extend(_structure_damage(bank))
     return VerifyReport(not damage, documents, tuple(damage), tuple(damaged_ids))
+
+
+def _stored_count(bank: "BankCore", seq: int, page: Page) -> int:
+    """Entries of the page as stored: some may be on their way out."""
+    if seq not in bank._doomed:
+        return page.count
+    with bank._lock:
+        connection = bank._open_connection
+        stored = None if connection is None else bank._stored_page(connection, seq)
+    return page.count if stored is None else stored.count
 
 
 def _sequence(bank: "BankCore", damage: list[str]) -> list[int]:

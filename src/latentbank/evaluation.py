@@ -78,6 +78,7 @@ def answer(
         attached = time.perf_counter() - began
         found: list[Generation] = generate(backbone, prompts, decoding)
     seconds = (time.perf_counter() - began) / max(1, len(questions))
+    method.helped(conditioning.sources)
     sources = conditioning.sources or ((),) * len(questions)
     return [
         Answer(g.text, s, g.confidence, seconds, max(read, attached) + g.first_token_seconds)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.backbone import Backbone
-from latentbank.bank import Footprint, MemoryBank
+from latentbank.bank import AppendReport, Entry, Footprint, MemoryBank
 from latentbank.conditioning import Conditioning, LoraWeights, answer_ids, prompt_ids
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
@@ -37,17 +37,29 @@ the plain model with the same adapter; N documents in one call equal N calls."""
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What a `write` did. `seconds` covers encoding and storing."""
+    """What a `write` did. `seconds` covers encoding and storing; `faded` and `forgotten` count the
+    documents that went down a level or left the bank to make room.
+    """
 
     stored: int
     duplicates: int
     seconds: float
+    faded: int = 0
+    forgotten: int = 0
+
+    @classmethod
+    def of(cls, report: AppendReport, seconds: float) -> WriteReport:
+        """From what the bank reports."""
+        fates = len(report.faded), len(report.forgotten)
+        return cls(report.stored, report.duplicates, seconds, *fates)
 
     def __add__(self, other: WriteReport) -> WriteReport:
         return WriteReport(
             self.stored + other.stored,
             self.duplicates + other.duplicates,
             self.seconds + other.seconds,
+            self.faded + other.faded,
+            self.forgotten + other.forgotten,
         )
 
 
@@ -133,6 +145,27 @@ class Method(ABC):
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
         """The conditioning for B questions; `documents` [B]: ids to read instead of selecting."""
+
+    def fade(self, entry: Entry) -> Entry | None:
+        """One entry at its next level, with fewer bytes, or None: the bank forgets it. Called by a
+        full bank for the documents of least value; `write` hands it on as `append(..., fade=)`, and
+        takes what the report names as faded or forgotten into the working state.
+        """
+        return None
+
+    def helped(self, sources: Sequence[Sequence[tuple[str, float]]]) -> None:
+        """Notes which documents B questions were answered from (`Conditioning.sources`): those
+        with at least half the share of the best one. A bank with a budget keeps them longer.
+        """
+        if self.bank is None or not any(sources):
+            return
+        best = [max((share for _, share in row), default=0.0) for row in sources]
+        self.bank.note_hits(
+            name
+            for row, top in zip(sources, best, strict=True)
+            for name, share in row
+            if share > 0 and share >= top / 2
+        )
 
     def read_nothing(self) -> Conditioning:
         """The plain model with the adapter's low-rank weights: what `--no-memory` answers with."""

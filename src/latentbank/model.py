@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,6 +64,8 @@ class MemoryModel:
         device: str = "cpu",
         overrides: Mapping[str, Any] | None = None,
         budget_bytes: int | None = None,
+        ledger: str = "full",
+        policy: str = "blend",
         read_only: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> MemoryModel:
@@ -73,8 +74,9 @@ class MemoryModel:
         `adapter`: a folder, a packaged adapter, or a method's name: then the packaged adapter of
         that method for the backbone, or the untrained method where it has nothing to train.
         `overrides` change the method's config, e.g. `{"entry": "pooled"}` for strata. An existing
-        bank brings its own overrides and its own budget. A new bank records folders as absolute
-        paths, so that it opens from other places too.
+        bank brings its own overrides and its own budget; `budget_bytes`, `ledger` and `policy` are
+        for a new one, see `MemoryBank.create`. A new bank records folders as absolute paths, so
+        that it opens from other places too.
 
         Raises:
             UnknownNameError: unknown adapter, method or model; the known ones are listed.
@@ -100,7 +102,9 @@ class MemoryModel:
                     "backbone": _place(backbone or DEFAULT_BACKBONE, PACKAGED),
                     "overrides": values,
                 }
-                opened = new_bank(path or ":memory:", method, meta, budget_bytes)
+                opened = new_bank(
+                    path or ":memory:", method, meta, budget_bytes, ledger=ledger, policy=policy
+                )
             stack.callback(opened.close)
             model = cls(method, opened)
             stack.pop_all()
@@ -219,14 +223,21 @@ class MemoryModel:
 
 
 def new_bank(
-    path: str | Path, method: Method, meta: Mapping[str, Any], budget_bytes: int | None = None
+    path: str | Path,
+    method: Method,
+    meta: Mapping[str, Any],
+    budget_bytes: int | None = None,
+    **options: Any,
 ) -> MemoryBank:
     """An empty bank for `method` with the metadata that `MemoryModel.open` needs.
 
-    `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept.
+    `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept. `options` go to
+    `MemoryBank.create`.
     """
-    meta = {"overrides": {}, "config": asdict(method.config), **meta}
-    return MemoryBank.create(path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta)
+    meta = {"overrides": {}, **meta}
+    return MemoryBank.create(
+        path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta, **options
+    )
 
 
 def check_budget(bank: MemoryBank, budget_bytes: int | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_DEAD_ROWS = 1024  # removed keys that may stay in the matrix, or an eighth of all
 WORD = re.compile(r"\w+")
 # English function words: in nearly every text, so they tell documents apart by chance only
 COMMON = frozenset(
@@ -144,6 +145,7 @@ class DenseKeys:
         self._place: dict[str, int] = {}
         self._blocks: list[np.ndarray] = []
         self._matrix: Tensor | None = None
+        self._dead: set[int] = set()  # rows whose documents were removed
 
     @staticmethod
     def encode(keys: Tensor) -> list[bytes]:
@@ -161,15 +163,30 @@ class DenseKeys:
             self._blocks.append(np.frombuffer(b"".join(keys), np.int8).reshape(-1, self.width))
             self._matrix = None
 
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored. Their rows are freed now and then, so that
+        a removal costs nothing like the whole matrix.
+        """
+        gone = [row for name in ids if (row := self._place.pop(name, None)) is not None]
+        self._dead.update(gone)
+        if len(self._dead) > max(_DEAD_ROWS, len(self._ids) // 8):
+            kept = np.array([row not in self._dead for row in range(len(self._ids))], bool)
+            block = np.concatenate(self._blocks)[kept]
+            self._ids = [name for name, stays in zip(self._ids, kept, strict=True) if stays]
+            self._place = {name: row for row, name in enumerate(self._ids)}
+            self._blocks, self._matrix, self._dead = [block], None, set()
+
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._place)
 
     def search(self, asked: Tensor, top: int) -> list[list[tuple[str, float]]]:
         """For each question key [B, width] the `top` (id, cosine), best first."""
-        if not self._ids:
+        if not self._place:
             return [[] for _ in range(len(asked))]
         scores = asked.float().cpu() @ self._unit_keys().T
-        best = scores.topk(min(top, scores.shape[1]), dim=1)
+        if self._dead:
+            scores[:, list(self._dead)] = -torch.inf
+        best = scores.topk(min(top, len(self._place)), dim=1)
         return [
             [(self._ids[i], float(s)) for i, s in zip(row, values, strict=True)]
             for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -94,6 +94,10 @@ class SketchIndex:
         """Indexes sketches; an id that is already there is left as it is."""
         self._words.add(ids, [_text(sketch) for sketch in found])
 
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored."""
+        self._words.remove(ids)
+
     def search(self, questions: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
         """For each question the `top` best (id, BM25 score), best first."""
         return [self._words.search(_text(one), top) for one in sketches(questions)]
@@ -114,6 +118,11 @@ class FusedIndex:
         """Adds documents with their sketches and int8 keys; ids must be new."""
         self._sketches.add(ids, found)
         self._keys.add(ids, keys)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored."""
+        self._sketches.remove(ids)
+        self._keys.remove(ids)
 
     def search(
         self, questions: Sequence[str], asked: Tensor, top: int

@@ -11,6 +11,15 @@ import typer
 from typer.core import TyperGroup
 
 from latentbank.cli.ask import ask as ask_command
+from latentbank.cli.bank_copy import export as export_command
+from latentbank.cli.bank_copy import import_ as import_command
+from latentbank.cli.bank_copy import snapshot as snapshot_command
+from latentbank.cli.bank_join import diff as diff_command
+from latentbank.cli.bank_join import merge as merge_command
+from latentbank.cli.bank_join import split as split_command
+from latentbank.cli.bank_size import compact as compact_command
+from latentbank.cli.bank_size import rebudget as rebudget_command
+from latentbank.cli.bank_size import repair as repair_command
 from latentbank.cli.bench import bench_app
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
@@ -75,6 +84,15 @@ app.command("ask")(ask_command)
 app.command("inspect")(inspect_command)
 app.command("verify")(verify_command)
 app.command("delete")(delete_command)
+app.command("snapshot")(snapshot_command)
+app.command("export")(export_command)
+app.command("import")(import_command)
+app.command("merge")(merge_command)
+app.command("split")(split_command)
+app.command("diff")(diff_command)
+app.command("compact")(compact_command)
+app.command("rebudget")(rebudget_command)
+app.command("repair")(repair_command)
 app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.add_typer(bench_app, name="bench")

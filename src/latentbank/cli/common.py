@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.errors import InputError, unknown
+from latentbank.sizes import parse_size
+
+__all__ = [
+    "BankPath",
+    "Device",
+    "Dtype",
+    "Interrupts",
+    "Json",
+    "Options",
+    "complete_overrides",
+    "console",
+    "count",
+    "format_bytes",
+    "interrupts",
+    "merge",
+    "notice",
+    "parse_pairs",
+    "parse_size",
+    "print_json",
+    "progress_bar",
+    "quiet_libraries",
+]
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,28 +56,7 @@ Options = Annotated[
     ),
 ]
 
-_UNITS = {
-    "": 1, "b": 1,
-    "kb": 10**3, "mb": 10**6, "gb": 10**9,
-    "k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30,
-}  # fmt: skip
-
-
 # ---- parsing
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as "8MiB", "500kB", "1.5G" or "4096" (K, M, G are powers of 1024).
-
-    Raises InputError if it is not a size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in _UNITS:
-        raise InputError(f"{text!r} is not a size; expected a number and B, KiB, MiB or GiB: 8MiB.")
-    size = float(match[1]) * _UNITS[match[2].lower()]
-    if size < 1 or size >= 2**63:
-        raise InputError(f"The size {text!r} must be at least 1 byte and below 8 EiB.")
-    return int(size)
 
 
 def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:

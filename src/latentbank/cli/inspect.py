@@ -41,7 +41,7 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
         levels[page.level] += page.count
     footprint, count = bank.footprint(), len(bank)
     fingerprint = bank.fingerprint
-    parts = ("codes", "codebook", "keys", "ledger", "overhead", "total")
+    parts = ("codes", "codebook", "keys", "ledger", "index", "overhead", "total")
     return {
         "bank": bank.name,
         "method": fingerprint.method,
@@ -55,6 +55,10 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
         },
         "documents": count,
         "budget_bytes": bank.budget_bytes,
+        "ledger": bank.settings.ledger,
+        "policy": bank.settings.policy,
+        "root_hash": bank.root_hash(),
+        "free_bytes": footprint.free,
         "bytes": {name: getattr(footprint, name) for name in parts},
         "bytes_per_document": round(footprint.total / count, 2) if count else None,
         "levels": dict(levels),
@@ -62,17 +66,22 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
 
 
 def list_documents(bank: MemoryBank) -> list[dict[str, Any]]:
-    """Every document: id, level, bytes, time, source, metadata."""
+    """Every document: id, level, steps faded, hits, bytes and what the ledger says."""
+    from latentbank.bank_insert import bank_rows
+
     return [
         {
-            "id": entry.id,
-            "level": entry.level,
-            "bytes": len(entry.payload) + len(entry.key),
-            "time": entry.time,
-            "source": entry.source,
-            "metadata": dict(entry.metadata),
+            "id": row.entry.id,
+            "level": row.entry.level,
+            "faded": row.depth,
+            "written": row.count,
+            "hits": row.fact[1],
+            "bytes": len(row.entry.payload) + len(row.entry.key),
+            "time": row.entry.time,
+            "source": row.entry.source,
+            "metadata": dict(row.entry.metadata),
         }
-        for entry in bank.entries()
+        for row in bank_rows(bank)
     ]
 
 
@@ -89,6 +98,8 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     screen.print(f"{'documents':<12}{summary['documents']:,}" + (f" ({levels})" if levels else ""))
     budget = summary["budget_bytes"]
     screen.print(f"{'budget':<12}{'none' if budget is None else format_bytes(budget)}")
+    screen.print(f"{'ledger':<12}{summary['ledger']}")
+    screen.print(f"{'policy':<12}{escape(summary['policy'])}")
     table = Table("component", "bytes", "bytes/document", box=None, header_style="dim")
     for name, size in summary["bytes"].items():
         each = f"{size / summary['documents']:.1f}" if summary["documents"] else "-"
@@ -97,8 +108,9 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         column.justify = "right"
     screen.print(table)
     if rows:
-        listing = Table("id", "level", "bytes", "time", "source", box=None, header_style="dim")
+        columns = ("id", "level", "faded", "hits", "bytes", "time", "source")
+        listing = Table(*columns, box=None, header_style="dim")
         for row in rows:
-            cells = (row["id"], row["level"], row["bytes"], row["time"] or "", row["source"] or "")
-            listing.add_row(*(escape(str(cell)) for cell in cells))
+            cells = ("" if row[name] is None else str(row[name]) for name in columns)
+            listing.add_row(*map(escape, cells))
         screen.print(listing)

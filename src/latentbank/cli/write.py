@@ -65,6 +65,14 @@ def write(
     budget: Annotated[
         str | None, typer.Option(help="Largest size of a new bank's file, such as 8MiB.")
     ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(help="Of a new bank: full (default), ids (no time, source, metadata), none."),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Of a new bank: what fades first; age, hits, …, or age=1,hits=2."),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on behind a bad document and list it at the end.")
     ] = False,
@@ -87,7 +95,8 @@ def write(
     if first is None:
         raise _nothing(bank, bad)
     chosen = {"adapter": adapter or method, "backbone": backbone, "device": device, "dtype": dtype}
-    model = _open(bank, chosen, parse_pairs(option), budget)
+    kept = {name: v for name, v in (("ledger", ledger), ("policy", policy)) if v is not None}
+    model = _open(bank, chosen, parse_pairs(option), budget, kept)
     run = _Run(model, bad)
     with model, interrupts() as guard:
         run.write(itertools.chain([first], documents), batch, guard)
@@ -116,13 +125,17 @@ def _nothing(bank: str, bad: list[str]) -> InputError:
 
 
 def _open(
-    bank: str, chosen: dict[str, Any], options: dict[str, Any], budget: str | None
+    bank: str,
+    chosen: dict[str, Any],
+    options: dict[str, Any],
+    budget: str | None,
+    kept: dict[str, str],
 ) -> MemoryModel:
     """The model with its bank, an existing or a new one."""
     budget_bytes = None if budget is None else parse_size(budget)
     given = {name: value for name, value in chosen.items() if value is not None}
     if Path(bank).exists():
-        _check_existing(bank, given, options, budget_bytes)
+        _check_existing(bank, given, options, budget_bytes, kept)
         quiet_libraries()
         from latentbank.model import MemoryModel
 
@@ -136,12 +149,16 @@ def _open(
     overrides = complete_overrides(adapter, given.get("backbone", DEFAULT_BACKBONE), options)
     return MemoryModel.from_pretrained(
         bank=bank, overrides=overrides, budget_bytes=budget_bytes, progress=notice,
-        **{"adapter": adapter, **given},
+        **{"adapter": adapter, **given, **kept},
     )  # fmt: skip
 
 
 def _check_existing(
-    bank: str, given: dict[str, Any], options: dict[str, Any], budget_bytes: int | None
+    bank: str,
+    given: dict[str, Any],
+    options: dict[str, Any],
+    budget_bytes: int | None,
+    kept: dict[str, str],
 ) -> None:
     """Refuses what cannot be changed in an existing bank, before a model is loaded."""
     from latentbank.bank import MemoryBank
@@ -151,7 +168,7 @@ def _check_existing(
         config = found.get_meta("config") or {}
         wrote, backbone = found.get_meta("adapter"), found.get_meta("backbone")
         wanted, limit = given.get("adapter"), found.budget_bytes
-        fingerprint = found.fingerprint
+        fingerprint, settings = found.fingerprint, found.settings
     from latentbank.adapter import packaged_adapters
     from latentbank.method import merged, methods
 
@@ -172,7 +189,16 @@ def _check_existing(
             )
     if budget_bytes is not None and budget_bytes != limit:
         now = "no budget" if limit is None else f"a budget of {limit} bytes"
-        raise InputError(f"The bank {bank} was made with {now}; --budget is for a new bank.")
+        raise InputError(
+            f"The bank {bank} was made with {now}; --budget is for a new bank. Change it with: "
+            f"latentbank rebudget {bank} SIZE"
+        )
+    for name, value in kept.items():
+        if getattr(settings, name) != value:
+            raise InputError(
+                f"The bank {bank} was made with {name} {getattr(settings, name)!r}; --{name} is "
+                "for a new bank."
+            )
 
 
 class _Run:
@@ -180,7 +206,7 @@ class _Run:
 
     def __init__(self, model: MemoryModel, bad: list[str]) -> None:
         self.model, self.bad, self.began = model, bad, time.perf_counter()
-        self.read = self.stored = self.duplicates = 0
+        self.read = self.stored = self.duplicates = self.faded = self.forgotten = 0
         self.seconds = 0.0
 
     def write(self, documents: Iterator[Document], batch: int, guard: Interrupts) -> None:
@@ -213,6 +239,8 @@ class _Run:
         def on_batch(report: WriteReport) -> None:
             self.stored += report.stored
             self.duplicates += report.duplicates
+            self.faded += report.faded
+            self.forgotten += report.forgotten
             self.seconds += report.seconds
             if long:
                 guard.check()
@@ -252,6 +280,8 @@ class _Run:
             "documents": self.read,
             "entries": self.stored,
             "duplicates": self.duplicates,
+            "faded": self.faded,
+            "forgotten": self.forgotten,
             "skipped": self.bad,
             "documents_in_bank": len(self.model.bank),
             "bank_bytes": self.model.footprint().total,
@@ -268,5 +298,9 @@ def _print(result: dict[str, Any], bank: str) -> None:
         f"documents/s, {count(result['duplicates'], 'duplicate')}. {bank}: {count(held, 'entry')}, "
         f"{format_bytes(size)}, {size / max(1, held):.0f} bytes each."
     )
+    if result["faded"] or result["forgotten"]:
+        typer.echo(
+            f"The bank is full: {result['faded']:,} faded, {result['forgotten']:,} forgotten."
+        )
     for sentence in result["skipped"]:
         typer.echo(f"skipped: {sentence}", err=True)

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +26,11 @@ from latentbank.aggregator import Aggregator, PerceiverAmortiser, PrefixAlignmen
 from latentbank.amortised_training import hidden_slots, learned_share, own_slots
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
+from latentbank.codec import array_codec
 from latentbank.conditioning import Conditioning, KVPrefix, MidStates
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder, T5Texts
-from latentbank.errors import InputError, unknown
+from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
     EXACT_DELETE,
@@ -201,9 +201,13 @@ class Mac(Method):
         self._projected = None
 
     def _decode_payload(self, payload: bytes) -> Tensor:
-        """Latents [T, D] of one entry."""
-        flat = torch.from_numpy(np.frombuffer(payload, np.float32).copy())
-        return flat.view(self.config.latents, -1)
+        """Latents [T, D] of one entry. Raises BankError if the bytes are not such latents."""
+        found = array_codec(LEVEL).decode(payload, self.backbone.geometry.width)
+        if len(found) != self.config.latents:
+            raise BankError(
+                f"an entry of the bank has {len(found)} latents, expected {self.config.latents}"
+            )
+        return torch.from_numpy(found)
 
     def _encode_payloads(self, latents: Tensor) -> list[bytes]:
         """Bytes of latents [B, T, D]."""
@@ -218,9 +222,10 @@ class Mac(Method):
             Entry(d.id, self.level, payloads.get(d.id, b""), d.time, d.source, d.metadata)
             for d in documents
         ]
-        report = bank.append(entries, blobs=self._blobs())
-        self._remember([d.id for d in new], [payloads[d.id] for d in new])
-        return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
+        report = bank.append(entries, blobs=self._blobs(), fade=self.fade)
+        self._remember([report.name(d.id) for d in new], [payloads[d.id] for d in new])
+        self._forget(report.forgotten)
+        return WriteReport.of(report, time.perf_counter() - began)
 
     def _blobs(self) -> dict[str, bytes]:
         """What must be stored together with new entries; nothing for MAC."""
@@ -235,6 +240,21 @@ class Mac(Method):
         owner = torch.arange(at, at + len(names)).repeat_interleave(self.config.latents)
         self.slots = Slots.append([self.slots, Slots.of(latents, owner)])
         self._projected = None
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Takes documents that left the bank out of the working state."""
+        if names:
+            kept = self._keep(names)
+            owner = torch.arange(len(self._names)).repeat_interleave(self.config.latents)
+            self.slots = Slots.of(self.slots.values[kept], owner)
+            self._projected = None
+
+    def _keep(self, gone: Sequence[str]) -> Tensor:
+        """Drops `gone` from the names; the slots [N·T] that stay, bool."""
+        lost = set(gone)
+        kept = torch.tensor([name not in lost for name in self._names], dtype=torch.bool)
+        self._names = [name for name in self._names if name not in lost]
+        return kept.repeat_interleave(self.config.latents)
 
     # ---- networks
 

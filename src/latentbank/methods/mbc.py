@@ -25,6 +25,7 @@ from torch import Tensor
 
 from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
+from latentbank.bank_ladder import MASS
 from latentbank.codec import pack_bits, unpack_bits
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError, unknown
@@ -40,7 +41,7 @@ from latentbank.methods.mac import Mac, MacConfig, paper_presets
 from latentbank.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from latentbank.slots import Slots
 
-WORDS, COUNTS = "codebook", "counts"
+WORDS, COUNTS = "codebook", MASS
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class Mbc(Mac):
         self._own_book, self._meter = None, ResidualMeter()
         self._histogram = torch.zeros(codes, dtype=torch.long)
         if counts:
+            if len(counts) != 4 * codes:
+                raise BankError(f"the bank counts {len(counts) // 4} codes, expected {codes}")
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
         self._names = []
         rows = []
@@ -161,6 +164,8 @@ class Mbc(Mac):
 
     def _unpack(self, payload: bytes) -> Tensor:
         found = unpack_bits(payload, self.config.bits, self.config.latents)
+        if len(found) and int(found.max()) >= self.config.codebook.codes:
+            raise BankError(f"an entry of the bank names code {int(found.max())}, which is none")
         return torch.from_numpy(np.asarray(found, dtype=np.int64))
 
     def _refresh(self) -> None:
@@ -280,6 +285,11 @@ class Mbc(Mac):
         if names:
             self._names.extend(names)
             self._codes = torch.cat([self._codes, *(self._unpack(p) for p in payloads)])
+            self._refresh()
+
+    def _forget(self, names: Sequence[str]) -> None:
+        if names:
+            self._codes = self._codes[self._keep(names)]
             self._refresh()
 
     # ---- training

@@ -79,9 +79,10 @@ class Retrieval(Method):
             Entry(d.id, LEVEL, self.codec.encode(d.text), d.time, d.source, d.metadata)
             for d in documents
         ]
-        report = bank.append(entries)
-        self.words.add([d.id for d in documents], [d.text for d in documents])
-        return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
+        report = bank.append(entries, fade=self.fade)
+        self.words.add([report.name(d.id) for d in documents], [d.text for d in documents])
+        self.words.remove(report.forgotten)
+        return WriteReport.of(report, time.perf_counter() - began)
 
     def delete(self, ids: Sequence[str]) -> int:
         removed: int = self.require_bank().delete(ids)

@@ -8,9 +8,8 @@ This package's own method; see docs/strata.md. What it builds on: the observatio
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +18,13 @@ from torch import Tensor, nn
 
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
+from latentbank.codec import array_codec
 from latentbank.codec_text import ZstdTextCodec
 from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
 from latentbank.errors import InputError, unknown
+from latentbank.hotcache import HotCache
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
@@ -142,9 +143,17 @@ class Strata(Method):
         known = {entry.id: entry for entry in stored}
         again = [Entry(d.id, self.level, b"") for d in documents if d.id not in known]
         repeated = [known[d.id] for d in documents if d.id in known]
-        report = bank.append([*repeated, *again])
-        self._index(stored)
-        return WriteReport(report.stored, report.duplicates, time.perf_counter() - began)
+        report = bank.append([*repeated, *again], fade=self.fade)
+        self._index([replace(entry, id=report.name(entry.id)) for entry in stored])
+        self._unindex([*report.forgotten, *report.faded])
+        self._index([entry for name in report.faded if (entry := bank.get(name)) is not None])
+        return WriteReport.of(report, time.perf_counter() - began)
+
+    def _unindex(self, names: Sequence[str]) -> None:
+        """Takes documents that faded or were forgotten out of what selects and remembers."""
+        self.words.remove(names)
+        self.keys.remove(names)
+        self.hot.drop(names)
 
     def _entries(self, documents: Sequence[Document]) -> list[Entry]:
         if self.config.entry == VERBATIM:
@@ -267,8 +276,8 @@ class Strata(Method):
             ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
-        body = np.frombuffer(split_sketch(payload)[1], np.float16).reshape(-1, width)
-        pooled = self.standard.restore(torch.from_numpy(body.astype(np.float32)))
+        body = array_codec("float16").decode(split_sketch(payload)[1], width)
+        pooled = self.standard.restore(torch.from_numpy(body))
         return torch.cat([self._start_state(), pooled])
 
     def _start_state(self) -> Tensor:
@@ -319,38 +328,6 @@ class Strata(Method):
                 answer = self.answer_terms(batch)
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)
-
-
-class HotCache:
-    """Least-recently-used keys and values of documents, under a byte limit."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
-        self._items: OrderedDict[str, KVMemory] = OrderedDict()
-
-    def clear(self) -> None:
-        self._items.clear()
-        self.bytes = 0
-
-    def get(self, name: str) -> KVMemory | None:
-        item = self._items.get(name)
-        if item is not None:
-            self._items.move_to_end(name)
-        return item
-
-    def put(self, name: str, item: KVMemory) -> None:
-        size = _memory_bytes(item)
-        if size > self.limit or name in self._items:
-            return
-        self._items[name] = item
-        self.bytes += size
-        while self.bytes > self.limit:
-            _, dropped = self._items.popitem(last=False)
-            self.bytes -= _memory_bytes(dropped)
-
-
-def _memory_bytes(item: KVMemory) -> int:
-    return sum(t.numel() * t.element_size() for t in (*item.keys, *item.values))
 
 
 def _weights(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:

@@ -1,0 +1,171 @@
+"""Which documents to delete, and deleting them: atomic, traceless, with a receipt.
+
+Knows ids, ledgers and pages; nothing about what a payload means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from latentbank.bank_append import check_size
+from latentbank.bank_doomed import pack_doomed
+from latentbank.bank_items import Receipt, state_hash
+from latentbank.bank_ladder import MASS
+from latentbank.bank_pages import Page
+from latentbank.bank_write import Write, finish_deletion, writing
+from latentbank.errors import InputError
+
+if TYPE_CHECKING:
+    from latentbank.bank import MemoryBank
+    from latentbank.bank_core import BankCore
+
+__all__ = ["Selection", "erase_ids", "select_ids"]
+
+_MASS_REMAINS = (
+    "Of {} of these documents only anonymous counts were left (level mass); those counts remain."
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Documents by what the ledger says of them; every condition that is given must hold.
+
+    Attributes:
+        source: the document's source, exactly.
+        since, before: times, compared as text: ISO 8601 sorts by date. `before` is exclusive. A
+            document without a time is in no range.
+        metadata: names with the values that they must have.
+    """
+
+    source: str | None = None
+    since: str | None = None
+    before: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.source is None and self.since is None and self.before is None and not self.metadata:
+            raise InputError(
+                "A selection needs a condition: source, since, before or metadata; without one it "
+                "would be the whole bank."
+            )
+
+    def holds(self, time: Any, source: Any, metadata: Mapping[str, Any]) -> bool:
+        """Whether a document with these values is selected."""
+        if self.source is not None and source != self.source:
+            return False
+        if (self.since is not None or self.before is not None) and time is None:
+            return False
+        if self.since is not None and time < self.since:
+            return False
+        if self.before is not None and time >= self.before:
+            return False
+        wanted = [(metadata.get(name, _Missing), value) for name, value in self.metadata.items()]
+        return all(_same(found, value) for found, value in wanted)
+
+
+class _Missing:
+    """Equal to no JSON value."""
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if found is _Missing:
+        return False
+    return json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+
+
+def select_ids(bank: MemoryBank, selection: Selection) -> list[str]:
+    """The ids of the selected documents, in the order of the pages; reads ledgers, no payloads.
+
+    Raises `InputError` if the bank keeps no full ledger.
+    """
+    if bank.settings.ledger != "full":
+        raise InputError(
+            f"The bank {bank.name} keeps no times, sources or metadata (ledger "
+            f"{bank.settings.ledger!r}), so documents can only be chosen by id."
+        )
+    found: list[str] = []
+    for page in bank.payloads():
+        found.extend(_selected(page, selection))
+    return found
+
+
+def _selected(page: Page, selection: Selection) -> Iterator[str]:
+    if page.ledger is None:
+        return
+    empty: list[Any] = [None] * page.count
+    times, sources = page.columns.get("time", empty), page.columns.get("source", empty)
+    metadata = page.columns.get("metadata", empty)
+    for at, id in enumerate(page.document_ids):
+        if selection.holds(times[at], sources[at], metadata[at] or {}):
+            yield id
+
+
+def erase_ids(bank: BankCore, ids: Iterable[str], blobs: Mapping[str, bytes]) -> Receipt:
+    """See `MemoryBank.erase`."""
+    with writing(bank) as work:
+        before = state_hash(work.connection)
+        names = list(dict.fromkeys(ids))
+        places, gone, masses = _places(work, names)
+        sizes = [size for _, _, size in places.values()]
+        blob_bytes, items = 2 * sum(map(len, blobs.values())), len(blobs)
+        cost = work.cost(2 * sum(sizes) + blob_bytes, len(sizes), items)
+        list_cost = work.cost(44 * len(sizes) + blob_bytes, items=items + 1)
+        at_once = bank.settings.budget_bytes is None or cost <= bank.settings.space.reserve
+        work.reserve(cost if at_once else list_cost)
+        if work.strangers:  # another process may have been here
+            places, gone, masses = _places(work, names)
+        for name, data in blobs.items():
+            bank._put(work.connection, "blob", name, data)
+        check_size(work)
+        if not at_once:
+            _decide(work, {seq: (hash[:8], at) for seq, (hash, at, _) in places.items()})
+        else:
+            for seq, (_, at, _) in places.items():
+                work.write_page(work.builder(seq, without=at))
+        for number in gone.values():
+            work.move(number, 0)
+        after = state_hash(work.connection)
+    bank._checkpoint()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    remains = _MASS_REMAINS.format(masses) if masses else ""
+    return Receipt(tuple(gone), before, after, now, remains)
+
+
+def _places(
+    work: Write, wanted: list[str]
+) -> tuple[dict[int, tuple[bytes, frozenset[int], int]], dict[str, int], int]:
+    """By page: its hash, positions, bytes; the ids found with their numbers; how many are mass."""
+    doomed: dict[int, set[str]] = {}
+    for id in wanted:
+        number = work.bank._number(id)
+        seq = None if number is None else work.find(number)
+        if seq is not None:
+            doomed.setdefault(seq, set()).add(id)
+    places: dict[int, tuple[bytes, frozenset[int], int]] = {}
+    gone: dict[str, int] = {}
+    masses = 0
+    for seq, names in doomed.items():
+        page, _ = work.page(seq)
+        ids = page.document_ids
+        at = frozenset(index for index, id in enumerate(ids) if id in names)
+        if at:
+            places[seq] = page.hash, at, page.size_bytes
+            numbers = page.id_keys.tolist()
+            gone |= {ids[index]: numbers[index] for index in sorted(at)}
+            masses += len(at) if page.level == MASS else 0
+    return places, gone, masses
+
+
+def _decide(work: Write, doomed: dict[int, tuple[bytes, frozenset[int]]]) -> None:
+    """Store the decision in one transaction, then carry it out in as many as the log asks for."""
+    bank, packed = work.bank, pack_doomed(doomed)
+    bank._put(work.connection, "bank", "deleting", packed)
+    work.commit()
+    work.turns += 1
+    bank._doomed = doomed
+    work.begin()
+    finish_deletion(work)

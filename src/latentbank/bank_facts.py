@@ -1,0 +1,109 @@
+"""What a fading policy may know of each document: when it was written, hits, surprise, redundancy.
+
+Knows numbers in columns and their packed bytes; nothing about pages, SQLite or policies.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from latentbank.errors import BankError
+
+__all__ = ["MAX_HITS", "Facts", "hint_byte", "key_redundancy"]
+
+MAX_HITS = 0xFFFF
+_WIDTH = 8  # bytes of one document before compression
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Columns over n documents.
+
+    Attributes:
+        order: the how-many-th document of the bank each is, uint32 [n].
+        hits: how often each helped to answer, uint16 [n], saturating.
+        surprise, redundancy: 0 for unknown, else 1 to 255 for 0.0 to 1.0, uint8 [n].
+    """
+
+    order: npt.NDArray[np.uint32]
+    hits: npt.NDArray[np.uint16]
+    surprise: npt.NDArray[np.uint8]
+    redundancy: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, rows: list[tuple[int, int, int, int]]) -> Facts:
+        """From one (order, hits, surprise, redundancy) per document."""
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        return cls(
+            table[:, 0].astype(np.uint32),
+            np.minimum(table[:, 1], MAX_HITS).astype(np.uint16),
+            table[:, 2].astype(np.uint8),
+            table[:, 3].astype(np.uint8),
+        )
+
+    def rows(self) -> list[tuple[int, int, int, int]]:
+        """The inverse of `of`."""
+        columns = (self.order, self.hits, self.surprise, self.redundancy)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def pack(self) -> bytes:
+        """CRC-32, then the columns byte plane by byte plane, compressed: a fraction of a byte each
+        where documents were written in order and never asked for.
+        """
+        steps = np.diff(self.order.astype(np.int64), prepend=0).astype("<i4")
+        planes = steps.view(np.uint8).reshape(-1, 4).T.tobytes()
+        hits = self.hits.astype("<u2").view(np.uint8).reshape(-1, 2).T.tobytes()
+        raw = planes + hits + self.surprise.tobytes() + self.redundancy.tobytes()
+        packed = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(raw)
+        return zlib.crc32(packed).to_bytes(4, "little") + packed
+
+    @classmethod
+    def unpack(cls, data: object, count: int, seq: int) -> Facts:
+        """The inverse of `pack` for page `seq`. Raises `BankError` if the bytes are damaged."""
+        damaged = f"The facts of page {seq} of the bank are damaged"
+        if not isinstance(data, bytes) or zlib.crc32(data[4:]).to_bytes(4, "little") != data[:4]:
+            raise BankError(f"{damaged}: the checksum does not match.")
+        try:
+            raw = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=_WIDTH * count)
+        except zstandard.ZstdError as error:
+            raise BankError(f"{damaged}: {error}.") from error
+        if len(raw) != _WIDTH * count:
+            raise BankError(f"{damaged}: they are not those of {count} documents.")
+        flat = np.frombuffer(raw, np.uint8)
+        steps = np.ascontiguousarray(flat[: 4 * count].reshape(4, count).T).view("<i4").reshape(-1)
+        hits = np.ascontiguousarray(flat[4 * count : 6 * count].reshape(2, count).T).view("<u2")
+        return cls(
+            np.cumsum(steps.astype(np.int64)).astype(np.uint32),
+            hits.reshape(-1).astype(np.uint16),
+            flat[6 * count : 7 * count].copy(),
+            flat[7 * count :].copy(),
+        )
+
+
+def hint_byte(hint: float | None) -> int:
+    """0 for unknown, else 1 to 255 for 0.0 to 1.0."""
+    return 0 if hint is None else 1 + round(254 * hint)
+
+
+def key_redundancy(keys: bytes, count: int) -> npt.NDArray[np.uint8]:
+    """For each of `count` int8 keys: the largest cosine with a key before it, as hints.
+
+    Only keys of one page are compared, so this finds repetitions that were written close together;
+    a method that knows the nearest neighbour in the whole bank gives `Entry.redundancy` instead.
+    """
+    width = len(keys) // count if count else 0
+    if width < 8:
+        return np.zeros(count, np.uint8)
+    rows = np.frombuffer(keys, np.int8).reshape(count, width).astype(np.float32)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    best = np.where(np.tri(count, count, -1, dtype=bool), rows @ rows.T, 0.0).max(1, initial=0.0)
+    found: npt.NDArray[np.uint8] = (1 + np.rint(254 * np.clip(best, 0, 1))).astype(np.uint8)
+    return found

@@ -1,0 +1,106 @@
+"""Arithmetic of a budget: what a write may cost, how large file and log may be together.
+
+Knows bytes and SQLite's page structure; touches no file. A write needs room twice, in the file and
+in the log or journal that makes it atomic; so a part of the budget is kept free for the latter.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+__all__ = ["LARGE_BUDGET", "Space"]
+
+LARGE_BUDGET = 1 << 20  # from here on a write-ahead log and its 32 KiB of shared memory pay
+_SMALL_PAGE, _LARGE_PAGE = 512, 1024
+_SHARED = 32 * 1024  # of the log's shared-memory file, for each 4,062 frames
+_SHARED_FRAMES = 4062
+_FRAME_HEADER = 24  # of the log; the journal has 8
+_LOG_HEADER = 1024  # more than either file's header, a journal's sector included
+_BASE_PAGES = 10  # page 1, roots, free-list trunks and pointer maps of any transaction
+_PAGE_STRUCTURE = 6  # leaves, siblings and parents that a page's three rows move
+_ITEM_STRUCTURE = 5
+_MAX_RESERVE = 4 << 20
+_KEPT_PAGE_BYTES = 32 * 1024  # of payloads on one page of a bank without a budget
+
+
+@dataclass(frozen=True)
+class Space:
+    """The limits that follow from a budget; None: no limit.
+
+    Raises nothing: whether a budget is too small for an empty bank shows when it is created.
+    """
+
+    budget: int | None
+
+    @property
+    def has_log(self) -> bool:
+        """Whether writes go through a write-ahead log; a small bank has a rollback journal, which
+        needs no shared-memory file beside it.
+        """
+        return self.budget is None or self.budget >= LARGE_BUDGET
+
+    @property
+    def sqlite_page(self) -> int:
+        """Bytes of a page of the file."""
+        return _LARGE_PAGE if self.has_log else _SMALL_PAGE
+
+    @property
+    def page_bytes(self) -> int:
+        """Payload bytes of one page of entries, unless one entry has more."""
+        if self.budget is None:
+            return _KEPT_PAGE_BYTES
+        return min(_KEPT_PAGE_BYTES, max(1024, self.budget // (256 if self.has_log else 32)))
+
+    @property
+    def tail_bytes(self) -> int:
+        """A page with fewer bytes takes further entries; a fuller one is left alone until merged,
+        so that a single small write stays small.
+        """
+        return max(512, self.page_bytes // 4)
+
+    @property
+    def page_entries(self) -> int:
+        """Entries that one page holds at most."""
+        return min(256, max(16, self.page_bytes // 16))
+
+    @property
+    def reserve(self) -> int:
+        """Bytes kept free for the log or journal of a write: enough to fade one page."""
+        if self.budget is None:
+            return 0
+        if not self.has_log:
+            return self.budget // 2
+        least = self.cost(8 * self.page_bytes, pages=4)
+        return max(least, min(self.budget // 10, _MAX_RESERVE))
+
+    @property
+    def slack(self) -> int:
+        """Bytes that fading frees beyond what is needed, so that not every write has to fade."""
+        return 0 if self.budget is None else min(self.budget // 64, 64 * 1024)
+
+    @property
+    def part_bytes(self) -> int | None:
+        """Bytes of new entries that one transaction takes; more are stored in several."""
+        return None if self.budget is None else max(512, self.reserve // 16)
+
+    def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:
+        """What rewriting so many pages of entries (with their facts) and items, of `changed_bytes`
+        bytes, adds to the log, reckoned generously: old and new bytes count, though the new mostly
+        take the places of the old.
+        """
+        changed = changed_bytes + pages * (6 * self.page_entries + 120)
+        content = ceil(1.02 * changed / (self.sqlite_page - 8))  # 1.02: trunks and pointer maps
+        structure = _BASE_PAGES + pages * _PAGE_STRUCTURE + items * _ITEM_STRUCTURE
+        return _LOG_HEADER + (structure + content) * (self.sqlite_page + _FRAME_HEADER)
+
+    def file_limit(self, cost: int) -> int:
+        """The largest file beside which a transaction of `cost` keeps to the budget.
+
+        A journal never holds more than the file had: there half the budget is safe for any cost.
+        """
+        if self.budget is None:
+            return 1 << 62
+        if not self.has_log:
+            return (self.budget - _LOG_HEADER) // 2 - self.sqlite_page
+        need = max(cost, self.reserve)
+        frames = need // (self.sqlite_page + _FRAME_HEADER) + 1
+        return self.budget - need - _SHARED * ceil(frames / _SHARED_FRAMES)

@@ -1,0 +1,105 @@
+"""`latentbank merge`, `split`, `diff`: banks made of banks. Loads no model."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from latentbank.cli.bank_copy import Out, stepping
+from latentbank.cli.common import Json, count, print_json
+from latentbank.cli.inspect import BankArgument
+
+
+def merge(
+    banks: Annotated[list[str], typer.Argument(metavar="BANK BANK...", help="Banks to unite.")],
+    out: Out,
+    budget: Annotated[str | None, typer.Option(help="Budget of the new bank.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Unite banks of one adapter in a new one: ids unite, counts and histograms add up.
+
+    With a budget too small for all, the documents of least value are left out.
+    """
+    from latentbank.bank import MemoryBank
+    from latentbank.bank_join import merge_banks
+
+    with ExitStack() as stack, stepping("merging") as progress:
+        found = [stack.enter_context(MemoryBank.open(name, read_only=True)) for name in banks]
+        fade = None if budget is None else (lambda entry: None)
+        forgotten = merge_banks(found, out, budget, fade, progress)
+    with MemoryBank.open(out, read_only=True) as made:
+        documents = len(made)
+    if json_output:
+        print_json({"bank": out, "documents": documents, "forgotten": list(forgotten)})
+    else:
+        left = f", {count(len(forgotten), 'document')} left out" if forgotten else ""
+        typer.echo(f"{out}: {count(documents, 'document')}{left}.")
+
+
+def split(
+    bank: BankArgument,
+    out: Out,
+    by: Annotated[str, typer.Option(help="source, or time with --at.")] = "source",
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIME", help="Where to cut, such as 2024-01-01; may be repeated."),
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Make several banks of one, by source or by time, in a new folder; the bank stays."""
+    from latentbank.bank import MemoryBank
+    from latentbank.bank_join import split_bank
+
+    with MemoryBank.open(bank, read_only=True) as found, stepping("splitting") as progress:
+        parts = split_bank(found, out, by, at or (), progress)
+    if json_output:
+        print_json({"folder": out, "parts": parts})
+    else:
+        for name, group in parts.items():
+            typer.echo(f"{out}/{name}: {group}")
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="BANK", help="A bank's file.")],
+    second: Annotated[str, typer.Argument(metavar="BANK", help="Another bank's file.")],
+    json_output: Json = False,
+) -> None:
+    """Compare two banks; exit status 0 if they hold the same, 1 if not."""
+    from latentbank.bank import MemoryBank
+    from latentbank.bank_join import diff_banks
+
+    with (
+        MemoryBank.open(first, read_only=True) as one,
+        MemoryBank.open(second, read_only=True) as two,
+        stepping("comparing") as progress,
+    ):
+        found = diff_banks(one, two, progress)
+    if json_output:
+        print_json(
+            {
+                "same": found.same,
+                "only_first": list(found.only_first),
+                "only_second": list(found.only_second),
+                "changed": {id: list(names) for id, names in found.changed.items()},
+                "blobs": list(found.blobs),
+                "meta": list(found.meta),
+                "same_fingerprint": found.fingerprint,
+            }
+        )
+    elif found.same:
+        typer.echo("The banks hold the same.")
+    else:
+        if not found.fingerprint:
+            typer.echo("They were written by different adapters or models.")
+        for sign, ids in (("-", found.only_first), ("+", found.only_second)):
+            for id in ids:
+                typer.echo(f"{sign} {id}")
+        for id, names in found.changed.items():
+            typer.echo(f"~ {id} ({', '.join(names)})")
+        for kind, names in (("blob", found.blobs), ("metadata", found.meta)):
+            for name in names:
+                typer.echo(f"~ {kind} {name}")
+    if not found.same:
+        raise typer.Exit(1)

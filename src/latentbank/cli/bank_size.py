@@ -1,0 +1,107 @@
+"""`latentbank compact`, `rebudget`, `repair`: a bank's file made smaller, larger, or whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from latentbank.cli.bank_copy import stepping
+from latentbank.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    count,
+    format_bytes,
+    notice,
+    print_json,
+    quiet_libraries,
+)
+from latentbank.cli.inspect import BankArgument
+
+
+def compact(bank: BankArgument, json_output: Json = False) -> None:
+    """Fill a bank's pages up and give its free space back. Loads no model."""
+    from latentbank.bank import MemoryBank
+
+    with MemoryBank.open(bank) as found:
+        saved = found.compact()
+        size = found.footprint().total
+    if json_output:
+        print_json({"bank": bank, "bytes": size, "saved": saved})
+    else:
+        typer.echo(f"{bank}: {format_bytes(size)}, {format_bytes(saved)} less than before.")
+
+
+def rebudget(
+    bank: BankArgument,
+    budget: Annotated[str, typer.Argument(metavar="SIZE", help="Such as 8MiB, or none.")],
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    json_output: Json = False,
+) -> None:
+    """Change a bank's budget. For a smaller one the method lowers the documents of least value."""
+    from latentbank.bank import MemoryBank
+    from latentbank.sizes import parse_size
+
+    wanted = None if budget.lower() == "none" else parse_size(budget)
+    with MemoryBank.open(bank) as found:
+        grows = wanted is None or wanted >= found.file_bytes()
+        report: Any = found.rebudget(wanted) if grows else None
+    if report is None:
+        quiet_libraries()
+        from latentbank.model import MemoryModel
+
+        with MemoryModel.open(bank, device=device, dtype=dtype, progress=notice) as model:
+            report = model.bank.rebudget(wanted, fade=model.method.fade)
+    with MemoryBank.open(bank, read_only=True) as found:
+        documents, size = len(found), found.footprint().total
+    if json_output:
+        print_json(
+            {
+                "bank": bank,
+                "budget_bytes": wanted,
+                "bytes": size,
+                "documents": documents,
+                "faded": len(report.faded),
+                "forgotten": len(report.forgotten),
+            }
+        )
+    else:
+        now = "none" if wanted is None else format_bytes(wanted)
+        typer.echo(
+            f"{bank}: budget {now}, {format_bytes(size)}, {count(documents, 'document')}; "
+            f"{len(report.faded):,} faded, {len(report.forgotten):,} forgotten."
+        )
+
+
+def repair(
+    bank: BankArgument,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="A new file (default: in the bank's place)."
+        ),
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Keep what is whole of a damaged bank; the damaged file stays as BANK.damaged."""
+    from latentbank.bank_repair import repair_bank
+
+    with stepping("repairing") as progress:
+        report = repair_bank(bank, out, progress)
+    if json_output:
+        print_json(
+            {
+                "bank": out or bank,
+                "documents": report.documents,
+                "damage": list(report.damage),
+                "damaged": report.damaged,
+            }
+        )
+        return
+    typer.echo(f"{out or bank}: {count(report.documents, 'document')} kept.")
+    for sentence in report.damage:
+        typer.echo(f"- {sentence}")
+    if report.damaged:
+        typer.echo(f"The damaged file is {report.damaged}.")

@@ -1,0 +1,39 @@
+"""Sizes in bytes as people write them: "8MiB", "500kB", "4096".
+
+Knows texts and numbers; nothing about banks or terminals.
+"""
+
+import re
+
+from latentbank.errors import InputError
+
+__all__ = ["parse_size", "size_bytes"]
+
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9,
+    "k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30,
+}  # fmt: skip
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "8MiB", "500kB", "1.5G" or "4096" (K, M, G are powers of 1024).
+
+    Raises InputError if it is not a size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise InputError(f"{text!r} is not a size; expected a number and B, KiB, MiB or GiB: 8MiB.")
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if size < 1 or size >= 2**63:
+        raise InputError(f"The size {text!r} must be at least 1 byte and below 8 EiB.")
+    return int(size)
+
+
+def size_bytes(size: int | str | None) -> int | None:
+    """A size given as a number of bytes or as a text; None stays None (no limit)."""
+    if size is None or (isinstance(size, int) and not isinstance(size, bool)):
+        return size
+    if not isinstance(size, str):
+        raise InputError(f"A size is a number of bytes or a text such as '8MiB', got {size!r}.")
+    return parse_size(size)

@@ -1,0 +1,537 @@
+"""Fading: a full bank lowers what is worth least, step by step, and never outgrows its budget."""
+
+import dataclasses
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from latentbank.bank import BankFingerprint, Entry, MemoryBank
+from latentbank.bank_facts import Facts, key_redundancy
+from latentbank.bank_ladder import MASS, Ladder, Step, mass_counts, mass_sum, to_mass, trace
+from latentbank.bank_policy import make_policy
+from latentbank.bank_space import LARGE_BUDGET, Space
+from latentbank.codec import ZstdTextCodec
+from latentbank.codec_residual import ResidualCodec, fit_codebooks
+from latentbank.errors import BankError, InputError, UnknownNameError
+from latentbank.ladder_steps import (
+    array_step,
+    array_to_trace,
+    strata_levels,
+    text_step,
+    trace_steps,
+)
+
+PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
+SMALL, LARGE = 64 * 1024, LARGE_BUDGET
+
+
+def hex_id(number: int) -> str:
+    return blake2b(str(number).encode(), digest_size=8).hexdigest()
+
+
+def entry(number: int, size: int = 120, level: str = "codes", **more: object) -> Entry:
+    payload = random.Random(number).randbytes(size)
+    return Entry(hex_id(number), level, payload, **more)  # type: ignore[arg-type]
+
+
+def forget(_: Entry) -> None:
+    return None
+
+
+def halve(one: Entry) -> Entry | None:
+    """Each level keeps half of the bytes; under 30 nothing is kept."""
+    if len(one.payload) < 30:
+        return None
+    half = one.payload[: len(one.payload) // 2]
+    return dataclasses.replace(one, level=f"bytes{len(half)}", payload=half)
+
+
+# ------------------------------------------------------------------------------- the budget
+
+
+@pytest.mark.parametrize("budget", [40_960, SMALL, 300_000, LARGE, "1.5MiB"])
+def test_a_stream_never_outgrows_the_budget(tmp_path: Path, budget: int | str) -> None:
+    path = tmp_path / "b"
+    sizes, kept = [], {}
+    with MemoryBank.create(path, PRINT, budget=budget) as bank:
+        limit = bank.budget_bytes
+        assert limit is not None
+        batch = max(1, limit // 4000)
+        for first in range(0, 60 * batch, batch):
+            items = [entry(n, 60 + n % 90) for n in range(first, first + batch)]
+            report = bank.append(items, fade=forget)
+            kept |= {item.id: item for item in items}
+            for id in report.forgotten:
+                del kept[id]
+            assert bank.file_bytes() <= limit
+            sizes.append(bank.footprint().total)
+        assert len(bank) == len(kept) < 60 * batch
+        assert {item.id: item for item in bank.entries()} == kept
+        assert bank.verify().ok
+        assert hex_id(60 * batch - 1) in bank and hex_id(0) not in bank  # the oldest went first
+        codes = bank.footprint().codes
+    assert path.stat().st_size == sizes[-1] == max(sizes) <= limit
+    assert codes > (0.2 if limit < LARGE_BUDGET else 0.5) * limit
+    with MemoryBank.open(path) as again:
+        assert {item.id for item in again.entries()} == set(kept)
+        again.append([entry(10**6)], fade=forget)
+        assert again.file_bytes() <= limit
+
+
+SAMPLER = """
+import os, sys, time
+path = sys.argv[1]
+most = 0
+print("ready", flush=True)
+end = time.monotonic() + 120
+while time.monotonic() < end and not os.path.exists(path + ".stop"):
+    total = 0
+    for tail in ("", "-wal", "-shm", "-journal"):
+        try:
+            total += os.stat(path + tail).st_size
+        except OSError:
+            pass
+    most = max(most, total)
+print(most, flush=True)
+"""
+
+
+@pytest.mark.parametrize("budget", [SMALL, LARGE], ids=["journal", "log"])
+def test_no_moment_of_a_write_exceeds_the_budget(tmp_path: Path, budget: int) -> None:
+    """Another process looks at the sizes of all files, over and over, while this one writes."""
+    path = tmp_path / "b"
+    sampler = subprocess.Popen(
+        [sys.executable, "-c", SAMPLER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert sampler.stdout is not None
+    sampler.stdout.readline()
+    draw = random.Random(budget)
+    with MemoryBank.create(path, PRINT, budget=budget) as bank:
+        number, end = 0, time.monotonic() + 6
+        while time.monotonic() < end:
+            step = draw.choice([1, 3, 40, budget // 300])
+            size = draw.choice([0, 20, 200, 700])
+            items = [entry(n, size) for n in range(number, number + step)]
+            blobs = {"codebook": draw.randbytes(2000)} if draw.random() < 0.2 else {}
+            bank.append(items, blobs, fade=halve)
+            number += step
+            if draw.random() < 0.2:
+                bank.delete(draw.sample(list(bank.ids()), k=min(20, len(bank))))
+            if draw.random() < 0.2:
+                bank.note_hits(draw.sample(list(bank.ids()), k=min(20, len(bank))))
+        assert bank.verify().ok
+    path.with_name("b.stop").touch()
+    most = int(sampler.stdout.readline())
+    sampler.wait(30)
+    assert budget // 4 < most <= budget
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 900)), min_size=1, max_size=12))
+def test_the_log_of_a_write_is_not_larger_than_reckoned(writes: list[tuple[int, int]]) -> None:
+    """What `Space.cost` promises is what SQLite keeps, whatever the shapes of the writes."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "b"
+        bank = MemoryBank.create(path, PRINT, budget=LARGE)
+        number = 0
+        for count, size in writes:
+            bank.append([entry(n, size) for n in range(number, number + count)], fade=forget)
+            number += count
+            log = path.with_name("b-wal").stat().st_size
+            assert log <= min(bank._logged, bank.settings.space.reserve)
+        bank.close()
+
+
+def test_the_size_is_the_same_after_ten_times_the_stream(tmp_path: Path) -> None:
+    sizes = []
+    for rounds in (12, 60):
+        path = tmp_path / str(rounds)
+        with MemoryBank.create(path, PRINT, budget=SMALL) as bank:
+            for first in range(0, rounds * 50, 50):
+                bank.append([entry(n) for n in range(first, first + 50)], fade=forget)
+        sizes.append(path.stat().st_size)
+    assert sizes[0] == sizes[1]
+
+
+def test_a_document_larger_than_the_budget_is_refused_and_nothing_fades(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL) as bank:
+        bank.append([entry(n) for n in range(50)])
+        before = bank.root_hash()
+        with pytest.raises(BankError, match="budget of 65536"):
+            bank.append([entry(99, 70_000)])
+        assert bank.root_hash() == before
+        with pytest.raises(BankError, match="budget of 65536"):
+            bank.append([entry(99, 70_000)], fade=forget)
+        assert len(bank) == 50 and bank.root_hash() == before
+
+
+def test_one_call_may_bring_more_than_the_bank_holds(tmp_path: Path) -> None:
+    for budget, count in ((SMALL, 2000), (LARGE, 12_000)):
+        with MemoryBank.create(tmp_path / str(budget), PRINT, budget=budget) as bank:
+            report = bank.append([entry(n) for n in range(count)], fade=forget)
+            assert report.stored == count
+            assert len(bank) == count - len(report.forgotten) > 50
+            assert set(bank.ids()) == {hex_id(n) for n in range(count)} - set(report.forgotten)
+            assert bank.file_bytes() <= budget
+
+
+def test_duplicates_in_a_full_bank_are_counted(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL) as bank:
+        bank.append([entry(n) for n in range(1000)], fade=forget)
+        there = list(bank.ids())[-5:]
+        again = [e for e in bank.entries() if e.id in there]
+        report = bank.append(again, fade=forget)
+        assert report.duplicates == 5 and report.stored == 0
+        assert [bank.count(id) for id in there] == [2] * 5
+
+
+def test_a_fade_that_misbehaves_stops_the_write_and_not_the_bank(tmp_path: Path) -> None:
+    def wrong_id(one: Entry) -> Entry:
+        return dataclasses.replace(one, id="another", payload=b"")
+
+    def broken(_: Entry) -> Entry:
+        raise ValueError("no")
+
+    def larger(one: Entry) -> Entry:
+        return dataclasses.replace(one, level="x", payload=one.payload + b"!")
+
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL) as bank:
+        bank.append([entry(n) for n in range(50)])
+        for fade, error in ((wrong_id, InputError), (broken, ValueError)):
+            before = bank.root_hash()
+            with pytest.raises(error):
+                bank.append([entry(n) for n in range(1000)], fade=fade)
+            assert bank.root_hash() == before and bank.verify().ok
+        report = bank.append([entry(n) for n in range(1000)], fade=larger)
+        assert report.forgotten and not report.faded  # what does not get smaller is let go
+
+
+# ------------------------------------------------------------------------------ the ladder
+
+
+def test_documents_sink_level_by_level_and_the_newest_are_whole(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=LARGE, policy="age") as bank:
+        for first in range(0, 12_000, 200):
+            report = bank.append([entry(n, 240) for n in range(first, first + 200)], fade=halve)
+        assert report.faded and report.forgotten
+        levels: dict[str, list[int]] = {}
+        order = {hex_id(n): n for n in range(12_000)}
+        for one in bank.entries():
+            levels.setdefault(one.level, []).append(order[one.id])
+            assert one.payload == random.Random(order[one.id]).randbytes(240)[: len(one.payload)]
+        assert set(levels) == {"codes", "bytes120", "bytes60", "bytes30", "bytes15"}
+        middle = [
+            float(np.median(levels[f"bytes{n}"] if n else levels["codes"]))
+            for n in (15, 30, 60, 120, 0)
+        ]
+        assert all(older < newer for older, newer in pairwise(middle))
+        assert set(range(11_800, 12_000)) <= set(levels["codes"])
+
+
+def test_the_ladder_of_a_strata_bank(tmp_path: Path) -> None:
+    """float16 states → int8 → trace4 … trace1 → mass → forgotten, and texts → gist → forgotten."""
+    dim, tokens = 16, 4
+    draw = np.random.default_rng(0)
+    states = draw.normal(size=(600, tokens, dim)).astype(np.float32)
+    codec = ResidualCodec(fit_codebooks(states.reshape(-1, dim)[:800], 4, 32, rounds=3))
+    levels = ("float16", "int8", *strata_levels(4))
+    text = ZstdTextCodec(level=3)
+    ladder = Ladder(levels)
+    ladder.register(array_step("float16", "int8", dim))
+    ladder.register(array_to_trace("int8", codec))
+    for step in trace_steps(codec, tokens):
+        ladder.register(step)
+    gist = text_step("verbatim", "gist", text.decode, lambda t: t[:40] or None, text.encode)
+    ladder.register(gist)
+    way = [Entry("a", "float16", states[0].astype(np.float16).tobytes())]
+    while (lower := ladder.fade(way[-1])) is not None:
+        way.append(lower)
+    assert [one.level for one in way] == ["float16", "int8", "trace4", "trace3", "trace2", "trace1",
+                                          MASS]  # fmt: skip
+    sizes = [len(one.payload) for one in way[:-1]]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=40_000, policy="age") as bank:
+        seen: Counter[str] = Counter()
+        for at, one in enumerate(states):
+            payload = one.astype(np.float16).tobytes()
+            report = bank.append([Entry(hex_id(at), "float16", payload)], fade=ladder.fade)
+            seen.update(f"forgotten {name}" for name in report.forgotten)
+        found = Counter(one.level for one in bank.entries())
+        assert set(found) >= {"float16", "trace1", MASS}
+        assert all(one.payload == b"" for one in bank.entries() if one.level == MASS)
+        counted = np.frombuffer(bank.get_blob(MASS) or b"", np.uint32)
+        gone = 600 - len(bank)
+        assert counted.sum() == tokens * (found[MASS] + gone)  # forgotten ones were mass before
+        assert bank.verify().ok
+
+
+def test_a_ladder_refuses_what_leads_nowhere() -> None:
+    ladder = Ladder(["a", "b"])
+    with pytest.raises(InputError, match="no level of the ladder a → b"):
+        ladder.register(Step("a", "c", forget))
+    with pytest.raises(InputError, match="leads down"):
+        ladder.register(Step("b", "a", forget))
+    with pytest.raises(InputError, match="once"):
+        Ladder(["a", "a"])
+    ladder.register(Step("a", "b", lambda one: dataclasses.replace(one, level="c")))
+    with pytest.raises(InputError, match="gave an entry of level 'c'"):
+        ladder.fade(Entry("x", "a", b""))
+    assert ladder.fade(Entry("x", "unknown", b"")) is None
+    assert [ladder.depth(name) for name in "ab"] == [0, 1]
+    skipping = Ladder(["a", "b", "c"])
+    skipping.register(Step("a", "c", lambda one: dataclasses.replace(one, level="c")))
+    skipping.register(Step("a", "b", forget))
+    lower = skipping.fade(Entry("x", "a", b""))
+    assert lower is not None and lower.level == "c"
+
+
+def test_histograms_add_up() -> None:
+    one = to_mass(Entry("x", "trace1", b""), [3, 3, 0])
+    blob = mass_counts(mass_counts(None, [one.payload]), [one.payload, b""])
+    assert np.frombuffer(blob, np.uint32).tolist() == [2, 0, 0, 4]
+    longer = mass_counts(None, [to_mass(one, [5]).payload])
+    assert np.frombuffer(mass_sum(blob, longer), np.uint32).tolist() == [2, 0, 0, 4, 0, 1]
+    assert mass_sum(None, blob) == blob
+    for damaged in (b"123", bytes(4 * (1 << 16) + 4)):
+        with pytest.raises(BankError, match="histogram is damaged"):
+            mass_counts(damaged, [])
+    with pytest.raises(BankError, match="are no codes"):
+        mass_counts(None, [b"1"])
+    with pytest.raises(BankError, match="full"):
+        mass_sum(b"\xff" * 4, b"\xff" * 4)
+
+
+# ------------------------------------------------------------------------------ the policies
+
+
+def facts(**columns: list[int]) -> Facts:
+    size = len(next(iter(columns.values())))
+    names = ("order", "hits", "surprise", "redundancy")
+    rows = zip(*(columns.get(name, [0] * size) for name in names), strict=True)
+    return Facts.of(list(rows))
+
+
+def test_each_policy_ranks_by_its_criterion() -> None:
+    assert np.argsort(make_policy("age").value(facts(order=[5, 1, 9]), 10)).tolist() == [1, 0, 2]
+    assert np.argsort(make_policy("hits").value(facts(hits=[2, 0, 7]), 10)).tolist() == [1, 0, 2]
+    hints = [100, 1, 255]
+    assert np.argsort(make_policy("surprise").value(facts(surprise=hints), 1)).tolist() == [1, 0, 2]
+    found = make_policy("redundancy").value(facts(redundancy=hints), 1)
+    assert np.argsort(found).tolist() == [2, 0, 1]
+    tied = facts(order=[7, 3], hits=[1, 1])
+    assert np.argsort(make_policy("hits").value(tied, 10)).tolist() == [1, 0]  # age decides
+    blend = make_policy("age=1, hits=4").value(facts(order=[0, 100], hits=[15, 0]), 100)
+    assert blend[0] > blend[1]
+    assert len(make_policy("blend").value(facts(order=[1]), 1)) == 1
+    with pytest.raises(UnknownNameError, match="Did you mean 'hits'"):
+        make_policy("hitz")
+    for wrong in ("hits=x", "hits=-1", "hits=nan"):
+        with pytest.raises(InputError, match="weight"):
+            make_policy(wrong)
+
+
+def filled(bank: MemoryBank, count: int, first: int = 0, **more: object) -> None:
+    for at in range(first, first + count, 20):
+        bank.append([entry(n, **more) for n in range(at, at + 20)], fade=forget)  # type: ignore[arg-type]
+
+
+def test_what_helps_to_answer_stays(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    loved = [hex_id(n) for n in range(0, 100, 10)]
+    with MemoryBank.create(path, PRINT, budget=SMALL, policy="age=1,hits=20") as bank:
+        filled(bank, 100)
+        for _ in range(4):
+            bank.note_hits(loved)
+        filled(bank, 1500, first=100)
+        left = set(bank.ids())
+        assert set(loved) <= left
+        assert not {hex_id(n) for n in range(100) if n % 10} & left
+    with MemoryBank.open(path) as bank:  # hits are kept in the file
+        filled(bank, 600, first=2000)
+        assert set(loved) <= set(bank.ids())
+
+
+def test_surprising_and_new_things_stay(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "s", PRINT, budget=SMALL, policy="surprise") as bank:
+        filled(bank, 100, surprise=0.9)
+        filled(bank, 1000, first=100, surprise=0.1)
+        assert {hex_id(n) for n in range(100)} <= set(bank.ids())
+    with MemoryBank.create(tmp_path / "r", PRINT, budget=SMALL, policy="redundancy") as bank:
+        draw = random.Random(0)
+        twin = bytes(draw.choices(range(256), k=32))
+        for at in range(0, 1000, 20):
+            keys = [twin if n % 2 else bytes(draw.choices(range(256), k=32)) for n in range(20)]
+            items = [entry(at + n, key=key) for n, key in enumerate(keys)]
+            bank.append(items, fade=forget)
+        left = [one.key for one in bank.entries()]
+        assert sum(key == twin for key in left) < 0.4 * len(left)
+
+
+def test_hits_cost_no_write_and_touch_no_read_only_bank(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with MemoryBank.create(path, PRINT, budget=SMALL) as bank:
+        filled(bank, 40)
+        size = path.stat().st_size
+        changed = path.stat().st_mtime_ns
+        for _ in range(100):
+            bank.note_hits([hex_id(1), "unknown"])
+        assert (path.stat().st_mtime_ns, path.stat().st_size) == (changed, size)
+        bank.append([entry(1000)], fade=forget)
+        page = next(bank.payloads())
+        with bank._transaction(write=False) as connection:
+            rows = bank._read_facts(connection, page.seq, page.count).rows()
+        assert rows[page.document_ids.index(hex_id(1))][1] == 100
+    before = path.read_bytes()
+    with MemoryBank.open(path, read_only=True) as bank:
+        bank.note_hits([hex_id(1)] * 2000)
+        bank.note_hits(hex_id(n) for n in range(2000))
+    assert path.read_bytes() == before
+
+
+def test_hits_are_written_when_many_wait(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=LARGE) as bank:
+        bank.append([entry(n) for n in range(600)])
+        bank.note_hits(hex_id(n) for n in range(600))
+        assert not bank._hits
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.integers(0, top) for top in (2**31 - 1, 70_000, 255, 255)]),
+        min_size=1,
+        max_size=256,
+    )
+)
+def test_facts_round_trip(rows: list[tuple[int, int, int, int]]) -> None:
+    made = Facts.of(rows)
+    back = Facts.unpack(made.pack(), len(rows), 1)
+    assert back.rows() == [(a, min(b, 65535), c, d) for a, b, c, d in rows]
+    packed = bytearray(made.pack())
+    packed[-1] ^= 1
+    with pytest.raises(BankError, match="facts of page 7"):
+        Facts.unpack(bytes(packed), len(rows), 7)
+    with pytest.raises(BankError):
+        Facts.unpack(made.pack(), len(rows) + 1, 7)
+
+
+def test_redundancy_is_the_nearest_earlier_key() -> None:
+    keys = np.array([[100, 0] * 4, [0, 100] * 4, [99, 0] * 4, [70, 70] * 4], np.int8)
+    found = key_redundancy(keys.tobytes(), 4).tolist()
+    assert found == [1, 1, 255, 1 + round(254 * 2**-0.5)]
+    assert key_redundancy(b"abcd", 4).tolist() == [0] * 4  # too short to compare
+
+
+# ----------------------------------------------------------------------------- other budgets
+
+
+def test_rebudget_up_and_down_while_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with MemoryBank.create(path, PRINT, budget="4MiB") as bank, MemoryBank.open(path) as other:
+        bank.append([entry(n, 200) for n in range(10_000)])
+        with pytest.raises(BankError, match="nothing was changed"):
+            bank.rebudget("1MiB")
+        assert len(bank) == 10_000 and bank.budget_bytes == 4 << 20
+        report = bank.rebudget("1MiB", fade=halve)
+        assert report.faded and bank.file_bytes() <= 1 << 20 and bank.verify().ok
+        assert path.stat().st_size <= 1 << 20
+        assert other.budget_bytes == 1 << 20
+        assert len(other) == len(bank)
+        other.append([entry(10**5 + n) for n in range(500)], fade=halve)
+        assert bank.file_bytes() <= 1 << 20
+        bank.rebudget("8MiB")
+        bank.append([entry(10**6 + n, 200) for n in range(8_000)])
+        assert other.verify().ok and len(other) > 8_500
+        bank.rebudget(None)
+        bank.append([entry(10**7 + n, 900) for n in range(8_000)])
+        assert bank.file_bytes() > 8 << 20
+
+
+def test_rebudget_over_the_kind_of_log_says_what_to_do(tmp_path: Path) -> None:
+    with (
+        MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL) as bank,
+        pytest.raises(InputError, match="export it and import it"),
+    ):
+        bank.rebudget("4MiB")
+
+
+def test_a_budget_is_a_size() -> None:
+    for wrong in ("8 apples", "", True, 1.5):
+        with pytest.raises(InputError, match="size"):
+            MemoryBank.create(":memory:", PRINT, budget=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not both"):
+        MemoryBank.create(":memory:", PRINT, budget=1 << 20, budget_bytes=1 << 20)
+    assert Space(None).part_bytes is None
+
+
+# --------------------------------------------------------------------- residual quantisation
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    latents=hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.just(5)),
+                       elements=st.floats(-10, 10, width=32)),
+    levels=st.integers(1, 5),
+    codes=st.integers(2, 40),
+    seed=st.integers(0, 100),
+)  # fmt: skip
+def test_every_prefix_of_levels_decodes(
+    latents: np.ndarray, levels: int, codes: int, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    codec = ResidualCodec(
+        draw.normal(size=(levels, codes, 5)) * 0.5 ** np.arange(levels)[:, None, None]
+    )
+    data, tokens = codec.encode(latents), len(latents)
+    assert len(data) == levels * codec.level_bytes(tokens)
+    chosen = codec.unpack(data, tokens)
+    np.testing.assert_array_equal(chosen, codec.quantize(latents))
+    for kept in range(1, levels + 1):
+        part = codec.prefix(data, tokens, kept)
+        assert len(part) == kept * codec.level_bytes(tokens)
+        expected = sum(codec.codebooks[at][chosen[at]] for at in range(kept))
+        np.testing.assert_allclose(codec.decode(part, tokens), expected, rtol=1e-5, atol=1e-5)
+    nearest = ((latents[:, None] - codec.codebooks[0]) ** 2).sum(-1)
+    got = np.take_along_axis(nearest, chosen[0][:, None].astype(np.int64), 1)[:, 0]
+    np.testing.assert_allclose(got, nearest.min(1), rtol=1e-3, atol=1e-3)
+
+
+def test_more_levels_are_closer_and_damage_is_named() -> None:
+    draw = np.random.default_rng(1)
+    latents = draw.normal(size=(500, 8)).astype(np.float32)
+    codec = ResidualCodec(fit_codebooks(latents, 4, 16, rounds=5))
+    data = codec.encode(latents)
+    errors = [
+        float(((codec.decode(codec.prefix(data, 500, kept), 500) - latents) ** 2).mean())
+        for kept in range(1, 5)
+    ]
+    assert all(more < less for less, more in pairwise(errors)) and errors[-1] < 0.5 * errors[0]
+    assert (codec.name, ResidualCodec(codec.codebooks[:1]).name) == ("rvq", "vq")
+    for damaged in (b"", data[:-1], data + b"x"):
+        with pytest.raises(BankError, match="rvq codes are damaged"):
+            codec.decode(damaged, 500)
+    ragged = ResidualCodec(codec.codebooks[:, :9])
+    with pytest.raises(BankError, match="code 15 is none"):
+        ragged.decode(b"\xff", 2)
+    with pytest.raises(InputError, match="1 to 4 levels"):
+        codec.prefix(data, 500, 5)
+    with pytest.raises(InputError, match=r"\[tokens, 8\]"):
+        codec.encode(np.zeros((3, 7), np.float32))
+    with pytest.raises(InputError, match="Codebooks"):
+        ResidualCodec(np.zeros((3, 7)))
+    with pytest.raises(InputError, match="k-means"):
+        fit_codebooks(latents[:3], 1, 16)
+    assert trace(3) == "trace3"
