@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -234,7 +235,7 @@ def new_bank(
     `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept. `options` go to
     `MemoryBank.create`.
     """
-    meta = {"overrides": {}, **meta}
+    meta = {"overrides": {}, "config": asdict(method.config), **meta}
     return MemoryBank.create(
         path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta, **options
     )
