@@ -276,6 +276,12 @@ class Trainer:
         """Trains to the last step, or for `max_seconds` of this call; saves and returns."""
         # sharp attention leaves denormal shares, which CPUs multiply ten times slower
         torch.set_flush_denormal(True)
+        try:
+            self._run(report, max_seconds)
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _run(self, report: Callable[[Progress], None] | None, max_seconds: float | None) -> None:
         began, saved, first = time.monotonic(), time.monotonic(), self.step
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         stream = batches(self.data, self.config, rank, world)

@@ -191,13 +191,10 @@ class Job:
 
     def build(self, device: str, dtype: str, seed: int) -> Method:
         """The method with fresh parameters on its backbone."""
-        import torch
-
         from latentbank.backbone import load_backbone
         from latentbank.errors import unknown
         from latentbank.method import build_method, method_class
 
-        torch.set_flush_denormal(True)  # before torch starts its threads, which inherit it
         cls = method_class(self.method)
         if self.preset is not None and self.preset not in cls.presets:
             raise unknown(f"preset of {self.method!r}", self.preset, cls.presets)
