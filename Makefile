@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test test-long check bench bench-bank
 
 setup: $(STAMP)
 
@@ -23,10 +23,18 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# 2,000 kills and 100,000 malicious banks; figures in results/bank.
+test-long: $(STAMP)
+	LATENTBANK_RESULTS=results/bank $(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
+
+bench-bank: $(STAMP)
+	$(BIN)/python scripts/measure_bank.py $(BENCH_ARGS)
+	$(BIN)/python scripts/plot_fading.py
 
 # SQUAD names a folder with train-v1.1.json and dev-v1.1.json.
 bench: $(STAMP)
