@@ -36,7 +36,9 @@ def crash(folder: Path, kills: int, budget: int, seed: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("budget", "kills"), [(0, 80), (100_000, 60), (LARGE_BUDGET, 60)], ids=["free", "journal", "log"]
+    ("budget", "kills"),
+    [(0, 80), (100_000, 60), (LARGE_BUDGET, 60)],
+    ids=["free", "journal", "log"],
 )
 def test_two_hundred_kills(tmp_path: Path, budget: int, kills: int) -> None:
     crash(tmp_path / "f", kills, budget, seed=kills)
