@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test check bench bench-full squad-online
+.PHONY: setup demo test test-long check bench bench-full bench-bank squad-online
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# 2,000 kills and 100,000 malicious banks; figures in results/bank.
+test-long: $(STAMP)
+	LATENTBANK_RESULTS=results/bank $(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -61,3 +65,8 @@ bench-full: $(STAMP)
 squad-online: $(STAMP)
 	$(BIN)/python scripts/squad_online.py --data $(SQUAD) $(SQUAD_ONLINE_ARGS)
 	$(BIN)/python scripts/make_tables.py
+
+# What the bank itself can do: stores, opens, deletes, selects; and the plot of docs/bank.md.
+bench-bank: $(STAMP)
+	$(BIN)/python scripts/measure_bank.py $(BANK_ARGS)
+	$(BIN)/python scripts/plot_fading.py

@@ -176,7 +176,7 @@ class BankCore(Items):
             rows = connection.execute("SELECT seq, count, ids FROM pages")
         width = NUMBER_BYTES if self.settings.ledger == "none" else 2 * NUMBER_BYTES
         for seq, count, ids in rows:
-            if isinstance(ids, bytes) and len(ids) == count * width and seq in known:
+            if seq in known and isinstance(ids, bytes) and len(ids) == count * width:
                 found.append((seq, ids))
         keys = id_numbers(b"".join(ids for _, ids in found), width)
         sizes = [len(ids) // width for _, ids in found]
@@ -223,10 +223,14 @@ class BankCore(Items):
         return (page, same[0]) if same else None
 
     def _stored_page(self, connection: sqlite3.Connection, seq: int) -> Page | None:
-        """A page as it is stored, unchecked; None if it is gone."""
+        """A page as it is stored, unchecked but for its types; None if it is gone."""
         query = f"SELECT {COLUMNS} FROM pages WHERE seq = ?"
         row = connection.execute(query, (seq,)).fetchone()
-        return None if row is None else Page(*row)
+        if row is None:
+            return None
+        page = Page(*row)
+        page.check_types()
+        return page
 
     def _load_page(self, seq: int) -> Page | None:
         """A page without what is being deleted, otherwise unchecked; None if it is gone."""

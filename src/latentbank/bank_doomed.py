@@ -52,7 +52,7 @@ def visible(page: Page, doomed: Mapping[int, tuple[bytes, frozenset[int]]]) -> P
     """The page without its doomed entries; None if none is left. A page that was rewritten since
     has another hash and is as it should be.
     """
-    if page.seq not in doomed or doomed[page.seq][0] != bytes(page.hash or b"")[:8]:
+    if page.seq not in doomed or doomed[page.seq][0] != page.hash[:8]:
         return page
     page.check()
     blank = Facts.of([(0, 0, 0, 0)] * page.count)

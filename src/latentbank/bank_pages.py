@@ -111,13 +111,19 @@ class Page:
         keys, ledger = self.keys or b"", self.ledger or b""
         return blob_hash(head, self.ids, self.lengths, self.payload, keys, ledger)
 
+    def check_types(self) -> None:
+        """Raise `BankError` if a column is not of its type; SQLite stores anything anywhere."""
+        blobs = [self.hash, self.ids, self.lengths, self.payload]
+        blobs += [blob for blob in (self.keys, self.ledger) if blob is not None]
+        numbers = (self.seq, self.depth, self.count)
+        typed = isinstance(self.level, str) and all(isinstance(n, int) for n in numbers)
+        typed = typed and all(isinstance(blob, bytes) for blob in blobs)
+        if not typed or not 0 < self.count <= PAGE_ENTRIES or not 0 < self.seq < 1 << 32:
+            raise BankError(f"Page {self.seq} of the bank is damaged: a column has a wrong type.")
+
     def check(self) -> None:
         """Raise `BankError` if the page's content and its checksum or sizes disagree."""
-        blobs = (self.ids, self.lengths, self.payload, self.keys or b"", self.ledger or b"")
-        typed = isinstance(self.level, str) and isinstance(self.count, int)
-        typed = typed and isinstance(self.depth, int)
-        if not typed or not all(isinstance(blob, bytes) for blob in blobs):
-            raise BankError(f"Page {self.seq} of the bank is damaged: a column has a wrong type.")
+        self.check_types()
         if self.checksum() != self.hash:
             raise BankError(f"Page {self.seq} of the bank is damaged: its checksum does not match.")
         whole = 0 < self.count <= PAGE_ENTRIES and 0 <= self.depth <= MAX_DEPTH

@@ -133,11 +133,13 @@ def shrink(work: Write) -> int:
     before, page = work.file_bytes(), work.bank.settings.space.sqlite_page
     reserve = work.bank.settings.space.reserve
     at_once = max(1, reserve // (2 * _MOVED * page)) if reserve else 1 << 30
-    while work.connection.execute("PRAGMA freelist_count").fetchone()[0]:
+    free, last = work.connection.execute("PRAGMA freelist_count").fetchone()[0], None
+    while free and free != last:  # a damaged file may claim free pages that it does not have
         work.reserve(min(reserve, work.cost(at_once * _MOVED * page)))
         # every row of this statement frees one page
         for _ in work.connection.execute(f"PRAGMA incremental_vacuum({at_once})"):
             pass
+        last, free = free, work.connection.execute("PRAGMA freelist_count").fetchone()[0]
     return before - work.file_bytes()
 
 

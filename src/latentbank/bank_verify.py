@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from latentbank.bank_entry import ID_BYTES
 from latentbank.bank_items import VerifyReport
-from latentbank.bank_pages import Page
+from latentbank.bank_pages import NUMBER_BYTES, Page
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _id_keys(page: Page) -> list[bytes]:
 
 def _readable_ids(page: Page | None) -> list[str]:
     """The ids of a damaged page: in full where its ledger can be read, else their 8 bytes."""
-    if page is None or not isinstance(page.ids, bytes):
+    if page is None or page.id_bytes not in (ID_BYTES, NUMBER_BYTES):
         return []
     try:
         return page.document_ids

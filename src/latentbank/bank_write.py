@@ -204,6 +204,10 @@ class Write:
     def new_builder(self, slot: Slot, taken: set[int]) -> PageBuilder:
         """An empty page behind all others."""
         last = self.connection.execute("SELECT max(seq) FROM pages").fetchone()[0] or 0
+        if not isinstance(last, int) or not 0 <= last < (1 << 32) - 1:
+            raise BankError(
+                f"Bank {self.bank.name} is damaged: a page has the number {last!r:.30}."
+            )
         width = NUMBER_BYTES if self.bank.settings.ledger == "none" else ID_BYTES
         seq = max(last, *taken, 0) + 1
         return PageBuilder(seq, slot, width, self.space)
@@ -363,13 +367,13 @@ def finish_deletion(work: Write) -> None:
     doomed: Mapping[int, tuple[bytes, frozenset[int]]] = work.bank._doomed
     for seq, (hash, positions) in sorted(doomed.items()):
         page = work.bank._stored_page(work.connection, seq)
-        if page is None or bytes(page.hash)[:8] != hash:
+        if page is None or page.hash[:8] != hash:
             continue
         strangers = work.strangers
         work.reserve(work.cost(2 * page.size_bytes, pages=1))
         if strangers != work.strangers:  # another process may have been here
             page = work.bank._stored_page(work.connection, seq)
-        if page is not None and bytes(page.hash)[:8] == hash:
+        if page is not None and page.hash[:8] == hash:
             page.check()
             for at, number in enumerate(page.id_keys.tolist()):
                 if at in positions:
