@@ -255,7 +255,7 @@ def test_a_budget_refuses_what_does_not_fit(path: Path) -> None:
             while True:
                 bank.append([entry(number, size=64) for number in range(stored, stored + 50)])
                 stored += 50
-        assert len(bank) == stored > 500  # the journal has its share of the budget
+        assert len(bank) == stored > 500  # the journal has its share
         with pytest.raises(BankError, match="budget"):
             bank.put_blob("codebook", bytes(100_000))
         assert bank.footprint().total <= 100_000

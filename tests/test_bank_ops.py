@@ -376,8 +376,8 @@ def test_merged_banks_unite_ids_and_add_up_masses(tmp_path: Path) -> None:
             merge_banks([a], tmp_path / "d")
     with MemoryBank.open(one, read_only=True) as a, MemoryBank.open(two, read_only=True) as b:
         with pytest.raises(BankError, match="budget"):
-            merge_banks([a, b], tmp_path / "d", budget=70_000)
-        forgotten = merge_banks([a, b], tmp_path / "d", budget=70_000, fade=lambda e: None)
+            merge_banks([a, b], tmp_path / "d", budget=50_000)
+        forgotten = merge_banks([a, b], tmp_path / "d", budget=50_000, fade=lambda e: None)
     with MemoryBank.open(tmp_path / "d") as d:
         assert len(d) + len(forgotten) == 300 and forgotten
 

@@ -209,13 +209,13 @@ def test_a_fade_that_misbehaves_stops_the_write_and_not_the_bank(tmp_path: Path)
         return dataclasses.replace(one, level="x", payload=one.payload + b"!")
 
     with MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL) as bank:
-        bank.append([entry(n) for n in range(50)])
+        bank.append([entry(n) for n in range(1000)], fade=forget)
         for fade, error in ((wrong_id, InputError), (broken, ValueError)):
             before = bank.root_hash()
             with pytest.raises(error):
-                bank.append([entry(n) for n in range(1000)], fade=fade)
+                bank.append([entry(2000, 9000)], fade=fade)
             assert bank.root_hash() == before and bank.verify().ok
-        report = bank.append([entry(n) for n in range(1000)], fade=larger)
+        report = bank.append([entry(n) for n in range(2000, 2500)], fade=larger)
         assert report.forgotten and not report.faded  # what does not get smaller is let go
 
 
@@ -263,7 +263,7 @@ def test_the_ladder_of_a_strata_bank(tmp_path: Path) -> None:
                                           MASS]  # fmt: skip
     sizes = [len(one.payload) for one in way[:-1]]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
-    with MemoryBank.create(tmp_path / "b", PRINT, budget=40_000, policy="age") as bank:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=24_000, policy="age") as bank:
         seen: Counter[str] = Counter()
         for at, one in enumerate(states):
             payload = one.astype(np.float16).tobytes()

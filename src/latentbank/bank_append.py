@@ -140,9 +140,13 @@ class _Appender:
         if limit is None:
             yield from entries
             return
-        total = 0
-        while total < limit and (part := list(islice(entries, 1))):
-            total += self._size(part[0])
+        total, pages, most = 0, set(), self.work.bank.settings.space.part_pages
+        while total < limit and len(pages) < most and (part := list(islice(entries, 1))):
+            seq = self._page_of(part[0])
+            if seq is None:
+                total += self._size(part[0])
+            else:
+                pages.add(seq)
             yield part[0]
 
     def store(self, part: list[Entry], blobs: Mapping[str, bytes]) -> None:
@@ -151,14 +155,15 @@ class _Appender:
         if space.budget is None:
             self.stored |= self._write(part, blobs)
             return
-        size = sum(self._size(entry) for entry in part)
-        tails = len({(entry.level, len(entry.key)) for entry in part})
-        again = sum(1 for entry in part if self._page_of(entry) is not None)
-        pages = tails + again + min(len(part), 2 * (size // space.page_bytes) + 1)
+        new = [entry for entry in part if self._page_of(entry) is None]
+        size = sum(self._size(entry) for entry in new)
+        tails = len({(entry.level, len(entry.key)) for entry in new})
+        again = len({self._page_of(entry) for entry in part}) - bool(new)
+        pages = tails + again + min(len(new), 2 * (size // space.page_bytes) + 1)
         old = 2 * tails * (space.tail_bytes if size <= space.tail_bytes else space.page_bytes)
         blob_bytes, blob_cost = blob_needs(work, blobs)
         cost = work.cost(size + old + 3 * again * space.page_bytes, pages) + blob_cost
-        need = size + blob_bytes + (2 * space.sqlite_page if part else 0)
+        need = size + blob_bytes + (space.margin_bytes if new else 0)
         while True:
             work.reserve(cost)
             if work.free_bytes() < need:

@@ -47,6 +47,7 @@ class BankCore(Items):
         self._known: dict[int, bytes] = {}  # page -> hash, as the index knows it
         self._tails: dict[Slot, list[tuple[int, int]]] = {}  # small last pages: number, bytes
         self._doomed: Doomed = {}
+        self._largest = 0  # bytes of the largest page
         self._orders = 0  # documents numbered so far
         self._hits: Counter[str] = Counter()  # not yet written
         self._logged = 1 << 62  # bytes that the log may hold; at first not known
@@ -147,6 +148,7 @@ class BankCore(Items):
             typed = isinstance(level, str) and isinstance(depth, int) and isinstance(hash, bytes)
             if typed and isinstance(count, int) and count > 0 and 0 < seq < 1 << 32:
                 known[seq] = hash
+                self._largest = max(self._largest, sum(sizes))
                 self._note_tail(Slot(level, sizes[1] // count, depth), seq, sum(sizes), count)
         self._reload(
             [seq for seq in known if known[seq] != self._known.get(seq)], known, connection
@@ -191,7 +193,7 @@ class BankCore(Items):
         """Remember the small pages at the end of a slot: what is written next joins them."""
         small = self._tails.setdefault(slot, [])
         small[:] = [item for item in small if item[0] != seq]
-        if 2 * size < self.settings.space.page_bytes and count < self.settings.space.page_entries:
+        if size < self.settings.space.open_bytes and count < self.settings.space.page_entries:
             small.append((seq, size))
         else:
             small.clear()

@@ -114,7 +114,8 @@ def erase_ids(bank: BankCore, ids: Iterable[str], blobs: Mapping[str, bytes]) ->
         blob_bytes, items = 2 * sum(map(len, blobs.values())), len(blobs)
         cost = work.cost(2 * sum(sizes) + blob_bytes, len(sizes), items)
         list_cost = work.cost(44 * len(sizes) + blob_bytes, items=items + 1)
-        at_once = bank.settings.budget_bytes is None or cost <= bank.settings.space.reserve
+        space = bank.settings.space
+        at_once = not space.reckons or cost <= space.reserve
         work.reserve(cost if at_once else list_cost)
         if work.strangers:  # another process may have been here
             places, gone, masses = _places(work, names)

@@ -23,6 +23,7 @@ __all__ = ["Fading"]
 
 _ENTRY_BYTES = 9  # of an entry beside payload, key and ledger
 _NEAR = 0.05  # values that differ by less are as good as equal: whole pages then fade at once
+_LEAST_PAGES = 6  # of the file of a bank without documents
 _STEPS_AT_ONCE = 32  # until an entry that does not get smaller is forgotten
 
 
@@ -52,8 +53,14 @@ class Fading:
     def make_room(self, need: int, what: str = "nothing of this write was kept") -> None:
         """Fade until `need` bytes are free. Raises `BankError` if all of the bank is not enough."""
         work = self.work
+        least = (
+            need + work.bank.blobs_bytes(work.connection) + _LEAST_PAGES * work.space.sqlite_page
+        )
+        hopeless = self.fade is None or least > work.file_limit()
+        if not hopeless:
+            work.fill()
         while (missing := need - work.free_bytes()) > 0:
-            if self.fade is None or not self.step(missing + work.bank.settings.space.slack):
+            if hopeless or not self.step(missing + work.bank.settings.space.slack):
                 size, budget = work.file_bytes() + need, work.bank.settings.budget_bytes
                 if work.turns:
                     what = "earlier parts of this write were kept"
@@ -68,7 +75,7 @@ class Fading:
         """
         work = self.work
         space = work.bank.settings.space
-        allowed = space.reserve if space.has_log else 1 << 60
+        allowed = space.reserve if space.reckons else 1 << 60
         work.reserve(allowed)
         base = work.cost(0)
         spent, freed, fated = base, 0, _Fated()

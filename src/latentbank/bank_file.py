@@ -29,17 +29,15 @@ FORMAT_VERSION = 2
 APPLICATION_ID = 0x4C42414E  # "LBAN"
 _MAGIC = b"SQLite format 3\0"
 
+# Without types, which SQLite would not enforce either: all of it fits into the file's first page.
 _SCHEMA = {
-    "items": (
-        "CREATE TABLE items (kind TEXT, name TEXT, data BLOB, hash BLOB, "
-        "PRIMARY KEY (kind, name)) WITHOUT ROWID"
-    ),
+    "items": "CREATE TABLE items(kind,name,data,hash,PRIMARY KEY(kind,name))WITHOUT ROWID",
     "pages": (
-        "CREATE TABLE pages (seq INTEGER PRIMARY KEY, level TEXT, depth INTEGER, count INTEGER, "
-        "hash BLOB, ids BLOB, lengths BLOB, payload BLOB, keys BLOB, ledger BLOB)"
+        "CREATE TABLE pages(seq INTEGER PRIMARY KEY,level,depth,count,hash,ids,lengths,payload,"
+        "keys,ledger)"
     ),
-    "facts": "CREATE TABLE facts (seq INTEGER PRIMARY KEY, low REAL, last INTEGER, data BLOB)",
-    "facts_low": "CREATE INDEX facts_low ON facts (low)",
+    "facts": "CREATE TABLE facts(seq INTEGER PRIMARY KEY,low,last,data)",
+    "low": "CREATE INDEX low ON facts(low)",
 }
 
 _SENTENCES = {

@@ -188,7 +188,7 @@ def _last_page(connection: sqlite3.Connection) -> int:
     for query in (
         "SELECT max(seq) FROM pages",
         "SELECT max(seq) FROM facts",
-        "SELECT max(seq) FROM (SELECT seq FROM facts INDEXED BY facts_low)",
+        "SELECT max(seq) FROM (SELECT seq FROM facts INDEXED BY low)",
     ):
         try:
             last = connection.execute(query).fetchone()[0]

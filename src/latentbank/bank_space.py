@@ -13,8 +13,10 @@ LARGE_BUDGET = 1 << 20  # from here on a write-ahead log and its 32 KiB of share
 _SMALL_PAGE, _LARGE_PAGE = 512, 1024
 _SHARED = 32 * 1024  # of the log's shared-memory file, for each 4,062 frames
 _SHARED_FRAMES = 4062
-_FRAME_HEADER = 24  # of the log; the journal has 8
-_LOG_HEADER = 1024  # more than either file's header, a journal's sector included
+_FRAME_HEADER = 24  # of the log
+_LOG_HEADER = 1024  # more than the log's header
+_JOURNAL_HEADER, _JOURNAL_FRAME = 512, 8
+_JOURNAL_SHARE = 0.6  # of what a log would take: a journal has old pages only (measured: 0.44)
 _BASE_PAGES = 10  # page 1, roots, free-list trunks and pointer maps of any transaction
 _PAGE_STRUCTURE = 6  # leaves, siblings and parents that a page's three rows move
 _ITEM_STRUCTURE = 5
@@ -48,14 +50,19 @@ class Space:
         """Payload bytes of one page of entries, unless one entry has more."""
         if self.budget is None:
             return _KEPT_PAGE_BYTES
-        return min(_KEPT_PAGE_BYTES, max(1024, self.budget // (256 if self.has_log else 32)))
+        return min(_KEPT_PAGE_BYTES, max(1024, self.budget // (256 if self.has_log else 64)))
 
     @property
     def tail_bytes(self) -> int:
         """A page with fewer bytes takes further entries; a fuller one is left alone until merged,
         so that a single small write stays small.
         """
-        return max(512, self.page_bytes // 4)
+        return max(512, self.page_bytes // 4) if self.has_log else self.page_bytes
+
+    @property
+    def open_bytes(self) -> int:
+        """A page with fewer bytes may be joined with others."""
+        return max(self.page_bytes // 2, self.tail_bytes)
 
     @property
     def page_entries(self) -> int:
@@ -67,10 +74,23 @@ class Space:
         """Bytes kept free for the log or journal of a write: enough to fade one page."""
         if self.budget is None:
             return 0
-        if not self.has_log:
-            return self.budget // 2
         least = self.cost(8 * self.page_bytes, pages=4)
         return max(least, min(self.budget // 10, _MAX_RESERVE))
+
+    @property
+    def reckons(self) -> bool:
+        """Whether what a transaction adds to the log or journal must be kept account of. Not in a
+        bank so small that a journal may as well hold all of its file.
+        """
+        if self.budget is None:
+            return False
+        return self.has_log or self.budget - self.reserve > self._half
+
+    @property
+    def _half(self) -> int:
+        """The largest file that fits into the budget together with a journal of all its pages."""
+        each = 2 * self.sqlite_page + _JOURNAL_FRAME
+        return max(0, (self.budget or 0) - _JOURNAL_HEADER) // each * self.sqlite_page
 
     @property
     def slack(self) -> int:
@@ -82,6 +102,21 @@ class Space:
         """Bytes of new entries that one transaction takes; more are stored in several."""
         return None if self.budget is None else max(512, self.reserve // 16)
 
+    @property
+    def part_pages(self) -> int:
+        """Pages on which one part of a write may count documents again."""
+        if self.budget is None or not self.reckons:
+            return 1 << 30
+        pages = 1
+        while self.cost((7 + 3 * pages) * self.page_bytes, 4 + pages) <= self.reserve:
+            pages += 1
+        return pages
+
+    @property
+    def margin_bytes(self) -> int:
+        """Of the file, for the structure around new content; a tiny bank tries and sees."""
+        return 2 * self.sqlite_page if self.reckons else 0
+
     def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:
         """What rewriting so many pages of entries (with their facts) and items, of `changed_bytes`
         bytes, adds to the log, reckoned generously: old and new bytes count, though the new mostly
@@ -90,7 +125,8 @@ class Space:
         changed = changed_bytes + pages * (6 * self.page_entries + 120)
         content = ceil(1.02 * changed / (self.sqlite_page - 8))  # 1.02: trunks and pointer maps
         structure = _BASE_PAGES + pages * _PAGE_STRUCTURE + items * _ITEM_STRUCTURE
-        return _LOG_HEADER + (structure + content) * (self.sqlite_page + _FRAME_HEADER)
+        cost = _LOG_HEADER + (structure + content) * (self.sqlite_page + _FRAME_HEADER)
+        return cost if self.has_log else round(_JOURNAL_SHARE * cost)
 
     def file_limit(self, cost: int) -> int:
         """The largest file beside which a transaction of `cost` keeps to the budget.
@@ -99,8 +135,22 @@ class Space:
         """
         if self.budget is None:
             return 1 << 62
-        if not self.has_log:
-            return (self.budget - _LOG_HEADER) // 2 - self.sqlite_page
-        need = max(cost, self.reserve)
+        beside = self._beside(max(cost, self.reserve))
+        return self.budget - beside if self.has_log else max(self._half, self.budget - beside)
+
+    def hard_limit(self) -> int:
+        """The largest file that may ever be: a list of deletions may use half of the reserve."""
+        if self.budget is None:
+            return 1 << 62
+        return max(self.file_limit(0), self.budget - self._beside(self.reserve // 2))
+
+    def log_limit(self, file_bytes: int) -> int:
+        """The largest log or journal that the budget allows beside such a file."""
+        if self.budget is None:
+            return 1 << 62
+        return self.budget - file_bytes - self._beside(self.reserve) + self.reserve
+
+    def _beside(self, need: int) -> int:
+        """A log of `need` bytes with its shared memory, or a journal."""
         frames = need // (self.sqlite_page + _FRAME_HEADER) + 1
-        return self.budget - need - _SHARED * ceil(frames / _SHARED_FRAMES)
+        return need + (_SHARED * ceil(frames / _SHARED_FRAMES) if self.has_log else 0)

@@ -31,7 +31,6 @@ __all__ = ["Write", "writing"]
 _TRIES = 50  # to begin behind another process that writes without pause
 _UNKNOWN = 1 << 61
 _MERGE_PAGES = 8
-_SPARE_PAGES = 4  # of the file, for what fading itself has to write
 DEFAULT_SPAN = 10_000.0
 
 
@@ -67,9 +66,14 @@ class Write:
                 self.strangers += self.turns > 0 and version != bank._version
                 space = bank.settings.space
                 limit = max(space.reserve, cost)
+                if space.reckons:
+                    limit = min(limit, space.log_limit(bank._size(connection)))
                 self._room = limit - bank._logged
-                if space.budget is None or not space.has_log:
+                if not space.reckons:
                     self._room = _UNKNOWN
+                    break
+                if not space.has_log:  # each transaction has a journal of its own
+                    self._room = limit
                     break
                 alone = version is not None and version == bank._version
                 if bank.name == ":memory:" or (alone and cost <= self._room):
@@ -105,6 +109,11 @@ class Write:
     def commit(self) -> None:
         """Make the transaction durable and tell the index."""
         bank = self.bank
+        if self.trim() > 0 and self.file_bytes() > bank.settings.space.hard_limit():
+            raise BankError(
+                f"Bank {bank.name}: this change and its log do not fit into the budget of "
+                f"{bank.settings.budget_bytes}; change less at a time."
+            )
         version, bank._version = bank._version, None  # if interrupted here, all is read anew
         self.connection.execute("COMMIT")
         bank._index.put(self._moved.items())
@@ -151,7 +160,8 @@ class Write:
 
     def file_limit(self) -> int:
         """The largest file that the budget allows beside the present log."""
-        return self.bank.settings.space.file_limit(self.grown)
+        largest = self.cost(self.bank._largest, pages=1)  # what deleting it takes
+        return self.bank.settings.space.file_limit(max(self.grown, largest))
 
     def file_bytes(self) -> int:
         """Bytes of the file after this transaction."""
@@ -160,8 +170,20 @@ class Write:
     def free_bytes(self) -> int:
         """Bytes of the file, free or still to grow, that new content may take."""
         unused = self.connection.execute("PRAGMA freelist_count").fetchone()[0]
+        space = self.bank.settings.space  # the margin here is for what fading itself has to write
+        unused = unused * space.sqlite_page - space.margin_bytes
+        return int(self.file_limit() - self.file_bytes() + unused)
+
+    def fill(self) -> None:
+        """Let the file grow to its limit: a full bank has one size, whatever was written."""
         page = self.bank.settings.space.sqlite_page
-        return int(self.file_limit() - self.file_bytes() + (unused - _SPARE_PAGES) * page)
+        gap = self.file_limit() - self.file_bytes()
+        if gap >= page and self.bank.settings.budget_bytes is not None:
+            self.reserve(self.cost(gap + 2 * page, items=1))
+            query = "INSERT INTO items VALUES ('bank', 'fill', zeroblob(?), x'')"
+            self.connection.execute(query, (gap + 2 * page,))
+            self.connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'fill'")
+            self.trim()
 
     def trim(self) -> int:
         """Give free pages back while the file is over its limit; returns the bytes still over."""
@@ -236,6 +258,7 @@ class Write:
         )
         self.write_facts(page, facts)
         self._written[seq] = page.hash
+        self.bank._largest = max(self.bank._largest, page.size_bytes)
         small = self._tails.setdefault(builder.slot, [])
         if not small or seq >= small[0][0]:
             self._note(builder.slot, seq, page.size_bytes, page.count)
@@ -243,10 +266,8 @@ class Write:
     def _note(self, slot: Slot, seq: int, size: int, count: int) -> None:
         small = self._tails[slot]
         place = next((at for at, item in enumerate(small) if item[0] == seq), len(small))
-        if (
-            2 * size < self.bank.settings.space.page_bytes
-            and count < self.bank.settings.space.page_entries
-        ):
+        space = self.bank.settings.space
+        if size < space.open_bytes and count < space.page_entries:
             small[place : place + 1] = [(seq, size)]
         else:
             small[: place + 1] = []
@@ -370,7 +391,8 @@ def finish_deletion(work: Write) -> None:
         if page is None or page.hash[:8] != hash:
             continue
         strangers = work.strangers
-        work.reserve(work.cost(2 * page.size_bytes, pages=1))
+        rewritten = 2 if len(positions) < page.count else 1
+        work.reserve(work.cost(rewritten * page.size_bytes, pages=1))
         if strangers != work.strangers:  # another process may have been here
             page = work.bank._stored_page(work.connection, seq)
         if page is not None and page.hash[:8] == hash:
