@@ -47,23 +47,40 @@ def test_budgets_are_read_and_sorted() -> None:
             parse_budgets(f"64,{wrong}")
 
 
-def test_writing_stops_where_the_bank_is_full(backbones: Backbones, tmp_path: Path) -> None:
+def test_a_full_bank_makes_room_for_what_comes(backbones: Backbones, tmp_path: Path) -> None:
     data = dataset(tmp_path, 60)
+    names = [d.id for d in data.documents]
     method = build_row(MAC, backbones.fresh("llama"))
-    for budget, batch in ((9_000, 16), (9_000, 64), (9_000, 1), (14_000, 7)):
+    found = []
+    for budget, batch in ((14_000, 7), (30_000, 16), (30_000, 64), (30_000, 1)):
         path = tmp_path / f"{budget}-{batch}.bank"
         with bounded_bank(method, path, budget) as bank:
             steps: list[int] = []
             done = write_within(method, data.documents, budget, batch, steps.append)
-            kept = [entry.id for entry in bank.entries()]
-            assert kept == [d.id for d in data.documents[: len(kept)]], "a prefix of the stream"
-            assert 0 < done.stored == len(kept) < 60
-            assert done.refused == 60 - len(kept)
-            assert sum(steps) == 60
+            kept = [name for name in names if name in bank]
+            assert names[-1] in kept and names[0] not in kept, "the oldest go first"
+            assert 0 < len(kept) == len(bank) == done.stored - done.forgotten < 60
+            assert (done.stored, done.refused, sum(steps)) == (60, 0, 60)
             assert method.footprint().total <= budget
-            with pytest.raises(BankError):  # and the next one really does not fit
-                method.write([data.documents[len(kept)]])
+            again = build_row(MAC, backbones.fresh("llama"))
+            again.bind(bank)
+            assert len(again.slots.values) == len(method.slots.values) == 3 * len(kept)
+            found.append(len(kept))
         assert path.stat().st_size <= budget
+    assert found[0] < min(found[1:])
+
+
+def test_a_document_too_large_for_the_bank_is_left_out(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    method = build_row(RAG, backbones.fresh("llama"))
+    noise = " ".join(str(n * n) for n in range(20_000))
+    documents = [Document("One."), Document(noise), Document("Two.")]
+    with bounded_bank(method, tmp_path / "b", 20_000) as bank:
+        done = write_within(method, documents, 20_000)
+        assert (done.stored, done.refused, len(bank)) == (2, 1, 2)
+        assert list(bank.ids()) == [documents[0].id, documents[2].id]
+        assert [bank.count(name) for name in bank.ids()] == [1, 1]
 
 
 def test_a_bank_that_fails_otherwise_is_no_full_bank(backbones: Backbones, tmp_path: Path) -> None:
@@ -83,7 +100,7 @@ def test_the_least_bank_counts_the_codebook(backbones: Backbones, tmp_path: Path
 
 def test_every_method_gets_the_same_bytes(backbones: Backbones, tmp_path: Path) -> None:
     lines = [NONE, RAG, MAC, MBC, HISTOGRAM]
-    found = records(bench("online-qa", backbones, tmp_path, lines, 40, budgets=(110, 300, None)))
+    found = records(bench("online-qa", backbones, tmp_path, lines, 40, budgets=(400, 900, None)))
     assert len(found) == 15
     for record in found:
         per_document = record.config["budget_per_document"]
@@ -93,7 +110,7 @@ def test_every_method_gets_the_same_bytes(backbones: Backbones, tmp_path: Path) 
         assert record.budget_bytes == 40 * per_document
         assert values(record)["bank_bytes"] <= record.budget_bytes
     kept = {(r.config["name"], r.config["budget_per_document"]): values(r) for r in found}
-    counts = [kept["mac", b]["documents_kept"] for b in (110, 300, None)]
+    counts = [kept["mac", b]["documents_kept"] for b in (400, 900, None)]
     assert 0 < counts[0] < counts[1] < counts[2] == 40
     assert kept["mbc", None]["documents_kept"] == kept["histogram", None]["documents_kept"] == 40
     health = kept["mbc", None]

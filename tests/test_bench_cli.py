@@ -151,7 +151,7 @@ BAD = {
     ),
     "budget too small": (
         ("bench", "online-qa", "--methods", "rag", "--budget", "8"),
-        "the least bank of rag takes 3,072 bytes, 768 per document",
+        "the least bank of rag takes 8,889 bytes, 2,223 per document",
     ),
     "unknown option": (
         ("bench", "retention", "--methods", "rag", "-o", "frist=2"),

@@ -47,7 +47,7 @@ def test_online_qa(backbones: Backbones, tmp_path: Path, oracle: Oracle) -> None
     found = values(record)
     assert found["exact_match"] == found["f1"] == found["gold_selected"] == 100
     assert (found["questions"], found["documents"], found["documents_kept"]) == (20, 10, 10)
-    parts = ("codes", "codebook", "keys", "ledger", "overhead")
+    parts = ("codes", "codebook", "keys", "ledger", "index", "overhead")
     assert sum(found[f"footprint_{name}"] for name in parts) == found["bank_bytes"] > 0
     assert found["bytes_per_document"] == found["bank_bytes"] / 10
     assert record.metrics["exact_match"].low is not None

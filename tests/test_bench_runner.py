@@ -68,7 +68,7 @@ def other(found: Bench, folder: Path) -> Bench:
 def test_one_seed_gives_one_result_to_the_byte(
     task: str, backbones: Backbones, tmp_path: Path
 ) -> None:
-    one = bench(task, backbones, tmp_path, [MBC], options=TASKS[task], budgets=(900,))
+    one = bench(task, backbones, tmp_path, [MBC], options=TASKS[task], budgets=(3000,))
     two = other(one, tmp_path / "two")
     for a, b in zip(run_bench(one), run_bench(two), strict=True):
         assert stable(read_record(a)) == stable(read_record(b))
@@ -88,11 +88,11 @@ def test_the_seed_draws_the_questions(backbones: Backbones, tmp_path: Path) -> N
 
 
 def test_the_record_says_what_was_run(backbones: Backbones, tmp_path: Path) -> None:
-    (record,) = records(bench("online-qa", backbones, tmp_path, [MAC], budgets=(900,)))
+    (record,) = records(bench("online-qa", backbones, tmp_path, [MAC], budgets=(3000,)))
     assert (record.task, record.method, record.seed, record.command) == (
         "online-qa", "mac", 0, "test",
     )  # fmt: skip
-    assert record.budget_bytes == 9_000
+    assert record.budget_bytes == 30_000
     assert record.config["name"] == "mac"
     assert record.config["untrained"] is True
     assert record.config["settings"]["decoding"]["max_new_tokens"] == 2

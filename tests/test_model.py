@@ -108,8 +108,11 @@ def test_a_model_answers_without_dropout(backbones: Backbones) -> None:
 def test_a_bank_in_memory_keeps_its_budget(world: World) -> None:
     with pretrained(world, "rag", budget_bytes=40_960) as model:
         assert model.bank.budget_bytes == 40_960
+        report = model.write([Document(f"{i} {torch.rand(40).tolist()}") for i in range(200)])
+        assert report.forgotten > 0 and report.stored - report.forgotten == len(model.bank)
+        assert model.bank.footprint().total <= 40_960
         with pytest.raises(BankError, match="budget"):
-            model.write([Document(f"{i} {torch.rand(40).tolist()}") for i in range(200)])
+            model.write([Document(f"{torch.rand(5000).tolist()}")])
 
 
 def test_an_existing_bank_keeps_the_budget_that_it_was_made_with(

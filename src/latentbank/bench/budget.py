@@ -1,7 +1,8 @@
-"""Equal bytes: the grid of budgets, and writing until a bank of a fixed size is full.
+"""Equal bytes: the grid of budgets, and writing a stream into a bank of a fixed size.
 
 Knows the contract of a method and the bank's budget; the only place that knows what a full bank
-does: it refuses, and what no longer fits is dropped.
+does: it makes room, and refuses only a document that it could not hold alone. What counts is what
+the bank holds at the end.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentbank.bank import MemoryBank
+from latentbank.bank_space import LARGE_BUDGET, Space
 from latentbank.document import Document
-from latentbank.errors import BankError, unknown
+from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import Method
 from latentbank.model import bank_fingerprint
 
@@ -25,13 +27,16 @@ UNLIMITED = "float"
 @dataclass(frozen=True)
 class Written:
     """What went into a bank: documents `stored`, `duplicates` of stored ones, and those `refused`
-    because the bank was full. `seconds` were spent in `write`.
+    because the whole bank is too small for them; how often a document was `forgotten` or `faded` by
+    a level to make room. `seconds` were spent in `write`.
     """
 
     stored: int = 0
     duplicates: int = 0
     refused: int = 0
     seconds: float = 0.0
+    forgotten: int = 0
+    faded: int = 0
 
     def __add__(self, other: Written) -> Written:
         return Written(
@@ -39,6 +44,8 @@ class Written:
             self.duplicates + other.duplicates,
             self.refused + other.refused,
             self.seconds + other.seconds,
+            self.forgotten + other.forgotten,
+            self.faded + other.faded,
         )
 
 
@@ -77,14 +84,36 @@ def bounded_bank(method: Method, path: str | Path, budget_bytes: int | None) -> 
 
 
 def least_bytes(method: Method, document: Document) -> int:
-    """Bytes of the smallest bank that is of any use: one document and all that goes with it, such
-    as a codebook. 0 for a method that stores nothing. The method is bound to nothing useful after.
+    """The smallest budget that is of any use: one document and all that goes with it, such as a
+    codebook. 0 for a method that stores nothing. The method is bound to nothing useful after.
     """
-    bank = bounded_bank(method, ":memory:", None)
-    stored = method.write([document]).stored
-    size = method.footprint().total if stored else 0
-    bank.close()
-    return size
+    for kind in (LARGE_BUDGET - 1, None):  # a small bank has a smaller structure
+        size = _size_with(method, document, kind)
+        if size is not None:
+            break
+    if not size:
+        return 0
+    low, high = 0, 2 * size + LARGE_BUDGET
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if Space(middle).file_limit(0) >= size else (middle, high)
+    while _size_with(method, document, high) is None:
+        high += high // 50 + 1
+    return high
+
+
+def _size_with(method: Method, document: Document, budget_bytes: int | None) -> int | None:
+    """Bytes of a bank of one document, 0 if it stores none; None if the budget does not hold it."""
+    try:
+        bank = bounded_bank(method, ":memory:", budget_bytes)
+    except InputError:
+        return None
+    try:
+        done = _try(method, [document])
+        kept = None if done is None or done.forgotten else done.stored
+        return kept and method.footprint().total
+    finally:
+        bank.close()
 
 
 def write_within(
@@ -94,53 +123,47 @@ def write_within(
     batch: int = 64,
     advance: Callable[[int], None] | None = None,
 ) -> Written:
-    """Writes documents in order into the bound bank until one no longer fits; the rest is dropped.
+    """Writes documents in order into the bound bank, which lets others fade where it is full.
 
-    Where the bank refuses a batch, the longest part of it that fits is found by halving. A bank
-    that makes room by itself refuses nothing, and all are written.
+    A document that the whole bank is too small for is left out.
 
     Raises BankError if the bank cannot be written for another reason, or has outgrown the budget.
     """
     total = Written()
     for at in range(0, len(documents), batch):
         part = documents[at : at + batch]
-        done = _write_part(method, part)
-        total = total + done
+        total = total + _write_part(method, part)
         if advance is not None:
             advance(len(part))
-        if done.refused:
-            left = len(documents) - at - len(part)
-            total = total + Written(refused=left)
-            if advance is not None:
-                advance(left)
-            break
     if budget_bytes is not None and (size := method.footprint().total) > budget_bytes:
         raise BankError(f"The bank has {size} bytes, more than its budget of {budget_bytes}.")
     return total
 
 
 def _write_part(method: Method, documents: Sequence[Document]) -> Written:
-    """Writes all of a batch, or as many of its first documents as fit."""
+    """Writes a batch; if it is refused, each of its documents that the bank holds, one by one."""
     done = _try(method, documents)
     if done is not None:
         return done
-    total, low, high = Written(), 0, len(documents)  # [:low] is written, [:high] does not fit
-    while high - low > 1:
-        middle = (low + high) // 2
-        done = _try(method, documents[low:middle])
-        if done is None:
-            high = middle
-        else:
-            total, low = total + done, middle
-    return total + Written(refused=len(documents) - low)
+    bank, total = method.require_bank(), Written()
+    method.bind(bank)  # documents of the batch may have been stored before the one that was refused
+    for document in documents:
+        if document.id in bank:
+            total = total + Written(stored=1)
+            continue
+        total = total + (_try(method, [document]) or Written(refused=1))
+        if total.refused:
+            method.bind(bank)
+    return total
 
 
 def _try(method: Method, documents: Sequence[Document]) -> Written | None:
-    """Writes documents, or nothing of them and returns None, if the budget does not hold them."""
+    """Writes documents, or returns None if one of them is too large for the budget."""
     try:
         report = method.write(documents)
     except BankError as error:
         if "budget" in str(error):
             return None
         raise
-    return Written(report.stored, report.duplicates, 0, report.seconds)
+    fates = report.forgotten, report.faded
+    return Written(report.stored, report.duplicates, 0, report.seconds, *fates)

@@ -23,7 +23,7 @@ from latentbank.bench.words import (
     title_of,
 )  # fmt: skip
 
-FOOTPRINT = ("codes", "codebook", "keys", "ledger", "overhead")
+FOOTPRINT = ("codes", "codebook", "keys", "ledger", "index", "overhead")
 TABLE_ROWS = 40
 SCORES = ("f1", "exact_match", "contains_answer", "prefix_match")
 

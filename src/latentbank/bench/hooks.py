@@ -27,7 +27,7 @@ from latentbank.generation import generate
 from latentbank.method import Method
 
 Reader = Literal["memory", "weights", "backbone"]
-FOOTPRINT = ("codes", "codebook", "keys", "ledger", "overhead")
+FOOTPRINT = ("codes", "codebook", "keys", "ledger", "index", "overhead")
 
 
 class Progress(Protocol):
@@ -114,7 +114,7 @@ class Hooks:
         if self._bank is not None:
             self._bank.close()
             self._bank = None
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", "-journal"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     @property
@@ -127,21 +127,17 @@ class Hooks:
     @property
     def kept(self) -> int:
         """Documents that the bank holds; for one without a ledger, those it took."""
-        return len(self.bank) or self.written.stored
+        return len(self.bank) or self.written.stored - self.written.forgotten
 
     # ---- the method
 
     def write(self, documents: Sequence[Document], label: str = "writing") -> Written:
-        """Writes documents in order; once the bank has refused one, all that follow are dropped."""
+        """Writes documents in order into the bank, which makes room where it is full."""
         self.progress.start(label, len(documents))
-        if self.written.refused:
-            done = Written(refused=len(documents))
-            self.progress.advance(len(documents))
-        else:
-            with self.in_method():
-                done = write_within(
-                    self.method, documents, self.budget_bytes, advance=self.progress.advance
-                )
+        with self.in_method():
+            done = write_within(
+                self.method, documents, self.budget_bytes, advance=self.progress.advance
+            )
         self.written = self.written + done
         return done
 
@@ -199,6 +195,8 @@ class Hooks:
             "bytes_per_document": Metric(total / documents, "bytes"),
             "documents": Metric(documents, "documents"),
             "documents_kept": Metric(kept, "documents"),
+            "documents_forgotten": Metric(written.forgotten, "documents"),
+            "documents_faded": Metric(written.faded, "documents"),
         }
         if kept:
             found |= {f"footprint_{n}": Metric(getattr(size, n), "bytes") for n in FOOTPRINT}
