@@ -1,0 +1,71 @@
+"""The table of docs/bank.md: what was measured of the bank, and what it should reach.
+
+Knows the records of scripts/measure_bank.py and of the long tests; no bank.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentbank.bench.record import Metric, Record, read_record
+
+__all__ = ["bank_table"]
+
+# record, metric, what must be reached ("≥" or "≤", number, unit); None: shown only
+_ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
+    ("store", "stores in batches", ("≥", 20_000)),
+    ("store", "single writes", ("≥", 300)),
+    ("store", "single writes in a full bank", None),
+    ("store", "overhead for a document", ("≤", 24)),
+    ("open", "documents", None),
+    ("open", "open", ("≤", 0.5)),
+    ("open", "peak memory of the process", ("≤", 200 << 20)),
+    ("read", "reading, ratio", ("≤", 2)),
+    ("read", "search, ratio", ("≤", 2)),
+    ("delete", "10,000 of 1,000,000, written one after another", ("≤", 2)),
+    ("delete", "10,000 of 1,000,000, from all over the bank", ("≤", 2)),
+    ("size", "stores in a full bank", None),
+    ("size", "written", None),
+    ("size", "budget", None),
+    ("size", "largest sum of all files", None),
+    ("size", "smallest file once full", None),
+    ("size", "largest file once full", None),
+    ("long-crash", "kills", ("≥", 2000)),
+    ("long-crash", "lost", ("≤", 0)),
+    ("long-crash", "half stored", ("≤", 0)),
+    ("long-fuzz", "cases", ("≥", 100_000)),
+    ("long-fuzz", "crashes", ("≤", 0)),
+    ("long-fuzz", "hangs", ("≤", 0)),
+)
+
+
+def bank_table(folder: Path) -> str:
+    """Markdown: a row for each figure that there is a record of. Raises InputError for a bad one."""
+    records: dict[str, Record] = {}
+    for name in dict.fromkeys(name for name, *_ in _ROWS):
+        path = folder / f"{name}.json"
+        if path.exists():
+            records[name] = read_record(path)
+    lines = ["| record | figure | measured | must reach |", "| --- | --- | ---: | ---: |"]
+    for name, key, goal in _ROWS:
+        metric = records[name].metrics.get(key) if name in records else None
+        if metric is not None:
+            cells = [f"`{name}.json`", key, _text(metric), _goal(metric, goal)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _text(metric: Metric) -> str:
+    return f"{_number(metric.value)} {metric.unit}".strip()
+
+
+def _goal(metric: Metric, goal: tuple[str, float] | None) -> str:
+    if goal is None:
+        return ""
+    sign, bound = goal
+    reached = metric.value >= bound if sign == "≥" else metric.value <= bound
+    return f"{sign} {_number(bound)}" + ("" if reached else " — missed")
