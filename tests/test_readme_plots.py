@@ -63,6 +63,9 @@ def test_a_plot_without_records_is_named_and_no_old_one_stays(tmp_path: Path) ->
 def test_the_script_fills_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "results", retention=False)
     (tmp_path / "README.md").write_text(README)
+    bank = tmp_path / "docs" / "bank.md"
+    bank.parent.mkdir(exist_ok=True)
+    bank.write_text("<!-- results:bank -->\n<!-- /results:bank -->\n")
     script = runpy.run_path(str(ROOT / "scripts/make_tables.py"))
     for _ in range(2):  # running it again changes nothing
         script["main"](tmp_path)

@@ -150,7 +150,7 @@ def _places(
     gone: dict[str, int] = {}
     masses = 0
     for seq, names in doomed.items():
-        page, _ = work.page(seq)
+        page = work.bank._read_page(work.connection, seq)
         ids = page.document_ids
         at = frozenset(index for index, id in enumerate(ids) if id in names)
         if at:

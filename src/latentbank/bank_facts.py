@@ -38,12 +38,12 @@ class Facts:
     @classmethod
     def of(cls, rows: list[tuple[int, int, int, int]]) -> Facts:
         """From one (order, hits, surprise, redundancy) per document."""
-        table = np.array(rows, np.int64).reshape(-1, 4)
+        order, hits, surprise, redundancy = zip(*rows, strict=True) if rows else ((), (), (), ())
         return cls(
-            table[:, 0].astype(np.uint32),
-            np.minimum(table[:, 1], MAX_HITS).astype(np.uint16),
-            table[:, 2].astype(np.uint8),
-            table[:, 3].astype(np.uint8),
+            np.array(order, np.uint32),
+            np.minimum(hits, MAX_HITS).astype(np.uint16),
+            np.array(surprise, np.uint8),
+            np.array(redundancy, np.uint8),
         )
 
     def rows(self) -> list[tuple[int, int, int, int]]:

@@ -265,10 +265,10 @@ class PageBuilder:
         builder._payload, builder._keys = bytearray(page.payload), bytearray(page.keys or b"")
         if without:
             keys, size = page.keys or b"", page.key_bytes
-            builder._payload = bytearray().join(
-                page.payload[edges[at] : edges[at + 1]] for at in kept
-            )
-            builder._keys = bytearray().join(keys[at * size : (at + 1) * size] for at in kept)
+            gone = [-1, *sorted(without), page.count]
+            runs = [(one + 1, two) for one, two in pairwise(gone) if two > one + 1]
+            builder._payload = bytearray().join(page.payload[edges[a] : edges[b]] for a, b in runs)
+            builder._keys = bytearray().join(keys[a * size : b * size] for a, b in runs)
             builder.facts = [builder.facts[at] for at in kept]
         for name, column in page.columns.items():
             values = {place: column[at] for place, at in enumerate(kept) if column[at]}

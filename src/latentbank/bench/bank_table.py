@@ -14,7 +14,10 @@ __all__ = ["bank_table"]
 # record, metric, what must be reached ("≥" or "≤", number, unit); None: shown only
 _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
     ("store", "stores in batches", ("≥", 20_000)),
+    ("store", "stores in batches, by processor time", None),
+    ("store", "fsyncs of 4 KiB", None),
     ("store", "single writes", ("≥", 300)),
+    ("store", "single writes, by processor time", None),
     ("store", "single writes in a full bank", None),
     ("store", "overhead for a document", ("≤", 24)),
     ("open", "documents", None),
@@ -24,6 +27,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
     ("read", "search, ratio", ("≤", 2)),
     ("delete", "10,000 of 1,000,000, written one after another", ("≤", 2)),
     ("delete", "10,000 of 1,000,000, from all over the bank", ("≤", 2)),
+    ("delete", "10,000 of 1,000,000, from all over the bank, processor", None),
     ("size", "stores in a full bank", None),
     ("size", "written", None),
     ("size", "budget", None),
@@ -40,7 +44,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
 
 
 def bank_table(folder: Path) -> str:
-    """Markdown: a row for each figure that there is a record of. Raises InputError for a bad one."""
+    """Markdown: a row for each figure that has a record. Raises InputError for a bad record."""
     records: dict[str, Record] = {}
     for name in dict.fromkeys(name for name, *_ in _ROWS):
         path = folder / f"{name}.json"
