@@ -69,5 +69,6 @@ squad-online: $(STAMP)
 # What the bank itself can do: stores, opens, deletes, selects; and the plot of docs/bank.md.
 bench-bank: $(STAMP)
 	$(BIN)/python scripts/measure_bank.py $(BANK_ARGS)
+	$(BIN)/python scripts/measure_bank.py --only size
 	$(BIN)/python scripts/plot_fading.py --measure
 	$(BIN)/python scripts/make_tables.py

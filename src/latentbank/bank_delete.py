@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from latentbank.bank_append import check_size
-from latentbank.bank_doomed import pack_doomed
+from latentbank.bank_doomed import finish_deletion, pack_doomed
 from latentbank.bank_items import Receipt, state_hash
 from latentbank.bank_ladder import MASS
 from latentbank.bank_pages import Page
-from latentbank.bank_write import Write, finish_deletion, writing
+from latentbank.bank_write import Write, writing
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from latentbank.bank_pages import PAGE_ENTRIES, Page, PageBuilder
 from latentbank.bank_space import Space
 from latentbank.errors import BankError
 
-__all__ = ["Doomed", "pack_doomed", "read_doomed", "visible"]
+if TYPE_CHECKING:
+    from latentbank.bank_write import Write
+
+__all__ = ["Doomed", "finish_deletion", "pack_doomed", "read_doomed", "visible"]
 
 _RECORD = struct.Struct(f"<I8s{PAGE_ENTRIES // 8}s")  # page, start of its hash, one bit per entry
 
@@ -58,3 +62,26 @@ def visible(page: Page, doomed: Mapping[int, tuple[bytes, frozenset[int]]]) -> P
     blank = Facts.of([(0, 0, 0, 0)] * page.count)
     rest = PageBuilder.reopen(page, blank, Space(None), doomed[page.seq][1])
     return dataclasses.replace(rest.build(), seq=page.seq) if len(rest) else None
+
+
+def finish_deletion(work: Write) -> None:
+    """Rewrite the pages of a deletion that has been decided, then forget the list."""
+    doomed = work.bank._doomed
+    for seq, (hash, positions) in sorted(doomed.items()):
+        page = work.bank._stored_page(work.connection, seq)
+        if page is None or page.hash[:8] != hash:
+            continue
+        strangers = work.strangers
+        rewritten = 2 if len(positions) < page.count else 1
+        work.reserve(work.cost(rewritten * page.size_bytes, pages=1))
+        if strangers != work.strangers:  # another process may have been here
+            page = work.bank._stored_page(work.connection, seq)
+        if page is not None and page.hash[:8] == hash:
+            page.check()
+            for at, number in enumerate(page.id_keys.tolist()):
+                if at in positions:
+                    work.move(number, 0)
+            work.write_page(work.builder(seq, without=positions))
+    work.reserve(work.cost(len(doomed) * 44, items=1))
+    work.connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'deleting'")
+    work.bank._doomed = {}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latentbank.bank_doomed import finish_deletion
 from latentbank.bank_entry import ID_BYTES, Entry
 from latentbank.bank_facts import Facts, key_redundancy
 from latentbank.bank_file import sqlite_errors
@@ -381,26 +382,3 @@ def writing(bank: BankCore, cost: int = 0) -> Iterator[Write]:
             if work.connection.in_transaction:
                 work.connection.execute("ROLLBACK")
             raise
-
-
-def finish_deletion(work: Write) -> None:
-    """Rewrite the pages of a deletion that has been decided, then forget the list."""
-    doomed: Mapping[int, tuple[bytes, frozenset[int]]] = work.bank._doomed
-    for seq, (hash, positions) in sorted(doomed.items()):
-        page = work.bank._stored_page(work.connection, seq)
-        if page is None or page.hash[:8] != hash:
-            continue
-        strangers = work.strangers
-        rewritten = 2 if len(positions) < page.count else 1
-        work.reserve(work.cost(rewritten * page.size_bytes, pages=1))
-        if strangers != work.strangers:  # another process may have been here
-            page = work.bank._stored_page(work.connection, seq)
-        if page is not None and page.hash[:8] == hash:
-            page.check()
-            for at, number in enumerate(page.id_keys.tolist()):
-                if at in positions:
-                    work.move(number, 0)
-            work.write_page(work.builder(seq, without=positions))
-    work.reserve(work.cost(len(doomed) * 44, items=1))
-    work.connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'deleting'")
-    work.bank._doomed = {}
