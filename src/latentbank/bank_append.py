@@ -140,7 +140,8 @@ class _Appender:
         if limit is None:
             yield from entries
             return
-        total, pages, most = 0, set(), self.work.bank.settings.space.part_pages
+        pages: set[int] = set()
+        total, most = 0, self.work.bank.settings.space.part_pages
         while total < limit and len(pages) < most and (part := list(islice(entries, 1))):
             seq = self._page_of(part[0])
             if seq is None:
