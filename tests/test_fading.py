@@ -535,3 +535,26 @@ def test_more_levels_are_closer_and_damage_is_named() -> None:
     with pytest.raises(InputError, match="k-means"):
         fit_codebooks(latents[:3], 1, 16)
     assert trace(3) == "trace3"
+
+
+@pytest.mark.parametrize("budget", [60_000, 100_000, 400_000, LARGE])
+def test_no_mixture_of_writes_and_deletions_is_refused(tmp_path: Path, budget: int) -> None:
+    """New documents beside ones that are there, blobs, hits, deletions of one or of half of all."""
+    path, draw, number = tmp_path / "b", random.Random(budget), 0
+    bank = MemoryBank.create(path, PRINT, budget=budget)
+    for _ in range(120):
+        count = draw.choice([1, 2, 30, budget // 1500])
+        items = [entry(n, 40 + n % 200) for n in range(number, number + count)]
+        there = list(bank.entries())
+        again = draw.sample(there, min(len(there), draw.choice([0, 0, 1, 40])))
+        bank.append([*items, *again], {"reached": str(number).encode()}, fade=halve)
+        number += count
+        bank.note_hits(item.id for item in items)
+        ids = list(bank.ids())
+        bank.delete(draw.sample(ids, draw.choice([0, 1, 1, min(20, len(ids)), len(ids) // 2])))
+        assert bank.file_bytes() <= budget
+        if draw.random() < 0.05:
+            bank.close()
+            bank = MemoryBank.open(path)
+    assert bank.verify().ok
+    bank.close()

@@ -49,7 +49,8 @@ def append_entries(
             appender.choose_span(unique.values())
         if bank._hits:
             flush_hits(work)
-        entries = iter(unique.values())
+        # documents that are there first: a part with few of them and of new ones costs least
+        entries = iter(sorted(unique.values(), key=lambda one: appender.page_of(one) is None))
         appender.store(list(appender.next_part(entries)), blobs)
         while part := list(appender.next_part(entries)):
             appender.store(part, {})
@@ -74,6 +75,7 @@ def put_blobs(work: Write, fading: Fading, blobs: Mapping[str, bytes], kind: str
     """Blobs in one transaction, with room in log and file made for them."""
     if blobs:
         need, cost = blob_needs(work, blobs, kind)
+        cost += work.cost(0)
         while True:
             work.reserve(cost)
             if work.free_bytes() >= need:
@@ -91,7 +93,8 @@ def blob_needs(work: Write, blobs: Mapping[str, bytes], kind: str = "blob") -> t
     old, new = sum((row[0] or 0) if row else 0 for row in rows), sum(map(len, blobs.values()))
     page = work.bank.settings.space.sqlite_page
     added = 2 * page * len(blobs) if new > old else 0
-    return max(0, new - old) + added, work.cost(new + old, items=len(blobs)) if blobs else 0
+    cost = work.cost(new + old, items=len(blobs)) - work.cost(0)
+    return max(0, new - old) + added, cost
 
 
 def check_size(work: Write) -> None:
@@ -143,11 +146,12 @@ class _Appender:
         pages: set[int] = set()
         total, most = 0, self.work.bank.settings.space.part_pages
         while total < limit and len(pages) < most and (part := list(islice(entries, 1))):
-            seq = self._page_of(part[0])
+            seq = self.page_of(part[0])
             if seq is None:
                 total += self._size(part[0])
             else:
                 pages.add(seq)
+                total += self._size(part[0]) // 8  # its count
             yield part[0]
 
     def store(self, part: list[Entry], blobs: Mapping[str, bytes]) -> None:
@@ -156,10 +160,10 @@ class _Appender:
         if space.budget is None:
             self.stored |= self._write(part, blobs)
             return
-        new = [entry for entry in part if self._page_of(entry) is None]
+        new = [entry for entry in part if self.page_of(entry) is None]
         size = sum(self._size(entry) for entry in new)
         tails = len({(entry.level, len(entry.key)) for entry in new})
-        again = len({self._page_of(entry) for entry in part}) - bool(new)
+        again = len({self.page_of(entry) for entry in part}) - bool(new)
         pages = tails + again + min(len(new), 2 * (size // space.page_bytes) + 1)
         old = 2 * tails * (space.tail_bytes if size <= space.tail_bytes else space.page_bytes)
         blob_bytes, blob_cost = blob_needs(work, blobs)
@@ -180,7 +184,7 @@ class _Appender:
             need = work.free_bytes() + over + space.sqlite_page
             self.fading.make_room(need)
 
-    def _page_of(self, entry: Entry) -> int | None:
+    def page_of(self, entry: Entry) -> int | None:
         number = self.work.bank._number(entry.id)
         return None if number is None else self.work.find(number)
 
@@ -192,7 +196,7 @@ class _Appender:
         again: dict[int, list[Entry]] = {}
         new, numbers, stored = [], set(), {}
         for entry in part:
-            seq = self._page_of(entry)
+            seq = self.page_of(entry)
             if seq is not None:
                 again.setdefault(seq, []).append(entry)
                 continue

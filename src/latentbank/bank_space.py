@@ -74,7 +74,7 @@ class Space:
         """Bytes kept free for the log or journal of a write: enough to fade one page."""
         if self.budget is None:
             return 0
-        least = self.cost(8 * self.page_bytes, pages=4)
+        least = self.cost(8 * self.page_bytes, pages=4, items=1)
         return max(least, min(self.budget // 10, _MAX_RESERVE))
 
     @property
