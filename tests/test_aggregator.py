@@ -10,6 +10,7 @@ from transformers import T5Config, T5ForConditionalGeneration, T5Model
 from latentbank.aggregator import (
     COPY_GAIN,
     HIDDEN,
+    MEAN_GAIN,
     Aggregator,
     CrossAttention,
     PerceiverAmortiser,
@@ -169,15 +170,19 @@ def test_copying_heads_must_divide_both_widths() -> None:
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
-def test_a_perceiver_from_means_starts_as_base_and_mean_and_small_codes(blocks: int) -> None:
+def test_a_perceiver_from_means_starts_as_base_and_mean_beside_the_codes(blocks: int) -> None:
     torch.manual_seed(0)
     made = PerceiverAmortiser(WIDTH, WIDTH, TOKENS, 8, 2, blocks, start="mean")
     features, mask = random(2, 6, WIDTH), torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
     base = segment_means(features, mask, TOKENS)
     mean = torch.stack([features[0].mean(0), features[1, :2].mean(0)])[:, None]
-    torch.testing.assert_close(made(features, mask, base), base + mean + made.queries)
-    torch.testing.assert_close(made(features, mask), mean + made.queries)
-    assert made.queries.std() < 0.5
+    places = torch.linalg.qr(made.queries.T).Q
+    for content, found in (
+        (base + MEAN_GAIN * mean, made(features, mask, base)),
+        ((MEAN_GAIN * mean).expand_as(base), made(features, mask)),
+    ):
+        outside = content - content @ places @ places.T
+        torch.testing.assert_close(found, outside + made.queries)
     made(features, mask, base).pow(2).sum().backward()
     grads = {n: p.grad for n, p in made.named_parameters()}
     assert (grads["blocks.0.out.weight"] != 0).any(), "it can leave its start"
@@ -208,6 +213,32 @@ def test_directions_left_out_are_not_read() -> None:
         assert (block.v(directions)).abs().max() < 1e-5
         other = torch.linalg.qr(directions.T, mode="complete").Q.T[3:]
         torch.testing.assert_close(block.v(other), other, rtol=1e-4, atol=1e-5)
+
+
+def test_comparing_finds_the_own_document_and_the_same_place() -> None:
+    """Texts differ in faint directions beside a loud one that says nothing about them."""
+    torch.manual_seed(0)
+    width, texts = 64, 20
+    made = Aggregator(width, 32, 1, 2, copying=True)
+    codes = random(TOKENS, width, seed=5)
+    faint, loud = torch.ones(width), torch.zeros(width)
+    faint[0], loud[0] = 0.0, 12.0
+    topic = faint * random(texts, 1, width, seed=6)
+    level = random(2 * texts, 1, 1, seed=7)
+    noise = 0.3 * (faint + loud) * random(2 * texts, TOKENS, width, seed=8)
+    content = noise + loud * level + torch.cat([topic, topic])
+    places = torch.linalg.qr(codes.T).Q
+    latents = codes + content - content @ places @ places.T
+    documents, questions = latents[:texts], latents[texts:] + loud
+    slots = documents.flatten(0, 1)
+    wanted = torch.eye(texts * TOKENS, dtype=torch.bool).view(texts, TOKENS, -1)
+    before = made.shares(questions, slots, None, wanted)[0].mean()
+    assert not made.compares
+    made.compare(questions, documents, codes)
+    assert made.compares
+    after = made.shares(questions, slots, None, wanted)[0].mean()
+    assert before < 0.3
+    assert after > 0.6
 
 
 def test_perceiver_ignores_padding_and_gives_t_latents() -> None:

@@ -40,7 +40,7 @@ from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 # every method as its preset has it, and the other forms of those that have several
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in methods()} | {
     "strata pooled": ("strata", {"entry": "pooled"}),
-    "mac copy": ("mac", {"start": "copy"}),
+    "mac copy": ("mac", {"start": "copy", "heads": 1}),
     "mbc histogram": ("mbc", {"form": "histogram"}),
     "mbc online": ("mbc", {"adapt": "online"}),
 }

@@ -1,4 +1,4 @@
-"""MAC's own options: the copying start, the bank that grows, gradients for a share."""
+"""MAC's own options: the copying start, gradients for a share, attention on the own document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentbank.amortised_training import hidden_slots, learned_share, own_slots
+from latentbank.aggregator import MEAN_GAIN
+from latentbank.amortised_training import learned_share, own_slots
 from latentbank.document import Document
 from latentbank.errors import InputError, UnknownNameError
 from latentbank.evaluation import fresh_bank
@@ -16,7 +17,7 @@ from latentbank.method import Batch, build_method
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 TEXTS = ("The comet came in 1986.", "The tea came in a can.!", "The bees came to oslo..")
-OTHER = "Nothing comes at all..."  # as long as the others, so that no padding moves
+COPY = {"start": "copy", "heads": 1}
 BATCH = Batch(tuple(map(Document, TEXTS)), QUESTIONS[:3], ANSWERS[:3], (0, 0, 2))
 
 
@@ -36,15 +37,16 @@ def mac(backbones: Backbones, **config: Any) -> Any:
 
 @pytest.mark.parametrize("window", [0, 6])
 @torch.no_grad()
-def test_the_memory_tokens_of_a_copying_start_are_what_the_aggregator_adds(
+def test_the_memory_tokens_of_a_copying_start_are_what_the_aggregator_adds_without_its_mean(
     backbones: Backbones, window: int
 ) -> None:
-    method = mac(backbones, start="copy", window=window)
+    method = mac(backbones, window=window, **COPY)
     fresh_bank(method)
     method.write(DOCUMENTS)
     question = method.amortise(QUESTIONS, "questions")
-    found = method.network["aggregator"](question, method.slots.values, None, window)
-    torch.testing.assert_close(method.memory_tokens(question), found - question)
+    added = method.network["aggregator"](question, method.slots.values, None, window) - question
+    expected = added - MEAN_GAIN / (1 + MEAN_GAIN) * added.mean(1, keepdim=True)
+    torch.testing.assert_close(method.memory_tokens(question), expected)
     whole = mac(backbones, start="random", window=window)
     fresh_bank(whole)
     whole.write(DOCUMENTS)
@@ -58,53 +60,30 @@ def test_unknown_starts_list_the_known(backbones: Backbones) -> None:
         build_method("mac", backbones.shared("llama"), {"start": "copied"}, preset="tiny")
 
 
+def test_a_copying_start_needs_one_head_and_room_for_the_places(backbones: Backbones) -> None:
+    for config in ({"heads": 2}, {"heads": 1, "inner": 3}):
+        with pytest.raises(InputError, match="one head and an inner width above the latents"):
+            build_method("mac", backbones.shared("llama"), {**COPY, **config}, preset="tiny")
+
+
+def test_preparing_sets_the_queries_and_keys_of_a_copying_start_once(backbones: Backbones) -> None:
+    method = build_method("mac", backbones.fresh("llama"), COPY, preset="tiny", seed=0)
+    aggregator = method.network["aggregator"]
+    before = aggregator.blocks[0].q.weight.clone()
+    method.prepare(DOCUMENTS)
+    assert torch.equal(aggregator.blocks[0].q.weight, before), "no questions to compare with"
+    method.prepare(DOCUMENTS, QUESTIONS)
+    found = aggregator.blocks[0].q.weight.clone()
+    assert aggregator.compares
+    assert not torch.equal(found, before)
+    method.prepare(DOCUMENTS[:2], QUESTIONS[:1])
+    assert torch.equal(aggregator.blocks[0].q.weight, found), "trained weights are left alone"
+
+
 def test_a_window_that_cannot_hold_two_results_is_refused_at_once(backbones: Backbones) -> None:
     for config in ({"window": 5}, {"window": -1}, {"latents": 0}):
         with pytest.raises(InputError, match=r"(window|latents) must be"):
             build_method("mac", backbones.shared("llama"), config, preset="tiny")
-
-
-# ---- grow
-
-
-def loss(method: Any, step: int, texts: tuple[str, ...] = TEXTS) -> float:
-    batch = replace(BATCH, documents=tuple(map(Document, texts)), step=step)
-    with torch.no_grad():
-        return float(method.loss(batch).total)
-
-
-@pytest.mark.parametrize("config", [{}, {"start": "copy"}, {"window": 6}])
-def test_the_bank_grows_from_the_own_document_to_all(
-    backbones: Backbones, config: dict[str, Any]
-) -> None:
-    method = mac(backbones, grow=10, **config)
-    asked_of = (TEXTS[0], TEXTS[1], OTHER), (OTHER, TEXTS[1], TEXTS[2])
-    unasked = (TEXTS[0], OTHER, TEXTS[2])
-    first, grown = loss(method, 0), loss(method, 10)
-    assert loss(method, 0, unasked) == first, "no question is about the second document"
-    assert all(loss(method, 0, texts) != first for texts in asked_of)
-    assert loss(method, 10, unasked) != grown
-    assert loss(method, 99) == grown == loss(mac(backbones, **config), 0)
-
-
-def test_a_question_sees_its_own_document_and_more_with_each_step() -> None:
-    many = replace(BATCH, documents=DOCUMENTS, owner=(0, 4, 2))
-    seen = []
-    for step in range(0, 40):
-        hidden = hidden_slots(replace(many, step=step), 3, 40)
-        assert hidden is not None
-        assert hidden.shape == (3, 15)
-        visible = (hidden == 0).view(3, 5, 3)
-        assert (visible.all(2) | ~visible.any(2)).all(), "a document is seen as a whole"
-        assert all(visible[i, owner].all() for i, owner in enumerate(many.owner))
-        seen.append(float(visible[:, :, 0].sum(1).float().mean()))
-    assert seen[0] == 1
-    expected = [5 ** (step / 40) for step in range(40)]
-    for half in (slice(0, 20), slice(20, 40)):
-        assert sum(seen[half]) == pytest.approx(sum(expected[half]), rel=0.15)
-    assert hidden_slots(replace(many, step=40), 3, 40) is None
-    assert hidden_slots(many, 3, 0) is None
-    assert hidden_slots(replace(many, documents=DOCUMENTS[:1], owner=(0,) * 3), 3, 40) is None
 
 
 # ---- gradients for a share

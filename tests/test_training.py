@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from latentbank import training
 from latentbank.adapter import load_adapter
 from latentbank.data import QADataset, Question
+from latentbank.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluation import Evaluation
 from latentbank.method import Method, build_method
@@ -284,6 +285,23 @@ def test_step_i_is_the_same_in_every_run() -> None:
             assert QUESTIONS.index(question) == DOCUMENTS.index(batch.documents[owner])
 
 
+def test_a_step_draws_runs_of_neighbours() -> None:
+    """Four runs of three of twelve documents, two a step, at another offset in each epoch."""
+    documents = tuple(Document(f"text {i:02}") for i in range(12))
+    asked = tuple(Question(f"q{i}", f"which {i:02}?", ("it",), i) for i in range(12))
+    config = TrainConfig(documents_per_step=6, questions_per_document=1, neighbours=3)
+    starts = set()
+    stream = batches(QADataset("runs", documents, asked), config)
+    for epoch in [[next(stream), next(stream)] for _ in range(12)]:
+        places = [documents.index(d) for batch in epoch for d in batch.documents]
+        assert sorted(places) == list(range(12))
+        for at in range(0, 12, 3):
+            run = places[at : at + 3]
+            assert run == [(run[0] + i) % 12 for i in range(3)]
+            starts.add(run[0] % 3)
+    assert starts == {0, 1, 2}
+
+
 def test_ranks_share_a_step_without_overlap() -> None:
     config = TrainConfig(documents_per_step=4)
     whole = next(batches(DATA, config))
@@ -309,7 +327,7 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(InputError, match=">= 1"):
+    with pytest.raises(InputError, match="at least 1"):
         TrainConfig(steps=0)
     with pytest.raises(InputError, match="cosine or constant"):
         TrainConfig(schedule="linear")

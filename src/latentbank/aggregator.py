@@ -16,9 +16,12 @@ from latentbank.errors import InputError
 from latentbank.pooling import segment_means
 
 HIDDEN = -1e9  # the log mass of a slot that must not be read
-# a soft copy's start, from a sweep in LOG.md: size of query and key weights, and of the codes that
-# tell the latents of a text apart
-COPY_GAIN, INDEX_GAIN = 3.0, 0.35
+# A soft copy's start, from sweeps in LOG.md: size of query and key weights before any text is seen,
+# of the codes that tell the latents of a text apart, and of a text's mean in each of its latents.
+COPY_GAIN, INDEX_GAIN, MEAN_GAIN = 3.0, 2.0, 12.0
+# of `Aggregator.compare`: standard deviation of the scores between texts, what a latent of the same
+# place has more, and how far small variances are lifted before they are whitened
+SHARPNESS, PLACE_BONUS, SHRINKAGE = 8.0, 30.0, 0.3
 
 
 def _quiet_mlp(width: int, hidden: int) -> nn.Sequential:
@@ -118,9 +121,9 @@ class PerceiverAmortiser(nn.Module):
 
     T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
     own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. With `start`
-    "mean" the query of latent t is a small code of its own plus what `forward` is given as `base`
-    plus the mean of the whole text, and the rest starts at zero; the features then have the
-    latents' width.
+    "mean" the query of latent t is a small code of its own and, outside the codes' span, what
+    `forward` is given as `base` plus `MEAN_GAIN` times the mean of the whole text; the rest starts
+    at zero; the features then have the latents' width.
     """
 
     def __init__(
@@ -151,14 +154,15 @@ class PerceiverAmortiser(nn.Module):
         self.heads = TokenwiseMLP(latents, width, head_hidden)
 
     def forward(self, features: Tensor, mask: Tensor, base: Tensor | None = None) -> Tensor:
-        """Latents [B, T, D]; `base` [B, T, D] is added to the queries."""
+        """Latents [B, T, D]; `base` [B, T, D] is for `start` "mean"."""
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, HIDDEN)
         entered = self.enter(features)
         latents = self.queries.expand(features.shape[0], -1, -1)
         if self.start == "mean":
-            latents = latents + segment_means(entered, mask, 1)
-        if base is not None:
-            latents = latents + base
+            content = MEAN_GAIN * segment_means(entered, mask, 1)
+            content = content if base is None else content + base
+            places = torch.linalg.qr(self.queries.detach().T).Q  # (F, T), left to the codes
+            latents = latents + content - content @ places @ places.T
         for block in _cross(self.blocks):
             latents = block(latents, *block.project(entered), bias)
         out: Tensor = self.heads(latents)
@@ -234,6 +238,42 @@ class Aggregator(nn.Module):
         basis = torch.linalg.qr(directions.T).Q  # (D, n)
         for block in _cross(self.blocks):
             block.v.weight.sub_(block.v.weight @ basis @ basis.T)
+
+    @torch.no_grad()
+    def compare(self, questions: Tensor, documents: Tensor, codes: Tensor) -> None:
+        """Starts queries and keys of one head from latents [Q, T, D] of questions and [N, T, D] of
+        documents, so that a question finds its document before any training.
+
+        Latents are compared after whitening their scatter within documents, which makes what tells
+        one passage from the next count; latents of one place are drawn together by their codes
+        [T, D]. What all questions share is taken off by the bias of the queries' norm.
+        """
+        places = torch.linalg.qr(codes.T).Q  # (D, T)
+        for block in _cross(self.blocks):
+            kept = min(block.q.out_features - places.shape[1], places.shape[0])
+            stored = block.norm_kv(documents)
+            within = stored - stored.mean(1, keepdim=True)
+            within = (within - within.mean(0)).flatten(0, 1)
+            size, axis = torch.linalg.eigh(within.T @ within / len(within))
+            white = axis[:, -kept:] / (size[-kept:] + SHRINKAGE * size.mean()).sqrt()
+            white = white - places @ (places.T @ white)
+            block.norm_q.bias.sub_(block.norm_q(questions).mean((0, 1)))
+            asked, depth = block.norm_q(questions), block.q.out_features**0.5
+            scores = (asked @ white).mean(1) @ (stored @ white).mean(1).T / depth
+            same = ((asked @ places).diagonal(dim1=1, dim2=2)).mean(0) * (
+                (stored @ places).diagonal(dim1=1, dim2=2)
+            ).mean(0)
+            white = white * (SHARPNESS / scores.std(1).mean()).sqrt()
+            places_now = places * (PLACE_BONUS * depth / same.mean().clamp_min(1e-6)).sqrt()
+            rows = torch.cat([white, places_now], 1).T
+            for layer in (block.q, block.k):
+                layer.weight.zero_()
+                layer.weight[: len(rows)] = rows
+
+    @property
+    def compares(self) -> bool:
+        """Whether `compare` or training has set the queries and keys."""
+        return any(bool(block.norm_q.bias.any()) for block in _cross(self.blocks))
 
     def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of slots [B, S, D] for each block; can be kept between questions."""

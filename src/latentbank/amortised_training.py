@@ -1,5 +1,5 @@
-"""What amortised memories do in training only: gradients for a share of the documents, a bank that
-grows, and the slots of a question's own document.
+"""What amortised memories do in training only: gradients for a share of the documents, and the
+slots of a question's own document.
 
 Knows batches and tensors; no network and no bank. MAC and MBC share these parts.
 """
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentbank.aggregator import HIDDEN
 from latentbank.method import Batch
 
 SEED = 0x3AC
@@ -25,23 +24,6 @@ def learned_share(count: int, share: float, step: int) -> tuple[list[int], list[
     draw = np.random.default_rng([SEED, step]).permutation(count)
     learned = set(draw[: max(1, round(share * count))].tolist())
     return sorted(learned), [i for i in range(count) if i not in learned]
-
-
-def hidden_slots(batch: Batch, latents: int, grow: int) -> Tensor | None:
-    """Log masses [Q, D·T] that hide documents from questions while the bank grows over `grow`
-    steps; None when it is grown.
-
-    A question sees its own document and the share of the others that belongs to the step.
-    """
-    documents, questions = len(batch.documents), len(batch.owner)
-    if batch.step >= grow or documents < 2:
-        return None
-    seen = documents ** (batch.step / grow)
-    draw = np.random.default_rng([SEED, 1, batch.step])
-    visible = draw.random((questions, documents)) < (seen - 1) / (documents - 1)
-    visible[np.arange(questions), list(batch.owner)] = True
-    hidden = torch.from_numpy(~visible).repeat_interleave(latents, dim=1)
-    return torch.zeros(hidden.shape).masked_fill(hidden, HIDDEN)
 
 
 def own_slots(batch: Batch, latents: int, aligned: bool = False) -> Tensor:

@@ -261,8 +261,10 @@ class Method(ABC):
                 {k.removeprefix("lora."): v for k, v in state.items() if k.startswith("lora.")}
             )
 
-    def prepare(self, documents: Sequence[Document]) -> None:  # noqa: B027
-        """Called once before training with a few hundred documents: statistics, codebooks."""
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:  # noqa: B027
+        """Called once before training, with a few hundred documents and questions: statistics,
+        codebooks, starts.
+        """
 
     def after_step(self, batch: Batch) -> None:  # noqa: B027
         """Called after each optimiser step; codebooks are reset here.

@@ -41,6 +41,8 @@ _WITHOUT_EFFECT = (
 @dataclass(frozen=True)
 class TrainConfig:
     """`documents_per_step` × up to `questions_per_document` questions make a step on all devices.
+    Documents come in runs of `neighbours` that follow each other in the data: of one article, they
+    are harder to tell apart than documents drawn at random.
 
     Learning rate: `warmup` steps up, then a cosine down to a tenth at `steps`, or constant.
     """
@@ -48,6 +50,7 @@ class TrainConfig:
     steps: int = 1000
     documents_per_step: int = 8
     questions_per_document: int = 5
+    neighbours: int = 1
     learning_rate: float = 1e-3
     warmup: int = 20
     schedule: str = "cosine"
@@ -60,8 +63,10 @@ class TrainConfig:
     checkpoint_seconds: float = 180.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.documents_per_step < 1 or self.questions_per_document < 1:
-            raise InputError("steps, documents_per_step and questions_per_document must be >= 1")
+        counts = ("steps", "documents_per_step", "questions_per_document", "neighbours")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.schedule not in ("cosine", "constant"):
             raise InputError(f"schedule must be cosine or constant, got {self.schedule!r}")
 
@@ -94,13 +99,14 @@ def batches(data: QADataset, config: TrainConfig, rank: int = 0, world: int = 1)
     if not usable:
         raise InputError(f"the data {data.name} has no questions to train on")
     per_step = min(config.documents_per_step, len(usable))
-    per_epoch = max(1, len(usable) // per_step)
+    run = min(config.neighbours, per_step)
+    per_epoch = max(1, len(usable) // run // (per_step // run))
     step = 0
     plan: list[list[int]] = []
     while True:
         epoch, within = divmod(step, per_epoch)
         if within == 0 or not plan:
-            plan = _epoch_plan(data, usable, per_step, config.seed, epoch)
+            plan = _epoch_plan(data, usable, per_step // run, run, config.seed, epoch)
         draw = np.random.default_rng([config.seed, 1, step])
         chosen = plan[within][rank::world]
         questions = [
@@ -119,17 +125,23 @@ def batches(data: QADataset, config: TrainConfig, rank: int = 0, world: int = 1)
 
 
 def _epoch_plan(
-    data: QADataset, usable: Sequence[int], per_step: int, seed: int, epoch: int
+    data: QADataset, usable: Sequence[int], runs: int, run: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """The documents of each step of an epoch, of like length: padding costs as much as text."""
+    """The documents of each step of an epoch: `runs` runs of `run` neighbours, of like length since
+    padding costs as much as text.
+    """
     draw = np.random.default_rng([seed, epoch])
-    order = draw.permutation(usable)
+    turned = np.roll(usable, draw.integers(run)) if run > 1 else np.asarray(usable)
+    whole = turned[: len(turned) // run * run].reshape(-1, run)
+    order = whole[draw.permutation(len(whole))].tolist()
     lengths = [len(document.text) for document in data.documents]
     plan: list[list[int]] = []
-    for at in range(0, len(order), 32 * per_step):
-        pool = sorted(order[at : at + 32 * per_step].tolist(), key=lambda i: lengths[i])
-        steps = [pool[i : i + per_step] for i in range(0, len(pool), per_step)]
-        plan += [steps[i] for i in draw.permutation(len(steps)) if len(steps[i]) == per_step]
+    for at in range(0, len(order), 32 * runs):
+        pool = sorted(order[at : at + 32 * runs], key=lambda part: sum(lengths[i] for i in part))
+        steps = [pool[i : i + runs] for i in range(0, len(pool), runs)]
+        for i in draw.permutation(len(steps)):
+            if len(steps[i]) == runs:
+                plan.append([document for part in steps[i] for document in part])
     return plan
 
 
@@ -184,7 +196,11 @@ class Trainer:
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         resumed = (folder / "last" / "trainer.json").exists()
         if not resumed:
-            method.prepare([data.documents[i] for i in self._sample(len(data.documents), 512)])
+            asked = self._sample(len(data.questions), 2048)
+            method.prepare(
+                [data.documents[i] for i in self._sample(len(data.documents), 512)],
+                [data.questions[i].text for i in asked],
+            )
         optimizer = torch.optim.AdamW(
             method.trainable().values(), config.learning_rate, weight_decay=config.weight_decay
         )

@@ -7,13 +7,12 @@ Differs from the paper: padding is masked; the default amortiser is a Perceiver 
 backbone's own states (`amortiser="t5"` is the paper's); `transport="states"` gives the tokens to
 the layers from `inject_from` as residual-stream states instead of a key/value prefix from layer
 0; `matching_weight` adds a term that draws the aggregator's attention to the question's own
-document; `start="copy"` and `grow` start training where attention is already a similarity; `lora`
-adds low-rank weights. The paper's own settings are the presets named after its backbones.
+document; `start="copy"` starts training where attention is already a similarity; `lora` adds
+low-rank weights. The paper's own settings are the presets named after its backbones.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from latentbank.aggregator import Aggregator, PerceiverAmortiser, PrefixAlignment, StateAlignment
-from latentbank.amortised_training import hidden_slots, learned_share, own_slots
+from latentbank.aggregator import (
+    MEAN_GAIN,
+    Aggregator,
+    PerceiverAmortiser,
+    PrefixAlignment,
+    StateAlignment,
+)
+from latentbank.amortised_training import learned_share, own_slots
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import array_codec
@@ -45,7 +50,6 @@ from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.slots import Slots
 
 LEVEL = "float32"
-SELECTION = re.compile(r"network\.(questions\.|aggregator\.blocks\.\d+\.(q|k|norm_q|norm_kv)\.)")
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,6 @@ class MacConfig:
     `start`: `random`, or `copy`: a document's latents start as its pooled segments, a question's as
     its mean, the aggregator as a soft copy of the slots that resemble the question, and the memory
     tokens are what it adds to the question. `head_hidden`: width of the latents' own MLPs.
-    `grow`: training steps over which the bank that a question sees grows from its own document to
-    all of the step's. `answer_weight` 0 trains selection alone, without the backbone: the
-    question's network and the aggregator's queries and keys.
     """
 
     latents: int = 12
@@ -75,9 +76,7 @@ class MacConfig:
     inject_from: int = 0
     gradient_share: float = 1.0
     window: int = 0
-    grow: int = 0
     matching_weight: float = 0.0
-    answer_weight: float = 1.0
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
 
@@ -90,8 +89,8 @@ class MacConfig:
             raise unknown("start", self.start, ["random", "copy"])
         if self.start == "copy" and self.amortiser != "perceiver":
             raise InputError("start='copy' needs amortiser='perceiver'")
-        if self.answer_weight == 0 and self.matching_weight == 0:
-            raise InputError("answer_weight and matching_weight must not both be 0")
+        if self.start == "copy" and (self.heads != 1 or self.inner <= self.latents):
+            raise InputError("start='copy' needs one head and an inner width above the latents")
         if not 0 < self.gradient_share <= 1:
             raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
         if self.latents < 1:
@@ -273,13 +272,15 @@ class Mac(Method):
         return found
 
     @torch.no_grad()
-    def amortise_all(self, texts: Sequence[str], batch: int = 16) -> Tensor:
+    def amortise_all(
+        self, texts: Sequence[str], batch: int = 16, side: str = "documents"
+    ) -> Tensor:
         """Latents [B, T, D] on the CPU without gradients, in batches of like length."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found = torch.zeros(len(texts), self.config.latents, self.backbone.geometry.width)
         for at in range(0, len(order), batch):
             part = order[at : at + batch]
-            found[part] = self.amortise([texts[i] for i in part]).float().cpu()
+            found[part] = self.amortise([texts[i] for i in part], side).float().cpu()
         return found
 
     def memory_tokens(self, question: Tensor) -> Tensor:
@@ -299,8 +300,13 @@ class Mac(Method):
         return self._read_out(tokens, question)
 
     def _read_out(self, tokens: Tensor, question: Tensor) -> Tensor:
-        """Memory tokens: all of the aggregator's result, or what it added to the question."""
-        return tokens - question if self.config.start == "copy" else tokens
+        """Memory tokens: all of the aggregator's result, or what it added to the question, without
+        the means that latents carry to be found.
+        """
+        if self.config.start != "copy":
+            return tokens
+        added = tokens - question
+        return added - MEAN_GAIN / (1 + MEAN_GAIN) * added.mean(1, keepdim=True)
 
     def _bias(self, question: Tensor) -> Tensor | None:
         """Log masses [1, S], or None where all are zero."""
@@ -352,16 +358,18 @@ class Mac(Method):
 
     # ---- training
 
-    def prepare(self, documents: Sequence[Document]) -> None:
-        if self.config.amortiser == "perceiver":
-            states, mask = self.features([d.text for d in documents[:64]])
-            self.standard.measure(states[:, 1:], mask[:, 1:])
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        found = super().trainable()
-        if self.config.answer_weight > 0:
-            return found
-        return {name: p for name, p in found.items() if SELECTION.match(name)}
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        if self.config.amortiser != "perceiver":
+            return
+        states, mask = self.features([d.text for d in documents[:64]])
+        self.standard.measure(states[:, 1:], mask[:, 1:])
+        aggregator = self.network["aggregator"]
+        assert isinstance(aggregator, Aggregator)
+        if self.config.start == "copy" and questions and not aggregator.compares:
+            stored = self.amortise_all([d.text for d in documents])
+            asked = self.amortise_all(questions, side="questions")
+            codes = self.network["documents"].get_parameter("queries")
+            aggregator.compare(asked.to(codes), stored.to(codes), codes)
 
     def _document_latents(self, batch: Batch) -> Tensor:
         """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
@@ -391,17 +399,13 @@ class Mac(Method):
         kept, extra, parts = self.compress(latents.flatten(0, 1))
         aggregator = self.network["aggregator"]
         assert isinstance(aggregator, Aggregator)
-        hidden = hidden_slots(batch, self.config.latents, self.config.grow)
-        visible = None if hidden is None else hidden.to(question.device)
-        total = extra
-        if self.config.answer_weight > 0:
-            tokens = aggregator(question, kept, visible, self.config.window)
-            answer = self._answer_loss(batch, self._read_out(tokens, question))
-            total = total + self.config.answer_weight * answer
-            parts = {"answer": answer.item(), **parts}
+        tokens = aggregator(question, kept, None, self.config.window)
+        answer = self._answer_loss(batch, self._read_out(tokens, question))
+        total = answer + extra
+        parts = {"answer": answer.item(), **parts}
         if self.config.matching_weight > 0:
             own = own_slots(batch, self.config.latents, self.config.start == "copy")
-            shares = aggregator.shares(question, kept, visible, own.to(question.device))
+            shares = aggregator.shares(question, kept, None, own.to(question.device))
             matching = -shares.clamp_min(1e-6).log().mean()
             total = total + self.config.matching_weight * matching
             parts |= {"matching": matching.item(), "share": float(shares.detach().mean())}

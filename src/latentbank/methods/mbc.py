@@ -294,8 +294,8 @@ class Mbc(Mac):
 
     # ---- training
 
-    def prepare(self, documents: Sequence[Document]) -> None:
-        super().prepare(documents)
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        super().prepare(documents, questions)
         self.start_codebook(documents)
 
     def start_codebook(self, documents: Sequence[Document]) -> None:

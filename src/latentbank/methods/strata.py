@@ -289,7 +289,7 @@ class Strata(Method):
 
     # ---- training
 
-    def prepare(self, documents: Sequence[Document]) -> None:
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
         states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
 
