@@ -293,6 +293,28 @@ def test_training_exports_an_adapter_with_a_card(world: World, tmp_path: Path) -
     assert "tensors of" in started.stderr
 
 
+def test_training_from_plain_text_makes_its_own_questions(world: World, tmp_path: Path) -> None:
+    notes, out = tmp_path / "notes", tmp_path / "run"
+    notes.mkdir()
+    for i in range(12):
+        text = f"The lamp number {i} of the tower was lit by Ada Finn in {1900 + i}."
+        (notes / f"{i:02}.txt").write_text(text)
+    arguments = train_arguments(world, notes, out)
+    for option in ("--data", "--val-data"):
+        at = arguments.index(option)
+        del arguments[at : at + 2]
+    said = succeed(*arguments, "--from-text", str(notes))
+    assert "questions made from 11 pieces" in said.stderr
+    config = json.loads((out / "adapter" / "config.json").read_text())
+    assert config["training"]["validation_data"] == "notes:held-out"
+    assert "--data or --from-text" in refuse(*arguments)
+    both = [*arguments, "--from-text", str(notes), "--data", str(world.data(tmp_path))]
+    assert "--data or --from-text" in refuse(*both)
+    assert "no splits" in refuse(*arguments, "--from-text", str(notes), "--split", "train")
+    (tmp_path / "dull.txt").write_text("nothing to ask about here")
+    assert "no sentence" in refuse(*arguments, "--from-text", str(tmp_path / "dull.txt"))
+
+
 def test_ctrl_c_in_training_saves_and_the_same_command_resumes(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

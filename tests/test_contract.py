@@ -41,6 +41,8 @@ from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in methods()} | {
     "strata pooled": ("strata", {"entry": "pooled"}),
     "mac copy": ("mac", {"start": "copy", "heads": 1}),
+    "cmt copy": ("cmt", {"start": "copy", "heads": 1}),
+    "cmt plain": ("cmt", {"top_k": 0, "memory_aware": 0.0, "self_matching": 0.0}),
     "mbc histogram": ("mbc", {"form": "histogram"}),
     "mbc online": ("mbc", {"adapt": "online"}),
 }

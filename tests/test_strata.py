@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+import tiny
+from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
-from latentbank.evaluation import fresh_bank
-from latentbank.method import build_method
+from latentbank.evaluation import answer, fresh_bank
+from latentbank.generation import DecodingConfig
+from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint
 from latentbank.selection import DenseKeys
 from latentbank.sketch import sketches, split_sketch
-from tiny import DOCUMENTS, QUESTIONS, Backbones
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]
 
@@ -91,3 +94,35 @@ def test_the_memory_of_a_document_does_not_depend_on_the_cache(
     assert warm.hot.bytes > 0
     assert cold.hot.bytes == 0
     assert memories[0].start.tolist()[2:] == [0, 0]
+
+
+# ---- presets of larger backbones
+
+
+@pytest.mark.parametrize(
+    ("preset", "architecture", "layers"),
+    [
+        ("smollm2-135m", "llama", 30),
+        ("smollm2-1.7b", "llama", 24),
+        ("qwen3-0.6b", "qwen3", 28),
+        ("llama-2-7b", "llama", 32),
+        ("gpt2-xl", "gpt2", 48),
+    ],
+)
+def test_each_preset_trains_writes_and_answers_on_its_architecture(
+    preset: str, architecture: str, layers: int
+) -> None:
+    """As many layers as the real one has, random and narrow."""
+    backbone = Backbone(tiny.model(architecture, layers), tiny.tokenizer(), preset)
+    method = build_method("strata", backbone, preset=preset, seed=0)
+    method.prepare(DOCUMENTS)
+    loss = method.loss(Batch(DOCUMENTS[:3], QUESTIONS[:3], ANSWERS[:3], (0, 1, 2)))
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+    assert method.lora is not None
+    assert all(p.grad is not None for p in method.lora.parameters.values())
+    method.train(False)
+    with fresh_bank(method):
+        method.write(DOCUMENTS)
+        (said,) = answer(method, QUESTIONS[:1], decoding=DecodingConfig(max_new_tokens=2))
+        assert said.documents

@@ -61,7 +61,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def model(name: str) -> PreTrainedModel:
+def model(name: str, layers: int = 3) -> PreTrainedModel:
     """A random causal LM of width 32 with 3 layers (Gemma-3: 4, two of them sliding)."""
     torch.manual_seed(0)
     common = {"vocab_size": 259, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -69,14 +69,14 @@ def model(name: str) -> PreTrainedModel:
         **common,
         "hidden_size": WIDTH,
         "intermediate_size": 48,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": POSITIONS,
         "initializer_range": 0.2,
     }
     if name == "gpt2":
-        sizes = {"n_embd": WIDTH, "n_layer": 3, "n_head": HEADS, "n_positions": POSITIONS}
+        sizes = {"n_embd": WIDTH, "n_layer": layers, "n_head": HEADS, "n_positions": POSITIONS}
         dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return GPT2LMHeadModel(GPT2Config(**common, **sizes, **dropout, initializer_range=0.2))
     if name == "llama":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
-from latentbank.pooling import segment_means
+from latentbank.pooling import segment_means, whitening
 
 HIDDEN = -1e9  # the log mass of a slot that must not be read
 # A soft copy's start, from sweeps in LOG.md: size of query and key weights before any text is seen,
@@ -254,8 +254,7 @@ class Aggregator(nn.Module):
             stored = block.norm_kv(documents)
             within = stored - stored.mean(1, keepdim=True)
             within = (within - within.mean(0)).flatten(0, 1)
-            size, axis = torch.linalg.eigh(within.T @ within / len(within))
-            white = axis[:, -kept:] / (size[-kept:] + SHRINKAGE * size.mean()).sqrt()
+            white = whitening(within.T @ within / len(within), kept, SHRINKAGE)
             white = white - places @ (places.T @ white)
             block.norm_q.bias.sub_(block.norm_q(questions).mean((0, 1)))
             asked, depth = block.norm_q(questions), block.q.out_features**0.5

@@ -58,6 +58,17 @@ class KVMemory:
         return self.bias.shape[1]
 
 
+@dataclass(frozen=True)
+class AnswerLogits:
+    """Logits [N, V] in float32 that predict `tokens` [N], the answers' tokens row by row; `places`
+    [B, T] bool marks where they stand.
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    places: Tensor
+
+
 class _LayerCache(DynamicCache):
     """A growing cache for a stage of the model whose first layer has index `offset`."""
 
@@ -265,10 +276,10 @@ class Backbone:
             )
         return _TextRun(self, self.geometry.layers, memory, batch)
 
-    def answer_loss(
+    def answer_logits(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """(summed negative log-likelihood [B], answer tokens [B]) with the attached memory.
+    ) -> AnswerLogits:
+        """Logits at the answers' tokens with the attached memory; rows [B] of token ids.
 
         `answers` hold the token ids to predict, the end token included. The vocabulary head runs at
         answer positions only. Gradients flow to the memory and to attached low-rank weights.
@@ -280,11 +291,16 @@ class Backbone:
         for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             targets[i, len(prompt) - 1 : len(prompt) - 1 + len(answer)] = torch.tensor(answer)
         chosen = targets != IGNORED
-        loss = nn.functional.cross_entropy(
-            self.logits(hidden[chosen]).float(), targets[chosen], reduction="none"
-        )
-        summed = torch.zeros(chosen.shape, device=loss.device).masked_scatter(chosen, loss)
-        return summed.sum(1), chosen.sum(1)
+        return AnswerLogits(self.logits(hidden[chosen]).float(), targets[chosen], chosen)
+
+    def answer_loss(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """(summed negative log-likelihood [B], answer tokens [B]); see `answer_logits`."""
+        found = self.answer_logits(prompts, answers)
+        loss = nn.functional.cross_entropy(found.logits, found.tokens, reduction="none")
+        summed = torch.zeros(found.places.shape, device=loss.device)
+        return summed.masked_scatter(found.places, loss).sum(1), found.places.sum(1)
 
 
 class _TextRun:

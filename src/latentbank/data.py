@@ -104,6 +104,22 @@ class QADataset:
         return groups
 
 
+def held_out(data: QADataset, share: float) -> tuple[QADataset, QADataset | None]:
+    """(the first documents, the last `share` of them), each with its questions.
+
+    The second is None, and the first everything, where it would have no questions.
+    """
+    first = len(data.documents) - max(1, round(share * len(data.documents)))
+    late = tuple(
+        replace(question, document=question.document - first)
+        for question in data.questions
+        if question.document >= first
+    )
+    if first < 1 or not late or len(late) == len(data.questions):
+        return data, None
+    return data.take(first), QADataset(f"{data.name}:held-out", data.documents[first:], late)
+
+
 def load_dataset(spec: str | Path, split: str | None = None) -> QADataset:
     """Load question-answer data from a file, a folder or `hf:name[:config]:split`.
 

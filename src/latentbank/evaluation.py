@@ -76,7 +76,7 @@ def answer(
     read = time.perf_counter() - began
     with conditioning.attach(backbone):
         attached = time.perf_counter() - began
-        found: list[Generation] = generate(backbone, prompts, decoding)
+        found: list[Generation] = generate(backbone, prompts, decoding, conditioning.contrast)
     seconds = (time.perf_counter() - began) / max(1, len(questions))
     method.helped(conditioning.sources)
     sources = conditioning.sources or ((),) * len(questions)

@@ -52,8 +52,12 @@ def generate(
     backbone: Backbone,
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig | None = None,
+    contrast: float = 0.0,
 ) -> list[Generation]:
     """Answers to a batch of tokenised prompts, with the memory that is attached to `backbone`.
+
+    With `contrast` α the next token comes from (1 + α)·ℓ(memory) − α·ℓ(no memory): memory-aware
+    decoding (CMT), which runs the text twice.
 
     Left padding; a row's answer does not depend on the other rows' lengths. Stops at the end token
     or after `max_new_tokens`.
@@ -75,47 +79,74 @@ def generate(
             "shorten it"
         )
     if config.beams > 1:
-        return _beam(backbone, prompts, config)
-    return _greedy(backbone, prompts, config)
+        return _beam(backbone, prompts, config, contrast)
+    return _greedy(backbone, prompts, config, contrast)
+
+
+class _Run:
+    """Next-token logits of a batch with the attached memory, and where asked without it beside."""
+
+    def __init__(self, backbone: Backbone, batch: int, contrast: float) -> None:
+        self.backbone, self.contrast = backbone, contrast
+        self.sessions = [backbone.session(batch)]
+        if contrast and backbone.memory is not None:
+            with backbone.with_memory(None):
+                self.sessions.append(backbone.session(batch))
+
+    def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [B, V] after the tokens ids [B, T], mask [B, T] bool."""
+        found = [self.backbone.logits(s.feed(ids, mask)[:, -1]).float() for s in self.sessions]
+        if len(found) == 1:
+            return found[0]
+        return found[0] + self.contrast * (found[0] - found[1])
+
+    def reorder(self, index: Tensor) -> None:
+        for session in self.sessions:
+            session.reorder(index)
 
 
 def _greedy(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], config: DecodingConfig
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    config: DecodingConfig,
+    contrast: float,
 ) -> list[Generation]:
     began = time.perf_counter()
     ids, mask = backbone.pad(prompts, left=True)
-    session = backbone.session(len(prompts))
-    logits = backbone.logits(session.feed(ids, mask)[:, -1])
+    run = _Run(backbone, len(prompts), contrast)
+    logits = run.feed(ids, mask)
     first = time.perf_counter() - began
     done = torch.zeros(len(prompts), dtype=torch.bool, device=ids.device)
     tokens: list[Tensor] = []
     scores: list[Tensor] = []
     alive: list[Tensor] = []
     for step in range(config.max_new_tokens):
-        score, token = torch.log_softmax(logits.float(), -1).max(-1)
+        score, token = torch.log_softmax(logits, -1).max(-1)
         tokens.append(token)
         scores.append(score)
         alive.append(~done)
         done = done | (token == backbone.end_id)
         if bool(done.all()) or step == config.max_new_tokens - 1:
             break
-        fed = session.feed(token[:, None], torch.ones_like(token, dtype=torch.bool)[:, None])
-        logits = backbone.logits(fed[:, -1])
+        logits = run.feed(token[:, None], torch.ones_like(token, dtype=torch.bool)[:, None])
     kept = torch.stack(alive, 1)
     mean = (torch.stack(scores, 1) * kept).sum(1) / kept.sum(1)
     return _texts(backbone, torch.stack(tokens, 1), mean, first)
 
 
 def _beam(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], config: DecodingConfig
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    config: DecodingConfig,
+    contrast: float,
 ) -> list[Generation]:
     """Beam search in groups; an ended beam keeps its length-normalised score and waits."""
     began, width, batch = time.perf_counter(), config.beams, len(prompts)
     ids, mask = backbone.pad(prompts, left=True)
-    session = backbone.session(batch)
-    logits = backbone.logits(session.feed(ids, mask)[:, -1])
+    run = _Run(backbone, batch, contrast)
+    logits = run.feed(ids, mask)
     first = time.perf_counter() - began
-    session.reorder(torch.arange(batch, device=ids.device).repeat_interleave(width))
+    run.reorder(torch.arange(batch, device=ids.device).repeat_interleave(width))
     logits = logits.repeat_interleave(width, 0)
     total = torch.full((batch, width), -torch.inf, device=ids.device)
     total[:, :: width // config.groups] = 0.0  # one live beam for each group at the start
@@ -123,7 +154,7 @@ def _beam(
     tokens = torch.zeros(batch, width, 0, dtype=torch.long, device=ids.device)
     lengths = torch.zeros(batch, width, device=ids.device)
     for step in range(config.max_new_tokens):
-        scores = torch.log_softmax(logits.float(), -1).view(batch, width, -1)
+        scores = torch.log_softmax(logits, -1).view(batch, width, -1)
         parent, token, total = _advance(scores, total, done, backbone.end_id, config)
         tokens = torch.cat(
             [tokens.gather(1, parent[..., None].expand_as(tokens)), token[..., None]], 2
@@ -134,11 +165,10 @@ def _beam(
         if bool(done.all()) or step == config.max_new_tokens - 1:
             break
         offset = torch.arange(batch, device=ids.device)[:, None] * width
-        session.reorder((parent + offset).view(-1))
-        fed = session.feed(
+        run.reorder((parent + offset).view(-1))
+        logits = run.feed(
             token.view(-1, 1), torch.ones(batch * width, 1, dtype=torch.bool, device=ids.device)
         )
-        logits = backbone.logits(fed[:, -1])
     normal = total / lengths.clamp_min(1)
     best = normal.argmax(1, keepdim=True)
     chosen = tokens.gather(1, best[..., None].expand(-1, 1, tokens.shape[2])).squeeze(1)

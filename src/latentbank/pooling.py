@@ -89,3 +89,13 @@ def _weighted_means(states: Tensor, weight: Tensor, mask: Tensor, segments: int)
         1, index, states * weight[..., None]
     )
     return summed / total[..., None].clamp_min(1e-9)
+
+
+def whitening(scatter: Tensor, kept: int, shrinkage: float) -> Tensor:
+    """Directions [D, kept] that give `scatter` [D, D] unit variance, the largest `kept` of them.
+
+    `shrinkage` times the mean variance is added to each, so that faint noise is not blown up.
+    """
+    size, axis = torch.linalg.eigh(scatter)
+    white: Tensor = axis[:, -kept:] / (size[-kept:] + shrinkage * size.mean()).sqrt()
+    return white

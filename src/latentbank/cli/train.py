@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Option("--method", "-m", help="Method to train.")]
 Data = Annotated[
-    str, typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split.")
+    str | None,
+    typer.Option(metavar="PATH[:SPLIT]", help="Folder of SQuAD, jsonl, csv, hf:name:split."),
+]
+Text = Annotated[
+    str | None,
+    typer.Option("--from-text", metavar="PATH", help="Plain text; questions are made from it."),
 ]
 Out = Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the run is kept.")]
 Model = Annotated[str, typer.Option(help="Model: packaged, folder, .gguf or hub id.")]
@@ -72,8 +77,9 @@ Start = Annotated[
 
 def train(
     method: Name,
-    data: Data,
     out: Out,
+    data: Data = None,
+    from_text: Text = None,
     backbone: Model = "smollm2-135m",
     split: Annotated[str | None, typer.Option(help="Split of --data to train on.")] = None,
     val_data: ValData = None,
@@ -107,8 +113,8 @@ def train(
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
     job = Job(method, backbone, preset, parse_pairs(config), {**parse_pairs(trainer), **changes})
-    job.check_data(data, split, val_data, val_split)
     settings = job.train_config()
+    job.check_data(data, from_text, split, val_data, val_split)
     built = job.build(device, dtype, settings.seed)
     run = _trainer(job, built, settings, Path(out), init_from, tensorboard, feature_cache)
     _run(run, settings, None if max_minutes is None else 60 * max_minutes, out)
@@ -165,19 +171,45 @@ class Job:
     train_changes: dict[str, Any]
 
     def check_data(
-        self, data: str, split: str | None, val_data: str | None, val_split: str | None
+        self,
+        data: str | None,
+        from_text: str | None,
+        split: str | None,
+        val_data: str | None,
+        val_split: str | None,
     ) -> None:
-        """Loads training and validation data; raises InputError for a bad file."""
+        """Loads training and validation data; raises InputError for a bad file.
+
+        Of plain text the last twentieth validates where no other data is named.
+        """
         from latentbank.data import load_dataset
 
-        path, named = split_spec(data)
-        self.data: QADataset = load_dataset(path, split or named)
         self.validation: QADataset | None = None
+        if (data is None) == (from_text is None):
+            raise InputError("Give --data or --from-text, one of the two.")
+        if from_text is not None:
+            self._make_questions(from_text, split or val_split)
+        elif data is not None:
+            path, named = split_spec(data)
+            self.data: QADataset = load_dataset(path, split or named)
+            if val_data is None and val_split is not None:
+                self.validation = load_dataset(path, val_split)
         if val_data is not None:
             path, named = split_spec(val_data)
             self.validation = load_dataset(path, val_split or named)
-        elif val_split is not None:
-            self.validation = load_dataset(path, val_split)
+
+    def _make_questions(self, text: str, split: str | None) -> None:
+        from latentbank.cloze import corpus_dataset
+        from latentbank.data import held_out
+
+        if split is not None:
+            raise InputError("Plain text has no splits; leave --split and --val-split out.")
+        made = corpus_dataset(text, seed=int(self.train_changes.get("seed", 0)))
+        self.data, self.validation = held_out(made, 0.05)
+        notice(
+            f"{count(len(self.data.questions), 'question')} made from "
+            f"{count(len(self.data.documents), 'piece')} of {text}"
+        )
 
     def train_config(self) -> TrainConfig:
         """The trainer's settings; raises UnknownNameError or InputError."""

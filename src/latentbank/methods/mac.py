@@ -158,13 +158,13 @@ class Mac(Method):
                     head_hidden=config.head_hidden,
                     start="mean" if copying else "random",
                 )
-        aggregator = Aggregator(width, config.inner, config.heads, config.blocks, copying)
-        modules["aggregator"] = aggregator
+        self.aggregator = Aggregator(width, config.inner, config.heads, config.blocks, copying)
+        modules["aggregator"] = self.aggregator
         if copying:
             modules["pooler"] = SegmentPooler(width)
             codes = modules["documents"].get_parameter("queries")
             modules["questions"].load_state_dict({"queries": codes.data}, strict=False)
-            aggregator.leave_out(codes.data)
+            self.aggregator.leave_out(codes.data)
         if config.transport == "states":
             modules["align"] = StateAlignment(width)
         else:
@@ -285,9 +285,7 @@ class Mac(Method):
 
     def memory_tokens(self, question: Tensor) -> Tensor:
         """ψ(question latents [B, T, D], the bank's slots) → [B, T, D]."""
-        aggregator = self.network["aggregator"]
-        assert isinstance(aggregator, Aggregator)
-        slots = self.slots
+        aggregator, slots = self.aggregator, self.slots
         if 0 < self.config.window < len(slots):
             device = question.device
             tokens: Tensor = aggregator(
@@ -363,13 +361,11 @@ class Mac(Method):
             return
         states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
-        aggregator = self.network["aggregator"]
-        assert isinstance(aggregator, Aggregator)
-        if self.config.start == "copy" and questions and not aggregator.compares:
+        if self.config.start == "copy" and questions and not self.aggregator.compares:
             stored = self.amortise_all([d.text for d in documents])
             asked = self.amortise_all(questions, side="questions")
             codes = self.network["documents"].get_parameter("queries")
-            aggregator.compare(asked.to(codes), stored.to(codes), codes)
+            self.aggregator.compare(asked.to(codes), stored.to(codes), codes)
 
     def _document_latents(self, batch: Batch) -> Tensor:
         """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
@@ -397,16 +393,24 @@ class Mac(Method):
         latents = self._document_latents(batch)
         question = self.amortise(batch.questions, "questions")
         kept, extra, parts = self.compress(latents.flatten(0, 1))
-        aggregator = self.network["aggregator"]
-        assert isinstance(aggregator, Aggregator)
-        tokens = aggregator(question, kept, None, self.config.window)
-        answer = self._answer_loss(batch, self._read_out(tokens, question))
-        total = answer + extra
-        parts = {"answer": answer.item(), **parts}
-        if self.config.matching_weight > 0:
-            own = own_slots(batch, self.config.latents, self.config.start == "copy")
-            shares = aggregator.shares(question, kept, None, own.to(question.device))
-            matching = -shares.clamp_min(1e-6).log().mean()
-            total = total + self.config.matching_weight * matching
-            parts |= {"matching": matching.item(), "share": float(shares.detach().mean())}
-        return Loss(total, parts)
+        answer = self._answer_loss(batch, self.training_tokens(question, kept))
+        matching, more = self.matching_terms(batch, question, kept)
+        return Loss(answer + extra + matching, {"answer": answer.item(), **parts, **more})
+
+    def training_tokens(self, question: Tensor, kept: Tensor) -> Tensor:
+        """Memory tokens [Q, T, D] of a step's questions from its slots [D·T, D']."""
+        return self._read_out(self.aggregator(question, kept, None, self.config.window), question)
+
+    def matching_terms(
+        self, batch: Batch, question: Tensor, kept: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """(what draws questions to their own documents' slots, log parts), 0 where it has no
+        weight.
+        """
+        if self.config.matching_weight == 0:
+            return question.new_zeros(()), {}
+        own = own_slots(batch, self.config.latents, self.config.start == "copy")
+        shares = self.aggregator.shares(question, kept, None, own.to(question.device))
+        matching = -shares.clamp_min(1e-6).log().mean()
+        parts = {"matching": matching.item(), "share": float(shares.detach().mean())}
+        return self.config.matching_weight * matching, parts

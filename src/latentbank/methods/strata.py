@@ -84,7 +84,11 @@ class Strata(Method):
     Config = StrataConfig
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},
+        "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},  # of 30 layers
+        "smollm2-1.7b": {"inject_from": 10, "lora": {"layer": 10}},  # of 24
+        "qwen3-0.6b": {"inject_from": 11, "lora": {"layer": 11}},  # of 28
+        "llama-2-7b": {"inject_from": 13, "lora": {"layer": 13}},  # of 32
+        "gpt2-xl": {"inject_from": 19, "lora": {"layer": 19}},  # of 48
         "tiny": {
             "inject_from": 1,
             "segments": 4,

@@ -1,0 +1,188 @@
+"""Questions made from plain text, so that any corpus can train an adapter without questions.
+
+A sentence of the text becomes a question by putting a question word where an answer stood: a date,
+a year, a number, a quotation or a name ("The comet came back in what year?"). Rules and regular
+expressions only, for English; the idea of asking in the place of the answer is from unsupervised
+question answering by cloze translation (Lewis et al., 2019, https://arxiv.org/abs/1906.04980).
+Knows texts; knows no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from latentbank.data import QADataset, Question
+from latentbank.document import Document, chunk, read_documents
+from latentbank.errors import InputError
+
+MIN_WORDS, MAX_WORDS = 6, 60  # of a sentence
+PIECE = 1200  # characters of a piece of a longer text
+CLAUSE_WORDS = 8, 24  # a question is cut to the clauses about its answer
+_BREAK = re.compile(r"(?<=[.!?])[\"”)\]]*\s+(?=[A-Z\"“(\d])|\n+")
+# what ends in a dot and no sentence
+_ABBREVIATION = re.compile(
+    r"(?:\b[A-Za-z]|\b(?:al|Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|ca|cf))\.$"
+)
+_CLAUSE = re.compile(r"(?<=[,;:])\s+")
+# a sentence that starts so says too little by itself
+_DANGLING = re.compile(
+    r"(?:He|She|It|They|We|I|You|This|That|These|Those|There|Here|His|Her|Its|Their|Such|"
+    r"However|But|And|Or|So)\b"
+)
+_MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_DAY = "(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
+_CAPITAL = rf"(?!{_MONTH}\b|{_DAY}\b)[A-Z][\w-]*\w"
+_OWNER = r"(?:['’]s(?= [A-Z]))?"  # the s of an owner whose thing is part of the name
+_JOIN = r"(?: (?:of the|of|de|van|von|and the))? "
+_VERB = "was|were|and|has|had|have|which|that|who|the|for|with|from|but|are|did|will|would|when"
+# in the order of trying: (kind, pattern whose last group is the answer, what takes its place)
+KINDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("date", re.compile(rf"\b(\d{{1,2}} {_MONTH}(?:,? \d{{4}})?)"), "what date"),
+    ("date", re.compile(rf"\b({_MONTH} \d{{1,2}}\b(?:,? \d{{4}})?)"), "what date"),
+    ("year", re.compile(r"\b(1[0-9]{3}|20[0-9]{2})\b(?![,.]?\d)"), "what year"),
+    ("share", re.compile(r"\b(\d[\d,.]*(?:%| percent| per cent))"), "what percentage"),
+    (
+        "count",
+        re.compile(
+            r"(?<![A-Z]\w )\b(\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion))?)"
+            rf"(?= (?!(?:{_VERB})\b)[a-z]{{3,}})"
+        ),
+        "how many",
+    ),
+    ("quotation", re.compile(r"[\"“]([^\"“”]{3,40})[\"”]"), "what"),
+    (
+        "name",
+        re.compile(rf"\b(?:The |An? )?({_CAPITAL}{_OWNER}(?:{_JOIN}{_CAPITAL}{_OWNER})*)"),
+        "who or what",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """A question about one sentence and the words that answer it; `kind` names the rule."""
+
+    question: str
+    answer: str
+    kind: str
+
+
+def cloze_questions(text: str) -> Iterator[Cloze]:
+    """Every question that the rules find in a text, sentence by sentence.
+
+    The answer stands once in its sentence and never in the question. Sentences of fewer than
+    `MIN_WORDS` or more than `MAX_WORDS` words, or that start with a pronoun, are left out; a long
+    one is cut to the clauses around the answer.
+    """
+    for sentence in _sentences(text):
+        if MIN_WORDS <= len(sentence.split()) <= MAX_WORDS and not _DANGLING.match(sentence):
+            yield from _of_sentence(sentence)
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Sentences without their last stop and with single spaces."""
+    held = ""
+    for piece in _BREAK.split(text):
+        held = f"{held} {piece}".strip()
+        if held and not _ABBREVIATION.search(held):
+            yield " ".join(held.split()).rstrip(".!?")
+            held = ""
+    if held:
+        yield " ".join(held.split()).rstrip(".!?")
+
+
+def _of_sentence(sentence: str) -> Iterator[Cloze]:
+    taken: list[tuple[int, int]] = []
+    for kind, pattern, asks in KINDS:
+        for match in pattern.finditer(sentence):
+            start, end = match.span(1)
+            if any(start < last and first < end for first, last in taken):
+                continue
+            taken.append((start, end))
+            answer = match.group(1).strip()
+            # the first word's capital may be its place's
+            capital_of_place = kind == "name" and start == 0 and " " not in answer
+            if capital_of_place or sentence.lower().count(answer.lower()) > 1:
+                continue
+            asked = _clauses(sentence, start, end, asks)
+            yield Cloze(f"{asked[0].upper()}{asked[1:]}?", answer, kind)
+
+
+def _clauses(sentence: str, start: int, end: int, asks: str) -> str:
+    """The question for the answer at start … end: its clause and, while that is short, the ones
+    before and after it.
+    """
+    least, most = CLAUSE_WORDS
+    edges = [0, *(match.end() for match in _CLAUSE.finditer(sentence)), len(sentence)]
+    first = max(edge for edge in edges if edge <= start)
+    last = min(edge for edge in edges if edge >= end)
+    while len(sentence[first:last].split()) < least and (first > 0 or last < len(sentence)):
+        if first > 0:
+            first = max(edge for edge in edges if edge < first)
+        else:
+            last = min(edge for edge in edges if edge > last)
+    if len(sentence.split()) <= most:
+        first, last = 0, len(sentence)
+    return (sentence[first:start] + asks + sentence[end:last]).rstrip(" ,;:")
+
+
+def cloze_dataset(
+    name: str, documents: Sequence[Document], per_document: int = 5, seed: int = 0
+) -> QADataset:
+    """Up to `per_document` questions about each document, drawn by `seed`, no kind twice while
+    another is left; documents without any stay, as company for the others.
+
+    Raises:
+        InputError: no document gives a question, or `per_document` is below 1.
+    """
+    if per_document < 1:
+        raise InputError(f"per_document must be at least 1, got {per_document}")
+    unique = list({document.text: document for document in documents}.values())
+    questions: list[Question] = []
+    for index, document in enumerate(unique):
+        draw = np.random.default_rng([seed, index])
+        found = list(cloze_questions(document.text))
+        for number, chosen in enumerate(_spread(found, per_document, draw)):
+            label = f"{document.id}?{number}"
+            questions.append(Question(label, chosen.question, (chosen.answer,), index))
+    if not questions:
+        raise InputError(
+            f"{name} has no sentence to make a question of (a date, number, name or quotation in "
+            f"an English sentence of {MIN_WORDS} to {MAX_WORDS} words)."
+        )
+    return QADataset(name, tuple(unique), tuple(questions))
+
+
+def _spread(found: Sequence[Cloze], count: int, draw: np.random.Generator) -> list[Cloze]:
+    """`count` of `found`, drawn in rounds over the kinds."""
+    order = [found[i] for i in draw.permutation(len(found))]
+    seen: dict[str, int] = {}
+    ranked = []
+    for place, item in enumerate(order):
+        ranked.append((seen.get(item.kind, 0), place, item))
+        seen[item.kind] = seen.get(item.kind, 0) + 1
+    return [item for _, _, item in sorted(ranked, key=lambda row: row[:2])[:count]]
+
+
+def corpus_dataset(
+    path: str | Path,
+    per_document: int = 5,
+    seed: int = 0,
+    on_bad: Callable[[InputError], None] | None = None,
+) -> QADataset:
+    """`cloze_dataset` over files or a folder of plain text (any that `read_documents` reads), long
+    ones cut into pieces of at most `PIECE` characters.
+
+    Raises `InputError` as `read_documents` and `cloze_dataset` do.
+    """
+    pieces = [
+        piece
+        for document in read_documents([path], on_bad)
+        for piece in chunk(document, lambda texts: [len(text) for text in texts], PIECE)
+    ]
+    return cloze_dataset(Path(path).name or str(path), pieces, per_document, seed)
