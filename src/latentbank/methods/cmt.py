@@ -21,13 +21,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from latentbank.amortised_settings import MacConfig, paper_presets
 from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.conditioning import Conditioning, answer_ids, prompt_ids
 from latentbank.document import Document
 from latentbank.errors import InputError
 from latentbank.method import Batch, Loss, register
-from latentbank.methods.mac import Mac, MacConfig, paper_presets
+from latentbank.methods.mac import Mac
 from latentbank.pooling import whitening
 
 SHRINKAGE = 0.3  # as in `Aggregator.compare`

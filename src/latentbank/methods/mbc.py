@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentbank.amortised_settings import MacConfig, paper_presets
 from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.bank_ladder import MASS
@@ -37,7 +38,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.methods.mac import Mac, MacConfig, paper_presets
+from latentbank.methods.mac import Mac
 from latentbank.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from latentbank.slots import Slots
 
