@@ -125,6 +125,9 @@ def run(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 16,
     chunk_tokens: Annotated[int, typer.Option(min=1, help="Longer documents are cut.")] = 512,
     again: Annotated[bool, typer.Option("--again", help="Run what is done already anew.")] = False,
+    share: Annotated[
+        bool, typer.Option(help="Encode documents once for all rows; changes no result.")
+    ] = True,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     json_output: Json = False,
@@ -152,6 +155,7 @@ def run(
         device=device,
         chunk_tokens=chunk_tokens,
         again=again,
+        share=share,
         command=shlex.join(["latentbank", *sys.argv[1:]]),
     )
     _run(bench, json_output)
