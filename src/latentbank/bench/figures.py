@@ -162,7 +162,8 @@ def time_figure(group: Group, machine: Machine) -> Figure | None:
         slug(f"time {group.machines.index(machine)}") if several else "time",
         f"Time for a question{f', {place}' if several else ''}",
         f"Milliseconds on a logarithmic scale{'' if several else f', measured on {place}'}; to the "
-        "left is better.",
+        "left is better. Questions are asked in batches, and all of a batch wait for its first "
+        "token.",
         Times(tuple(map(time_name, kinds)), rows),
         Table(
             ("row", *(f"{time_name(kind)} (ms)" for kind in kinds)),

@@ -98,6 +98,13 @@ def run(
     questions: Annotated[
         int | None, typer.Option(min=1, help="Only so many questions, drawn by --seed.")
     ] = None,
+    made: Annotated[
+        int | None,
+        typer.Option(
+            "--make-questions", min=1, metavar="N",
+            help="Make up to N questions about each document by rules.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     gold: Annotated[
         bool, typer.Option("--gold", help="Name each question's document to the method.")
@@ -137,15 +144,15 @@ def run(
     from latentbank.bench.budget import parse_budgets
     from latentbank.bench.plan import Bench
     from latentbank.bench.task import Settings, task_class
+    from latentbank.cli.bench_data import load_stream
     from latentbank.cli.bench_rows import parse_rows
-    from latentbank.cli.evaluate import load_data
     from latentbank.generation import DecodingConfig
 
     task_class(task)
     bench = Bench(
         task=task,
         rows=tuple(parse_rows(methods, backbone, adapter)),
-        data=load_data(data, split, documents),
+        data=load_stream(data, split, documents, made, seed),
         out=Path(out),
         backbone=backbone,
         budgets=parse_budgets(budget),
