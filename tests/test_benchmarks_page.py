@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentbank.bench.benchmarks import COLUMNS, NO_RECORDS, benchmark_tables
+from latentbank.bench.figure import Curves, Mark
 from latentbank.bench.figures import figures, marks
 from latentbank.bench.record import Metric, Record, Series, write_record
 from latentbank.bench.results import groups, load_results
@@ -133,3 +134,10 @@ def test_synthetic_records_make_figures(tmp_path: Path) -> None:
     found = load_results(fill(tmp_path)).results
     keys = {f"{g.task} {f.key}" for g in groups(found) for f in figures(g, marks(found))}
     assert {"online-qa frontier", "retention f1", "noise f1"} <= keys
+
+
+def test_many_curves_are_drawn_without_bands() -> None:
+    line = Series((1, 2), (3, 4), "x", "x", "f1", "percent", (2, 3), (4, 5))
+    assert Curves((("a", line, Mark(0, 0)),) * 6).banded
+    assert not Curves((("a", line, Mark(0, 0)),) * 7).banded
+    assert not Curves((("a", curve("x", "f1", (1, 2), (3, 4)), Mark(0, 0)),)).banded

@@ -95,9 +95,9 @@ def _facts(group: Group) -> str:
     members = (*group.results, *group.skipped)
     facts = [f"`{group.data_name}`"]
     for name in ("documents", "questions"):
-        values = sorted({v for r in group.results if (v := r.value(name)) is not None})
-        if values and group.task != "scale":
-            facts.append(f"{' or '.join(f'{v:,.0f}' for v in values)} {name}")
+        counts = sorted({v for r in group.results if (v := r.value(name)) is not None})
+        if counts and group.task != "scale":
+            facts.append(f"{' or '.join(f'{v:,.0f}' for v in counts)} {name}")
     for name, values in (
         ("backbone", sorted({_backbone(r) for r in members} - {""})),
         ("seed", sorted({str(r.record.seed) for r in members})),
