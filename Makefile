@@ -1,11 +1,11 @@
-# setup, demo, test, check (lint and types), bench, bench-full, squad-online. PYTHON chooses the
-# interpreter (>= 3.11).
+# setup, demo, test, check (lint and types), bench, bench-full, bench-own, squad-online. PYTHON
+# chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-long check bench bench-full bench-bank squad-online
+.PHONY: setup demo test test-long check bench bench-full bench-own bench-bank squad-online
 
 setup: $(STAMP)
 
@@ -38,28 +38,41 @@ check: $(STAMP)
 SMALL := results/bench-small
 bench: $(STAMP)
 	$(BIN)/latentbank bench online-qa --data sample --documents 200 --questions 60 \
-		--methods none,none+LoRA,rag+LoRA,mac,mbc,strata --budget 256,4096,float \
+		--methods none,none+LoRA,rag+LoRA,mac,mbc,strata --budget 256,8192,float \
 		--out $(SMALL) $(BENCH_ARGS)
 	$(BIN)/latentbank bench report $(SMALL) --out $(SMALL)/report.html
 
 # Every protocol and budget: many hours on a CPU. SQUAD names a folder with train-v1.1.json and
-# dev-v1.1.json; CLOSED_BOOK, if set, files of questions and answers for the forgetting protocol.
+# dev-v1.1.json; CLOSED_BOOK files of questions and answers for the forgetting protocol. `gold` is
+# online-qa with the document named. FULL_DOCUMENTS and FULL_QUESTIONS make it shorter, FULL_TASKS
+# picks protocols, FULL_OPTIONS adds options to all of them and FULL_OPTIONS_task to one.
 FULL := results/bench-full
+FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale
+FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata
 FULL_BUDGETS ?= grid
-FULL_TASKS ?= online-qa retention duplicates updates delete abstain
-FULL_ARGS = --data $(SQUAD) --split test-online --questions 1000 --out $(FULL) $(BENCH_ARGS) \
-	--methods none,none+LoRA,full_context,rag,mac,mbc,strata
+FULL_DOCUMENTS ?=
+FULL_QUESTIONS ?= 1000
+FULL_OPTIONS ?=
+FULL_OPTIONS_noise ?= --noise-data $(SQUAD):train
+FULL_OPTIONS_scale ?= --questions 32
+FULL_OPTIONS_forgetting = $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
+FULL_RUN = $(filter-out $(if $(CLOSED_BOOK),,forgetting),$(FULL_TASKS))
+FULL_ARGS = --data $(SQUAD) --split test-online --questions $(FULL_QUESTIONS) --out $(FULL) \
+	$(if $(FULL_DOCUMENTS),--documents $(FULL_DOCUMENTS)) --methods $(FULL_METHODS)
+define full-run
+$(BIN)/latentbank bench $(if $(filter gold,$(1)),online-qa --gold,$(1)) $(FULL_ARGS) \
+	$(if $(filter gold scale,$(1)),,--budget $(FULL_BUDGETS)) $(FULL_OPTIONS_$(1)) $(FULL_OPTIONS)
+
+endef
 bench-full: $(STAMP)
 	@test -n "$(SQUAD)" || { echo "bench-full needs SQUAD=FOLDER with train-v1.1.json" >&2; exit 2; }
-	set -e; for task in $(FULL_TASKS); do \
-		$(BIN)/latentbank bench $$task $(FULL_ARGS) --budget $(FULL_BUDGETS); done
-	$(BIN)/latentbank bench noise $(FULL_ARGS) --budget $(FULL_BUDGETS) --noise-data $(SQUAD):train
-	$(BIN)/latentbank bench online-qa $(FULL_ARGS) --gold
-	$(BIN)/latentbank bench scale --data $(SQUAD) --split test-online --out $(FULL) $(BENCH_ARGS) \
-		--methods none,full_context,rag,mac,mbc,strata
-	if test -n "$(CLOSED_BOOK)"; then $(BIN)/latentbank bench forgetting $(FULL_ARGS) \
-		--budget $(FULL_BUDGETS) $(foreach file,$(CLOSED_BOOK),--closed-book $(file)); fi
+	$(foreach task,$(FULL_RUN),$(call full-run,$(task)))
 	$(BIN)/latentbank bench report $(FULL) --out $(FULL)/report.html
+	$(BIN)/python scripts/make_tables.py
+
+# What the bench adds to the work that it measures.
+bench-own: $(STAMP)
+	$(BIN)/python scripts/measure_bench.py
 
 # The table of the README. SQUAD as above.
 squad-online: $(STAMP)

@@ -1,4 +1,4 @@
-"""Writes the tables and plots of the README and of docs/bank.md from the records in results/."""
+"""Writes the tables and plots of README.md, docs/benchmarks.md and docs/bank.md from results/."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from latentbank.bench.bank_table import bank_table
+from latentbank.bench.benchmarks import benchmark_tables
 from latentbank.bench.readme_plots import write_plots
 from latentbank.bench.report import results_table, update_readme
 from latentbank.errors import InputError
@@ -14,11 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(root: Path = ROOT) -> None:
-    """Updates README.md and docs/*.svg; says which plot has no records yet."""
+    """Updates the pages and docs/*.svg; says which plot has no records yet."""
     readme, results = root / "README.md", root / "results"
+    page = root / "docs" / "benchmarks.md"
     update_readme(readme, "squad-online", results_table(results / "squad-online"))
-    text, missing = write_plots(results, root / "docs")
+    text, missing = write_plots(results / "bench-full", root / "docs")
     update_readme(readme, "plots", text)
+    update_readme(page, "plots", text.replace("](docs/", "]("))
+    for task, table in benchmark_tables(results / "bench-full").items():
+        update_readme(page, f"bench-{task}", table)
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     for sentence in missing:
         print(sentence)

@@ -9,7 +9,7 @@ import pytest
 
 from latentbank.bench.labels import place, spread, text_width
 from latentbank.bench.machine import Machine
-from latentbank.bench.record import DataInfo, Record, write_record
+from latentbank.bench.record import DataInfo, Metric, Record, write_record
 from latentbank.bench.results import (
     Result,
     format_bytes,
@@ -100,6 +100,22 @@ def test_labels_say_what_differs() -> None:
     ]  # fmt: skip
     twins = [result(make("a"), "x.json"), result(make("a"), "y.json")]
     assert unique_labels(twins) == ["a, x.json", "a, y.json"]
+
+
+def test_a_limit_is_named_for_each_document_where_the_record_tells() -> None:
+    twins = [make("a"), make("a", budget_bytes=20_480, config={"budget_per_document": 1024})]
+    assert unique_labels([result(r) for r in twins]) == ["a", "a, ≤ 1,024 B/doc"]
+
+
+def test_a_row_without_a_bank_comes_once() -> None:
+    def at(method: str, bank: int, budget: int | None) -> Record:
+        metrics = {"f1": Metric(1.0, "percent"), "bank_bytes": Metric(bank, "bytes")}
+        return make(method, metrics=metrics, budget_bytes=budget)
+
+    made = [at("none", 0, 64), at("none", 0, None), at("rag", 0, 64), at("rag", 900, None)]
+    (found,) = groups([result(r) for r in made])
+    assert found.labels == ("none", "rag, ≤ 64 B", "rag")
+    assert [r.record.budget_bytes for r in found.results] == [None, 64, None]
 
 
 def test_fractions_count_in_percent() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from latentbank.bench.record import Series
 from latentbank.bench.results import Result
 
+MOST_BANDS = 6
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -60,6 +62,11 @@ class Curves:
     """One series of each row, all over the same axes."""
 
     lines: tuple[tuple[str, Series, Mark], ...]
+
+    @property
+    def banded(self) -> bool:
+        """Whether intervals are drawn: those of many rows would hide one another."""
+        return len(self.lines) <= MOST_BANDS and any(s.low is not None for _, s, _ in self.lines)
 
 
 @dataclass(frozen=True)

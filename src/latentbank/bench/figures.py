@@ -103,9 +103,9 @@ def curve_figures(group: Group, looks: Mapping[tuple[str, str], Mark]) -> list[F
         title = f"{title_of(y_name)} over {x_name}"
         text = f"{title_of(y_name)}{in_unit(y_unit)} over {x_name}{in_unit(x_unit, x_name)}."
         text = text[0].upper() + text[1:]
-        if any(series.low for _, _, series in members):
-            text += " Bands: 95 % intervals."
         plot = Curves(tuple((label, s, looks[r.record.method, r.label]) for label, r, s in members))
+        if plot.banded:
+            text += " Bands: 95 % intervals."
         if len({x for _, _, series in members for x in series.x}) > TABLE_ROWS:
             text += " The table has a part of the points; the records have all."
         found.append(
@@ -162,7 +162,8 @@ def time_figure(group: Group, machine: Machine) -> Figure | None:
         slug(f"time {group.machines.index(machine)}") if several else "time",
         f"Time for a question{f', {place}' if several else ''}",
         f"Milliseconds on a logarithmic scale{'' if several else f', measured on {place}'}; to the "
-        "left is better.",
+        "left is better. Questions are asked in batches, and all of a batch wait for its first "
+        "token.",
         Times(tuple(map(time_name, kinds)), rows),
         Table(
             ("row", *(f"{time_name(kind)} (ms)" for kind in kinds)),

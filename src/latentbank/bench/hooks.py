@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from latentbank.bank import MemoryBank
 from latentbank.bench.budget import Written, bounded_bank, write_within
+from latentbank.bench.encodings import SharedEncodings
 from latentbank.bench.measures import PEAK, peak_memory_bytes
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.record import Metric
@@ -51,7 +53,8 @@ class Silent:
 
 
 class Hooks:
-    """One run of one method. `budget` is in bytes per document; `folder` takes the bank's file.
+    """One run of one method. `budget` is in bytes per document; `folder` takes the bank's file;
+    `encodings`, if given, are shared with other runs.
 
     Whatever calls the method raises CannotDo if it refuses.
     """
@@ -64,14 +67,18 @@ class Hooks:
         budget: int | None = None,
         partial: PartialAnswers | None = None,
         progress: Progress | None = None,
+        encodings: SharedEncodings | None = None,
     ) -> None:
+        self.encodings = encodings
         self.method, self.settings, self.folder, self.budget = method, settings, folder, budget
         self.partial = partial or PartialAnswers(None, "")
         self.progress: Progress = progress or Silent()
         self.method_seconds = 0.0
         self.written = Written()
         self.budget_bytes: int | None = None
+        self.encoding_seconds_shared = 0.0
         self._bank: MemoryBank | None = None
+        self._plain: dict[tuple[Reader, tuple[str, ...], tuple[str, ...]], list[Answer]] = {}
         self._path = folder / "run.bank"
 
     @property
@@ -134,10 +141,16 @@ class Hooks:
     def write(self, documents: Sequence[Document], label: str = "writing") -> Written:
         """Writes documents in order into the bank, which makes room where it is full."""
         self.progress.start(label, len(documents))
-        with self.in_method():
+        shared = self.encodings
+        before = shared.saved_seconds if shared else 0.0
+        with self.in_method(), shared.lent_to(self.method) if shared else nullcontext():
             done = write_within(
                 self.method, documents, self.budget_bytes, advance=self.progress.advance
             )
+        if shared:
+            saved = shared.saved_seconds - before
+            self.encoding_seconds_shared += saved
+            done = replace(done, seconds=done.seconds + saved)
         self.written = self.written + done
         return done
 
@@ -162,13 +175,25 @@ class Hooks:
             answers = self.partial.get(phase, number, len(part))
             if answers is None:
                 named = None if wanted is None else [wanted[i] for i in part]
-                with self.in_method():
-                    answers = self._answers([texts[i] for i in part], named, reader)
+                answers = self._asked([texts[i] for i in part], named, reader)
                 self.partial.put(phase, number, answers)
             for i, item in zip(part, answers, strict=True):
                 found[i] = item
             self.progress.advance(len(part))
         return score_answers([a for a in found if a is not None], data)
+
+    def _asked(
+        self, questions: list[str], documents: list[str] | None, reader: Reader
+    ) -> list[Answer]:
+        """Answers to a batch; asked again with nothing to read, those of the first time."""
+        key = (reader, tuple(questions), tuple(documents or ()))
+        if key in self._plain:
+            return self._plain[key]
+        with self.in_method():
+            answers = self._answers(questions, documents, reader)
+        if reader != "memory" or not self.kept:
+            self._plain[key] = answers
+        return answers
 
     def _answers(
         self, questions: Sequence[str], documents: Sequence[str] | None, reader: Reader

@@ -23,7 +23,8 @@ from latentbank.method import build_config
 @dataclass(frozen=True)
 class Bench:
     """What to run. `options` change the protocol's config; `budgets` are in bytes per document,
-    None for no limit; `again` runs what is done already anew.
+    None for no limit; `again` runs what is done already anew; `share` encodes a batch of documents
+    once for all rows and budgets, which changes no result.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Bench:
     device: str = "cpu"
     chunk_tokens: int = 512
     again: bool = False
+    share: bool = True
     command: str = ""
 
 

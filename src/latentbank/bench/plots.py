@@ -170,7 +170,7 @@ def _curves(plot: Curves, key: str, narrow: bool) -> Any:
     with style(canvas.width, canvas.height, key) as figure:
         axes = canvas.axes(figure)
         for _, series, mark in plot.lines:
-            _curve(axes, series, mark)
+            _curve(axes, series, mark, plot.banded)
         _curve_scales(axes, plot, narrow)
         if narrow:
             add_legend(figure, [(label, mark, "curve") for label, _, mark in plot.lines])
@@ -180,9 +180,9 @@ def _curves(plot: Curves, key: str, narrow: bool) -> Any:
     return figure
 
 
-def _curve(axes: Any, series: Any, mark: Mark) -> None:
+def _curve(axes: Any, series: Any, mark: Mark, banded: bool) -> None:
     tone, many = colour(mark.colour), len(series.x) > 15
-    if series.low is not None:
+    if banded and series.low is not None:
         axes.fill_between(series.x, series.low, series.high, color=tone, alpha=0.13, linewidth=0)
     axes.plot(
         series.x, series.y, color=tone, linewidth=1.8, linestyle=dash(mark),

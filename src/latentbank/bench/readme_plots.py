@@ -1,4 +1,4 @@
-"""The plots of the README, as SVG files that follow the reader's light or dark mode.
+"""The plots of the README and of docs/benchmarks.md, as SVG files for light and dark mode.
 
 Knows records and figures; `report` puts the tables beside them.
 """
@@ -29,8 +29,8 @@ class Plot:
 PLOTS = (
     Plot(
         "frontier.svg",
-        "no two records of one task have a score and bytes",
-        lambda group, figure: isinstance(figure.plot, Frontier),
+        "no two records of the task online-qa have a score and bytes",
+        lambda group, figure: group.task == "online-qa" and isinstance(figure.plot, Frontier),
     ),
     Plot(
         "retention.svg",
@@ -46,11 +46,11 @@ def write_plots(results: str | Path, out: str | Path) -> tuple[str, list[str]]:
     """Write the plots that the records of a folder (and its subfolders) have numbers for to `out`.
 
     Returns (markdown that shows them, with paths as seen from the parent of `out`; a sentence for
-    each plot that could not be made, whose file is removed, so that no old one stays). Raises
-    InputError as `results.load_results`.
+    each plot that could not be made, whose file is removed, so that no old one stays). A folder
+    that is not there has no records. Raises InputError as `results.load_results`.
     """
-    out = Path(out)
-    found = load_results(results, nested=True).results
+    out, results = Path(out), Path(results)
+    found = load_results(results, nested=True).results if any(results.rglob("*.json")) else ()
     looks = marks(found)
     parts = groups(found)
     drawn = [(group, figure) for group in parts for figure in figures(group, looks)]

@@ -117,9 +117,12 @@ def best_first(results: Sequence[Result]) -> list[Result]:
 
 
 def groups(results: Sequence[Result]) -> list[Group]:
-    """The newest records by task and data: most rows first, then the longest stream."""
+    """The newest records by task and data: most rows first, then the longest stream.
+
+    A row that has no bank at any budget is the same at all of them, and comes once.
+    """
     parts: dict[tuple[str, str], list[Result]] = {}
-    for result in newest(results, by_machine=True):
+    for result in _once_without_bank(newest(results, by_machine=True)):
         parts.setdefault((result.record.task, result.record.data.hash), []).append(result)
     found = []
     for (task, digest), members in sorted(parts.items()):
@@ -136,12 +139,35 @@ def groups(results: Sequence[Result]) -> list[Group]:
     return sorted(found, key=rank)
 
 
+def _once_without_bank(results: Sequence[Result]) -> list[Result]:
+    """The results, of the budgets of a row that never has a bank only the last one."""
+    rows: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        r = result.record
+        key = (r.task, r.data.hash, result.label, r.read_as, r.machine, r.dtype, r.skipped)
+        rows.setdefault(key, []).append(result)
+    left_out = {
+        id(result)
+        for members in rows.values()
+        if all(m.value("bank_bytes") == 0 for m in members)
+        for result in members[:-1]
+    }
+    return [result for result in results if id(result) not in left_out]
+
+
+def _limit(result: Result) -> str:
+    """What the row's bank may take, for each document of the stream where the record tells."""
+    each = result.record.config.get("budget_per_document")
+    if isinstance(each, int):
+        return f"≤ {each:,} B/doc"
+    total = result.record.budget_bytes
+    return "" if total is None else f"≤ {format_bytes(total)}"
+
+
 def unique_labels(results: Sequence[Result]) -> list[str]:
     """Labels that tell the results apart; equal ones get the budget, reading and so on added."""
     parts: Sequence[Callable[[Result], str]] = (
-        lambda r: (
-            "" if r.record.budget_bytes is None else f"≤ {format_bytes(r.record.budget_bytes)}"
-        ),
+        _limit,
         lambda r: r.record.read_as,
         lambda r: r.record.machine.device,
         lambda r: r.record.machine.cpu,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bench.budget import least_bytes
+from latentbank.bench.encodings import SharedEncodings
 from latentbank.bench.hooks import Hooks, Silent
 from latentbank.bench.measures import reset_peak_memory
 from latentbank.bench.partial import PartialAnswers
@@ -78,9 +79,18 @@ class _Runner:
         self._built: dict[str, Method] = {}
         self._smallest: dict[str, int] = {}
         self._unbounded: dict[str, tuple[Outcome, str]] = {}
+        self._encodings: SharedEncodings | None = None
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Makes the records of `cells`; methods are built once for all budgets of a row."""
+        """Makes the records of `cells`; methods are built once for all budgets of a row, and a
+        batch of documents is encoded once for all rows.
+        """
+        with tempfile.TemporaryDirectory(prefix="latentbank-") as folder:
+            if self.bench.share:
+                self._encodings = SharedEncodings(Path(folder))
+            self._run_all(cells)
+
+    def _run_all(self, cells: Sequence[Cell]) -> None:
         possible = self._affordable(cells)
         for number, cell in enumerate(possible):
             method = self._method(cell.row)
@@ -162,7 +172,8 @@ class _Runner:
         reset_peak_memory()
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch:
-            hooks = Hooks(method, self.bench.settings, Path(scratch), budget, partial, self.watcher)
+            settings, shared = self.bench.settings, self._encodings
+            hooks = Hooks(method, settings, Path(scratch), budget, partial, self.watcher, shared)
             try:
                 skipped = self.task.refuses(method)
                 if skipped:
@@ -210,7 +221,11 @@ def _with_times(outcome: Outcome, seconds: float, hooks: Hooks, partial: Partial
     """The outcome with how long the run took, and how much of it was the bench's own doing."""
     own = 100 * (1 - hooks.method_seconds / seconds) if seconds > 0 else 0.0
     times = {"seconds": Metric(seconds, "s"), "overhead": Metric(own, "percent of time")}
-    notes = {"answers_from_an_interrupted_run": partial.reused} if partial.reused else {}
+    notes: dict[str, float] = {}
+    if partial.reused:
+        notes["answers_from_an_interrupted_run"] = partial.reused
+    if hooks.encoding_seconds_shared > 0:
+        notes["encoding_seconds_of_another_run"] = hooks.encoding_seconds_shared
     return Outcome(
         {**outcome.metrics, **times},
         outcome.series,

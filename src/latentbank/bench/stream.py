@@ -1,13 +1,37 @@
-"""Documents cut to the size that every method takes. Knows data and token counts; no method."""
+"""The stream that every method takes: in the order of time, documents cut to one size.
+
+Knows data and token counts; no method.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from latentbank.chunking import CountTokens
 from latentbank.data import QADataset, Question
 from latentbank.document import Document, chunk
+
+ISO_DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d:\d\d.*)?)?)?")
+
+
+def by_time(data: QADataset) -> QADataset:
+    """`data` with its documents in the order of their times, those of one time as they were.
+
+    `data` itself where a document has no time of the form 2024, 2024-05, 2024-05-31 or
+    2024-05-31T12:00, or the order is that already.
+    """
+    times = [document.time or "" for document in data.documents]
+    order = sorted(range(len(times)), key=times.__getitem__)
+    if order == list(range(len(times))) or not all(map(ISO_DATE.fullmatch, times)):
+        return data
+    place = {old: new for new, old in enumerate(order)}
+    return replace(
+        data,
+        documents=tuple(data.documents[i] for i in order),
+        questions=tuple(replace(q, document=place[q.document]) for q in data.questions),
+    )
 
 
 def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512) -> QADataset:

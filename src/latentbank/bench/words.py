@@ -47,8 +47,9 @@ def column_name(name: str, unit: str) -> str:
     """ "retention_area_f1", "percent" → "retention area f1 (%)"; a unit is not said twice."""
     title = re.sub(r" bytes$", "", title_of(name)) if unit == "bytes" else title_of(name)
     sign = {"percent": "%", "fraction": "%", "bytes": ""}.get(unit, unit)
-    said = {sign, {"s": "seconds"}.get(sign, sign)} & set(title.split())
-    return title if not sign or said else f"{title} ({sign})"
+    words = {"s": "seconds", "documents/s": "documents per second"}.get(sign, sign)
+    said = not sign or {sign, words} & set(title.split()) or title.endswith(words)
+    return title if said else f"{title} ({sign})"
 
 
 def size_cell(value: float) -> str:
@@ -62,9 +63,14 @@ def title_of(name: str) -> str:
 
 
 def time_name(name: str) -> str:
-    """ "first_token_milliseconds" → "first token"."""
+    """ "read_milliseconds" → "read"."""
     plain = re.sub(r"_?milliseconds_?", " ", name).replace("_", " ").strip()
-    return {"": "whole answer", "p95": "whole answer, 95th percentile"}.get(plain, plain)
+    known = {
+        "": "a question's share of its batch",
+        "p95": "a question's share, 95th percentile",
+        "first token": "first token of the batch",
+    }
+    return known.get(plain, plain)
 
 
 def machine_name(machine: Machine) -> str:

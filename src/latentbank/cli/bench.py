@@ -98,6 +98,13 @@ def run(
     questions: Annotated[
         int | None, typer.Option(min=1, help="Only so many questions, drawn by --seed.")
     ] = None,
+    made: Annotated[
+        int | None,
+        typer.Option(
+            "--make-questions", min=1, metavar="N",
+            help="Make up to N questions about each document by rules.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     gold: Annotated[
         bool, typer.Option("--gold", help="Name each question's document to the method.")
@@ -125,6 +132,9 @@ def run(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 16,
     chunk_tokens: Annotated[int, typer.Option(min=1, help="Longer documents are cut.")] = 512,
     again: Annotated[bool, typer.Option("--again", help="Run what is done already anew.")] = False,
+    share: Annotated[
+        bool, typer.Option(help="Encode documents once for all rows; changes no result.")
+    ] = True,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     json_output: Json = False,
@@ -134,15 +144,15 @@ def run(
     from latentbank.bench.budget import parse_budgets
     from latentbank.bench.plan import Bench
     from latentbank.bench.task import Settings, task_class
+    from latentbank.cli.bench_data import load_stream
     from latentbank.cli.bench_rows import parse_rows
-    from latentbank.cli.evaluate import load_data
     from latentbank.generation import DecodingConfig
 
     task_class(task)
     bench = Bench(
         task=task,
         rows=tuple(parse_rows(methods, backbone, adapter)),
-        data=load_data(data, split, documents),
+        data=load_stream(data, split, documents, made, seed),
         out=Path(out),
         backbone=backbone,
         budgets=parse_budgets(budget),
@@ -152,6 +162,7 @@ def run(
         device=device,
         chunk_tokens=chunk_tokens,
         again=again,
+        share=share,
         command=shlex.join(["latentbank", *sys.argv[1:]]),
     )
     _run(bench, json_output)

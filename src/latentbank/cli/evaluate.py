@@ -127,10 +127,12 @@ def _measure(
             return measure(method, store, data, bar, method.name, gold, decoding)
 
 
-def load_data(spec: str, split: str | None, documents: int | None) -> QADataset:
+def load_data(
+    spec: str, split: str | None, documents: int | None, any_questions: bool = True
+) -> QADataset:
     """The dataset `spec` (`sample` is the shipped one), cut to so many documents.
 
-    Raises InputError if it has no question.
+    Raises InputError if it has no question, unless none are needed.
     """
     from latentbank.data import load_dataset, load_sample
 
@@ -141,7 +143,7 @@ def load_data(spec: str, split: str | None, documents: int | None) -> QADataset:
         found = load_dataset(path, split or named)
     if documents is not None:
         found = found.take(documents)
-    if not found.questions:
+    if any_questions and not found.questions:
         raise InputError(f"The data {found.name} has no question to ask.")
     return found
 

@@ -103,8 +103,7 @@ class Scale(Task):
                 f"a bank of {size:,} documents would take {stored:,.0f} bytes, more than "
                 f"bank_bytes={self.config.bank_bytes:,}"
             )
-        grown = points[last][PEAK].value - start if PEAK in points[last] else 0.0
-        needed = start + max(0.0, grown) * size / last
+        needed = _memory(size, {n: p[PEAK].value for n, p in points.items() if PEAK in p}, start)
         allowed = self.config.memory_share * this_machine().memory_bytes
         if 0 < allowed < needed:
             return (
@@ -161,6 +160,21 @@ class Scale(Task):
         return {
             "read_milliseconds": Metric(1000 * (time.perf_counter() - began) / len(texts), "ms")
         }
+
+
+def _memory(size: int, peaks: dict[int, float], start: int) -> float:
+    """Bytes of memory that `size` documents would take, from the peaks at smaller sizes.
+
+    Two sizes tell what a document takes; after one, all above `start` counts as the documents', the
+    model's work at a question included.
+    """
+    if not peaks:
+        return start
+    *before, last = sorted(peaks)
+    if before:
+        each = (peaks[last] - peaks[before[-1]]) / (last - before[-1])
+        return peaks[last] + max(0.0, each) * (size - last)
+    return start + max(0.0, peaks[last] - start) * size / last
 
 
 def _again(real: list[Entry], numbers: range, seed: int) -> Iterator[Entry]:

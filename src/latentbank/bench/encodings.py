@@ -1,0 +1,111 @@
+"""Documents encoded once for all rows, budgets and phases of a bench.
+
+Keeps what `BackboneEncoder` computed, by layer and the exact batch of texts, in files of a folder;
+the same batch asked again is read back bit for bit, so results do not depend on it. Knows the
+encoder; knows no protocol and no method by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentbank.encoder import BackboneEncoder
+from latentbank.method import Method
+
+LIMIT_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Where a batch lies: its shape, its lengths, and how long computing it took."""
+
+    path: Path
+    shape: tuple[int, ...]
+    lengths: tuple[int, ...]
+    seconds: float
+
+
+class SharedEncodings:
+    """States of batches that were encoded already, for one backbone.
+
+    `folder` takes the files, never more than `limit_bytes`; what comes after that is not kept.
+    `saved_seconds` adds up what the batches that were read back had taken when they were computed,
+    less the reading: hooks add it to the time of a write, so that speeds are those of a write that
+    encodes.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
+        self.folder, self.limit_bytes = folder, limit_bytes
+        self.saved_seconds = 0.0
+        self.bytes = 0
+        self._kept: dict[str, _Kept] = {}
+
+    @contextmanager
+    def lent_to(self, method: Method) -> Iterator[None]:
+        """Within the block the method's encoder takes from here; one of another kind stays."""
+        own = method.encoder
+        if type(own) is not BackboneEncoder or own.cache is not None:
+            yield
+            return
+        method.encoder = _Encoder(own, self)
+        try:
+            yield
+        finally:
+            method.encoder = own
+
+    def get(self, encoder: BackboneEncoder, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(states [B, T, D] float32, mask [B, T] bool), read back or computed and kept."""
+        key = _key(encoder.layer, texts)
+        began = time.perf_counter()
+        found = self._kept.get(key)
+        if found is not None:
+            states = torch.from_numpy(np.fromfile(found.path, np.float32).reshape(found.shape))
+            places = torch.arange(found.shape[1])
+            mask = places[None] < torch.tensor(found.lengths)[:, None]
+            device = encoder.backbone.device
+            result = states.to(device), mask.to(device)
+            self.saved_seconds += found.seconds - (time.perf_counter() - began)
+            return result
+        states, mask = BackboneEncoder.features(encoder, texts)
+        self._keep(key, states, mask, time.perf_counter() - began)
+        return states, mask
+
+    def _keep(self, key: str, states: Tensor, mask: Tensor, seconds: float) -> None:
+        """Writes a batch to a file if there is room and its padding is on the right."""
+        lengths = mask.sum(1)
+        right = torch.arange(mask.shape[1], device=mask.device)[None] < lengths[:, None]
+        size = states.numel() * 4
+        if self.bytes + size > self.limit_bytes or not torch.equal(mask, right):
+            return
+        path = self.folder / f"{key}.f32"
+        states.detach().cpu().numpy().tofile(path)
+        self.bytes += size
+        self._kept[key] = _Kept(path, tuple(states.shape), tuple(lengths.tolist()), seconds)
+
+
+class _Encoder(BackboneEncoder):
+    """An encoder in whose place the shared encodings stand."""
+
+    def __init__(self, own: BackboneEncoder, shared: SharedEncodings) -> None:
+        super().__init__(own.backbone, own.layer)
+        self._own, self._shared = own, shared
+
+    def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See `BackboneEncoder`."""
+        return self._shared.get(self._own, texts)
+
+
+def _key(layer: int, texts: Sequence[str]) -> str:
+    """The same for the same layer and texts in the same order."""
+    text = json.dumps([layer, *texts])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

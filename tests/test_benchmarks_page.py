@@ -1,0 +1,143 @@
+"""docs/benchmarks.md: a table for each protocol, from whatever records are there."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from latentbank.bench.benchmarks import COLUMNS, NO_RECORDS, benchmark_tables
+from latentbank.bench.figure import Curves, Mark
+from latentbank.bench.figures import figures, marks
+from latentbank.bench.record import Metric, Record, Series, write_record
+from latentbank.bench.results import groups, load_results
+from latentbank.bench.task import tasks
+from test_record import make
+
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def percent(**values: float) -> dict[str, Metric]:
+    return {name: Metric(value, "percent") for name, value in values.items()}
+
+
+def curve(x_name: str, y_name: str, x: tuple[float, ...], y: tuple[float, ...]) -> Series:
+    return Series(x, y, x_name, "documents", y_name, "percent")
+
+
+def of(task: str, method: str, metrics: dict[str, Metric], **changes: object) -> Record:
+    size = {"bytes_per_document": Metric(64.5, "bytes"), "documents_kept": Metric(9, "documents")}
+    return make(method, task=task, metrics={**metrics, **size}, **changes)
+
+
+def fill(folder: Path) -> Path:
+    """One or two synthetic records of every protocol."""
+    over = "documents written"
+    made = [
+        of("online-qa", "rag", percent(f1=40.0, exact_match=30.0)),
+        of("online-qa", "mbc", percent(f1=9.0), config={"budget_per_document": 64, "name": "mbc"}),
+        make("mac", task="online-qa", metrics={}, skipped="a budget of 8 bytes is too small",
+             config={"budget_per_document": 8}),
+        of("retention", "rag", percent(f1=37.0, retention_area_f1=38.5),
+           series={"f1": curve(over, "f1", (200, 400), (40.0, 37.0))}),
+        of("retention", "mbc", percent(f1=8.0),
+           series={"f1": curve(over, "f1", (200, 300), (9.0, 8.0))}),
+        of("noise", "rag", percent(f1=33.0),
+           series={"f1": curve("unrelated documents", "f1", (0, 100), (40.0, 33.0))}),
+        of("duplicates", "rag", percent(f1=40.0, bank_growth=0.0),
+           series={"f1": curve("copies", "f1", (1, 4), (40.0, 40.0))}),
+        of("updates", "rag", percent(f1=20.0, old_exact_match=11.5)),
+        of("delete", "rag", percent(f1=40.0, f1_deleted=3.25, f1_closed_book=3.0)),
+        of("forgetting", "mbc", percent(f1=4.0, forgetting_f1_NQ_open=0.75),
+           config={"untrained": True}),
+        of("abstain", "rag", {**percent(exact_match=30.0),
+                              "risk_coverage_area": Metric(0.42, "fraction")}),
+        of("scale", "mac", percent(f1=1.0), config={"resampled_above": 100, "stopped": "too big"},
+           series={"bytes_per_document": curve("documents", "b", (100, 1000), (27000.0, 26900.0))}),
+    ]  # fmt: skip
+    for i, record in enumerate(made):
+        write_record(record, folder / f"{record.task}--{i}.json")
+    return folder
+
+
+def test_each_protocol_has_its_table(tmp_path: Path) -> None:
+    found = benchmark_tables(fill(tmp_path))
+    assert sorted(found) == sorted(tasks()) == sorted(COLUMNS)
+    assert NO_RECORDS not in found.values()
+    assert "| rag | 40.0 | 30.0 | 64 B | 9 |" in found["online-qa"]
+    assert "- mac at 8 B/doc: a budget of 8 bytes is too small." in found["online-qa"]
+    head = "| row | F1 at documents written = 200 | 300 | 400 | area under F1 |"
+    assert head in found["retention"]
+    assert "| rag | 40.0 | – | 37.0 | 38.5 |" in found["retention"]
+    assert "| mbc | 9.0 | 8.0 | – | – |" in found["retention"]
+    assert "| rag | 40.0 | 33.0 |" in found["noise"]
+    assert "old answer, EM" in found["updates"] and "| 11.5 |" in found["updates"]
+    assert "| 3.2 | 3.0 |" in found["delete"]
+    assert "forgotten, NQ_open" in found["forgetting"]
+    assert "mbc (untrained)" in found["forgetting"] and "| 0.8 |" in found["forgetting"]
+    assert "| 42.0 |" in found["abstain"]
+    assert "| mac | 100 | 27 kB |" in found["scale"]
+    assert "| mac | 1,000 (resampled) | 26.9 kB |" in found["scale"]
+    assert "stopped: too big" in found["scale"]
+
+
+@pytest.mark.parametrize("task", sorted(COLUMNS))
+def test_every_table_is_rectangular(task: str, tmp_path: Path) -> None:
+    lines = benchmark_tables(fill(tmp_path))[task].splitlines()
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_without_records_every_table_says_so(tmp_path: Path) -> None:
+    assert set(benchmark_tables(tmp_path / "nowhere").values()) == {NO_RECORDS}
+
+
+def test_the_page_has_a_place_for_every_protocol() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in ("plots", *(f"bench-{task}" for task in tasks())):
+        start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+        assert text.count(start) == text.count(end) == 1
+    assert text.count("\n## What they show\n") == 1
+    assert "\n## What they do not show\n" in text
+
+
+def test_one_command_fills_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    fill(results / "bench-full")
+    write_record(make("rag"), results / "squad-online" / "rag.json")
+    docs.mkdir()
+    for source in (ROOT / "README.md", PAGE, ROOT / "docs" / "bank.md"):
+        target = (tmp_path if source.name == "README.md" else docs) / source.name
+        target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    script = runpy.run_path(str(ROOT / "scripts/make_tables.py"))
+    for _ in range(2):
+        script["main"](tmp_path)
+        page = (docs / "benchmarks.md").read_text(encoding="utf-8")
+        assert NO_RECORDS not in page
+        assert "](frontier.svg)" in page and "](retention.svg)" in page
+        assert "](docs/frontier.svg)" in (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert (docs / "retention.svg").exists()
+    assert "not made" not in capsys.readouterr().out
+
+
+def test_the_page_links_to_what_is_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE.read_text(encoding="utf-8")):
+        assert (PAGE.parent / target).exists(), target
+
+
+def test_synthetic_records_make_figures(tmp_path: Path) -> None:
+    found = load_results(fill(tmp_path)).results
+    keys = {f"{g.task} {f.key}" for g in groups(found) for f in figures(g, marks(found))}
+    assert {"online-qa frontier", "retention f1", "noise f1"} <= keys
+
+
+def test_many_curves_are_drawn_without_bands() -> None:
+    line = Series((1, 2), (3, 4), "x", "x", "f1", "percent", (2, 3), (4, 5))
+    assert Curves((("a", line, Mark(0, 0)),) * 6).banded
+    assert not Curves((("a", line, Mark(0, 0)),) * 7).banded
+    assert not Curves((("a", curve("x", "f1", (1, 2), (3, 4)), Mark(0, 0)),)).banded

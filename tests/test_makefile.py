@@ -1,0 +1,49 @@
+"""`make bench-full`: every protocol, in the sizes that its variables ask for."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from latentbank.bench.task import tasks
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def printed(folder: Path, *variables: str) -> list[str]:
+    """The bench commands that `make bench-full` would run."""
+    stamp = folder / ".setup-done"
+    stamp.touch()
+    command = ["make", "-n", "-s", "bench-full", f"VENV={folder}", *variables]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = result.stdout.replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if "latentbank bench" in line]
+
+
+def test_every_protocol_is_run(tmp_path: Path) -> None:
+    commands = printed(tmp_path, "SQUAD=data", "CLOSED_BOOK=a.jsonl b.txt")
+    run = [line.split("latentbank bench ")[1].split()[0] for line in commands]
+    assert sorted({*run} - {"report"}) == sorted(tasks())
+    (forgetting,) = [line for line in commands if "bench forgetting" in line]
+    assert "--closed-book a.jsonl --closed-book b.txt" in forgetting
+    for line in commands[:-1]:
+        assert "--methods none,none+LoRA,full_context,rag," in line and "--documents" not in line
+        assert ("--budget grid" in line) == ("--gold" not in line and "bench scale" not in line)
+
+
+def test_sizes_and_protocols_are_chosen(tmp_path: Path) -> None:
+    commands = printed(
+        tmp_path, "SQUAD=data", "FULL_TASKS=delete gold forgetting", "FULL_DOCUMENTS=30",
+        "FULL_QUESTIONS=5", "FULL_OPTIONS_delete=--questions 3", "FULL_OPTIONS=--seed 2",
+    )  # fmt: skip
+    assert len(commands) == 3, "no forgetting without questions for it"
+    delete, gold = commands[:2]
+    assert "bench delete" in delete and delete.endswith("--questions 3 --seed 2")
+    assert "bench online-qa --gold" in gold
+    for line in (delete, gold):
+        assert "--documents 30" in line and "--questions 5" in line
