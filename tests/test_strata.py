@@ -11,12 +11,17 @@ import torch
 import tiny
 from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
+from latentbank.codec_counts import CountedTextCodec
+from latentbank.codec_text import ZstdTextCodec
+from latentbank.document import Document
+from latentbank.errors import BankError, InputError
 from latentbank.evaluation import answer, fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint
 from latentbank.selection import DenseKeys
 from latentbank.sketch import sketches, split_sketch
+from latentbank.token_counts import count_tokens
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]
@@ -126,3 +131,61 @@ def test_each_preset_trains_writes_and_answers_on_its_architecture(
         method.write(DOCUMENTS)
         (said,) = answer(method, QUESTIONS[:1], decoding=DecodingConfig(max_new_tokens=2))
         assert said.documents
+
+
+# ---- texts that sink to fewer bytes
+
+
+def counted(backbone: Backbone) -> CountedTextCodec:
+    """The codec of level `packed` over the tiny tokenizer, as the package has one for SmolLM2."""
+    texts = [f"Note {i}: the {name} of the harbour opens at {i % 12}." for i, name in NAMED]
+    return CountedTextCodec(
+        lambda rows: backbone.encode(rows, start=False),
+        backbone.tokenizer.decode,
+        count_tokens(backbone.encode(texts, start=False), 259),
+        ZstdTextCodec(),
+    )
+
+
+NAMED = [(i, ("office", "museum", "market", "station")[i % 4]) for i in range(400)]
+
+
+def test_a_full_bank_packs_texts_before_it_forgets_any(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    notes = [
+        Document(f"Note {i}: the {name} of the harbour opens at {i % 12}. It is number {i * 7919}.")
+        for i, name in NAMED
+    ]
+    backbone = backbones.fresh("llama")
+    method = build_method("strata", backbone, {}, preset="tiny", seed=0)
+    method.texts.packer = counted(backbone)
+    path = tmp_path / "full.bank"
+    with MemoryBank.create(path, bank_fingerprint(method), budget=48_000) as bank:
+        method.bind(bank)
+        for at in range(0, len(notes), 20):
+            method.write(notes[at : at + 20])
+        entries = list(bank.entries())
+        levels = [entry.level for entry in entries]
+        assert levels.count("packed") > 0 and levels.count("verbatim") > 0
+        texts = method.texts.decode(entries)
+        assert set(texts) <= {d.text for d in notes}
+        asked = [notes[-1].text, texts[levels.index("packed")]]
+        found = [row[0][0] for row in method._select(asked)]
+        assert found == [notes[-1].id, entries[levels.index("packed")].id]
+    with MemoryBank.open(path, bank_fingerprint(method)) as bank:
+        method.bind(bank)
+        assert [row[0][0] for row in method._select(asked)] == found
+    method.texts.packer = None
+    with (
+        MemoryBank.open(path, bank_fingerprint(method)) as bank,
+        pytest.raises(BankError, match="packed texts"),
+    ):
+        method.bind(bank)
+
+
+def test_packed_entries_need_tokens_that_were_counted(backbones: Backbones) -> None:
+    method = build_method("strata", backbones.fresh("llama"), {"entry": "packed"}, preset="tiny")
+    fresh_bank(method)
+    with pytest.raises(InputError, match="use entry='verbatim'"):
+        method.write(DOCUMENTS)
