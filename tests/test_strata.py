@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from latentbank.backbone import Backbone
-from latentbank.bank import MemoryBank
+from latentbank.bank import Entry, MemoryBank
 from latentbank.codec_counts import CountedTextCodec
 from latentbank.codec_text import ZstdTextCodec
 from latentbank.document import Document
@@ -21,6 +21,7 @@ from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint
 from latentbank.selection import DenseKeys
 from latentbank.sketch import sketches, split_sketch
+from latentbank.text_levels import TextLevels, leading
 from latentbank.token_counts import count_tokens
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
@@ -150,7 +151,7 @@ def counted(backbone: Backbone) -> CountedTextCodec:
 NAMED = [(i, ("office", "museum", "market", "station")[i % 4]) for i in range(400)]
 
 
-def test_a_full_bank_packs_texts_before_it_forgets_any(
+def test_a_full_bank_packs_and_shortens_texts_before_it_forgets_any(
     backbones: Backbones, tmp_path: Path
 ) -> None:
     notes = [
@@ -161,18 +162,21 @@ def test_a_full_bank_packs_texts_before_it_forgets_any(
     method = build_method("strata", backbone, {}, preset="tiny", seed=0)
     method.texts.packer = counted(backbone)
     path = tmp_path / "full.bank"
-    with MemoryBank.create(path, bank_fingerprint(method), budget=48_000) as bank:
+    with MemoryBank.create(path, bank_fingerprint(method), budget=26_000) as bank:
         method.bind(bank)
         for at in range(0, len(notes), 20):
             method.write(notes[at : at + 20])
         entries = list(bank.entries())
-        levels = [entry.level for entry in entries]
-        assert levels.count("packed") > 0 and levels.count("verbatim") > 0
-        texts = method.texts.decode(entries)
-        assert set(texts) <= {d.text for d in notes}
-        asked = [notes[-1].text, texts[levels.index("packed")]]
+        assert len({entry.level for entry in entries}) > 1 and entries[0].level == "gist50"
+        texts = dict(zip((e.id for e in entries), method.texts.decode(entries), strict=True))
+        said = {d.id: d.text for d in notes}
+        for entry in entries:
+            whole = said[entry.id]
+            short = whole.split(" It is")[0]
+            assert texts[entry.id] == (whole if entry.level in ("verbatim", "packed") else short)
+        asked = [notes[-1].text, texts[entries[0].id]]
         found = [row[0][0] for row in method._select(asked)]
-        assert found == [notes[-1].id, entries[levels.index("packed")].id]
+        assert found == [notes[-1].id, entries[0].id]
     with MemoryBank.open(path, bank_fingerprint(method)) as bank:
         method.bind(bank)
         assert [row[0][0] for row in method._select(asked)] == found
@@ -182,6 +186,33 @@ def test_a_full_bank_packs_texts_before_it_forgets_any(
         pytest.raises(BankError, match="packed texts"),
     ):
         method.bind(bank)
+
+
+def test_texts_of_other_tokens_are_shortened_without_being_packed(backbones: Backbones) -> None:
+    levels = TextLevels(backbones.shared("llama"))
+    text = "One two three four five. Six seven eight nine. Ten eleven twelve thirteen."
+    entry: Entry | None = Entry("a", "verbatim", levels.encode([text], "verbatim")[0])
+    seen = []
+    while entry is not None:
+        seen.append((entry.level, levels.decode([entry])[0]))
+        entry = levels.fade(entry)
+    assert seen == [("verbatim", text), ("gist50", "One two three four five.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A cat sat. A dog ran. A bird flew.", "A cat sat."),
+        ('He said "no." Then he left at last.', 'He said "no."'),
+        ("No end here", "No end here"),
+        ("", ""),
+        ("Σωκράτης ήρθε. Έφυγε. Γύρισε πάλι εδώ.", "Σωκράτης ήρθε."),
+        ("猫がいた。犬もいた。鳥は飛んだ。", "猫がいた。"),
+        ("Version 2.5 is out. It costs 3.50 euros now.", "Version 2.5 is out."),
+    ],
+)
+def test_what_leads_a_text(text: str, kept: str) -> None:
+    assert leading(text, len(text) // 2) == kept
 
 
 def test_packed_entries_need_tokens_that_were_counted(backbones: Backbones) -> None:

@@ -39,7 +39,7 @@ from latentbank.method import (
 from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
-from latentbank.text_levels import TEXTS, TextLevels
+from latentbank.text_levels import TEXTS, WHOLE, TextLevels
 
 SEED = 0x5712A7A
 
@@ -67,11 +67,11 @@ class StrataConfig:
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
 
     def __post_init__(self) -> None:
-        if self.entry not in (*TEXTS, "pooled"):
-            raise unknown("strata entry", self.entry, [*TEXTS, "pooled"])
+        if self.entry not in (*WHOLE, "pooled"):
+            raise unknown("strata entry", self.entry, [*WHOLE, "pooled"])
         if self.read not in ("states", "text"):
             raise unknown("strata read", self.read, ["states", "text"])
-        if self.read == "text" and self.entry not in TEXTS:
+        if self.read == "text" and self.entry not in WHOLE:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
         if self.read_documents < 1 or self.segments < 1:
             raise InputError("read_documents and segments must be at least 1")
@@ -124,7 +124,7 @@ class Strata(Method):
 
     @property
     def level(self) -> str:
-        texts = self.config.entry in TEXTS
+        texts = self.config.entry in WHOLE
         return self.config.entry if texts else f"pooled{self.config.segments}"
 
     def fade(self, entry: Entry) -> Entry | None:
@@ -153,17 +153,18 @@ class Strata(Method):
         repeated = [known[d.id] for d in documents if d.id in known]
         report = bank.append([*repeated, *again], fade=self.fade)
         self._index([replace(entry, id=report.name(entry.id)) for entry in stored])
-        self._unindex(report.forgotten)  # what faded is still the same text
+        self._unindex([*report.forgotten, *report.faded])
+        self._index([entry for name in report.faded if (entry := bank.get(name)) is not None])
         return WriteReport.of(report, time.perf_counter() - began)
 
     def _unindex(self, names: Sequence[str]) -> None:
-        """Takes documents that were forgotten out of what selects and remembers."""
+        """Takes documents that faded or were forgotten out of what selects and remembers."""
         self.words.remove(names)
         self.keys.remove(names)
         self.hot.drop(names)
 
     def _entries(self, documents: Sequence[Document]) -> list[Entry]:
-        if self.config.entry in TEXTS:
+        if self.config.entry in WHOLE:
             payloads = self.texts.encode([d.text for d in documents], self.level)
             return [
                 Entry(d.id, self.level, payload, d.time, d.source, d.metadata)
