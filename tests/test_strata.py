@@ -10,13 +10,19 @@ import torch
 
 import tiny
 from latentbank.backbone import Backbone
-from latentbank.bank import MemoryBank
+from latentbank.bank import Entry, MemoryBank
+from latentbank.codec_counts import CountedTextCodec
+from latentbank.codec_text import ZstdTextCodec
+from latentbank.document import Document
+from latentbank.errors import BankError, InputError
 from latentbank.evaluation import answer, fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint
 from latentbank.selection import DenseKeys
 from latentbank.sketch import sketches, split_sketch
+from latentbank.text_levels import TextLevels, leading
+from latentbank.token_counts import count_tokens
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]
@@ -126,3 +132,91 @@ def test_each_preset_trains_writes_and_answers_on_its_architecture(
         method.write(DOCUMENTS)
         (said,) = answer(method, QUESTIONS[:1], decoding=DecodingConfig(max_new_tokens=2))
         assert said.documents
+
+
+# ---- texts that sink to fewer bytes
+
+
+def counted(backbone: Backbone) -> CountedTextCodec:
+    """The codec of level `packed` over the tiny tokenizer, as the package has one for SmolLM2."""
+    texts = [f"Note {i}: the {name} of the harbour opens at {i % 12}." for i, name in NAMED]
+    return CountedTextCodec(
+        lambda rows: backbone.encode(rows, start=False),
+        backbone.tokenizer.decode,
+        count_tokens(backbone.encode(texts, start=False), 259),
+        ZstdTextCodec(),
+    )
+
+
+NAMED = [(i, ("office", "museum", "market", "station")[i % 4]) for i in range(400)]
+
+
+def test_a_full_bank_packs_and_shortens_texts_before_it_forgets_any(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    notes = [
+        Document(f"Note {i}: the {name} of the harbour opens at {i % 12}. It is number {i * 7919}.")
+        for i, name in NAMED
+    ]
+    backbone = backbones.fresh("llama")
+    method = build_method("strata", backbone, {}, preset="tiny", seed=0)
+    method.texts.packer = counted(backbone)
+    path = tmp_path / "full.bank"
+    with MemoryBank.create(path, bank_fingerprint(method), budget=26_000) as bank:
+        method.bind(bank)
+        for at in range(0, len(notes), 20):
+            method.write(notes[at : at + 20])
+        entries = list(bank.entries())
+        assert len({entry.level for entry in entries}) > 1 and entries[0].level == "gist50"
+        texts = dict(zip((e.id for e in entries), method.texts.decode(entries), strict=True))
+        said = {d.id: d.text for d in notes}
+        for entry in entries:
+            whole = said[entry.id]
+            short = whole.split(" It is")[0]
+            assert texts[entry.id] == (whole if entry.level in ("verbatim", "packed") else short)
+        asked = [notes[-1].text, texts[entries[0].id]]
+        found = [row[0][0] for row in method._select(asked)]
+        assert found == [notes[-1].id, entries[0].id]
+    with MemoryBank.open(path, bank_fingerprint(method)) as bank:
+        method.bind(bank)
+        assert [row[0][0] for row in method._select(asked)] == found
+    method.texts.packer = None
+    with (
+        MemoryBank.open(path, bank_fingerprint(method)) as bank,
+        pytest.raises(BankError, match="packed texts"),
+    ):
+        method.bind(bank)
+
+
+def test_texts_of_other_tokens_are_shortened_without_being_packed(backbones: Backbones) -> None:
+    levels = TextLevels(backbones.shared("llama"))
+    text = "One two three four five. Six seven eight nine. Ten eleven twelve thirteen."
+    entry: Entry | None = Entry("a", "verbatim", levels.encode([text], "verbatim")[0])
+    seen = []
+    while entry is not None:
+        seen.append((entry.level, levels.decode([entry])[0]))
+        entry = levels.fade(entry)
+    assert seen == [("verbatim", text), ("gist50", "One two three four five.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A cat sat. A dog ran. A bird flew.", "A cat sat."),
+        ('He said "no." Then he left at last.', 'He said "no."'),
+        ("No end here", "No end here"),
+        ("", ""),
+        ("Σωκράτης ήρθε. Έφυγε. Γύρισε πάλι εδώ.", "Σωκράτης ήρθε."),
+        ("猫がいた。犬もいた。鳥は飛んだ。", "猫がいた。"),
+        ("Version 2.5 is out. It costs 3.50 euros now.", "Version 2.5 is out."),
+    ],
+)
+def test_what_leads_a_text(text: str, kept: str) -> None:
+    assert leading(text, len(text) // 2) == kept
+
+
+def test_packed_entries_need_tokens_that_were_counted(backbones: Backbones) -> None:
+    method = build_method("strata", backbones.fresh("llama"), {"entry": "packed"}, preset="tiny")
+    fresh_bank(method)
+    with pytest.raises(InputError, match="use entry='verbatim'"):
+        method.write(DOCUMENTS)

@@ -4,9 +4,42 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
+from typing import TYPE_CHECKING
+
+from latentbank.codec_counts import CountedTextCodec, unpack_tables
+from latentbank.codec_text import ZstdTextCodec
+from latentbank.token_counts import CountTables
+
+if TYPE_CHECKING:
+    from latentbank.backbone import Backbone
+
+COUNTED_VOCABULARY = "c0f9bb3293469bf5"  # of SmolLM2's tokenizer, whose tokens are counted
 
 
 @functools.cache
 def packaged_dictionary() -> bytes:
     """The zstd dictionary for English prose, trained on SQuAD's `train` split (CC BY-SA 4.0)."""
     return resources.files("latentbank").joinpath("assets/english.zdict").read_bytes()
+
+
+@functools.cache
+def packaged_counts() -> CountTables:
+    """Counts of SmolLM2's tokens in SQuAD's training paragraphs (CC BY-SA 4.0)."""
+    packed = resources.files("latentbank").joinpath("assets/smollm2.counts").read_bytes()
+    return unpack_tables(packed)
+
+
+def packaged_packer(backbone: Backbone) -> CountedTextCodec | None:
+    """The codec by counts for a backbone with SmolLM2's vocabulary; None for others."""
+    if not backbone.tokenizer_fingerprint.endswith(f":{COUNTED_VOCABULARY}"):
+        return None
+    return CountedTextCodec(
+        lambda texts: backbone.encode(texts, start=False),
+        functools.partial(
+            backbone.tokenizer.decode,
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        ),
+        packaged_counts(),
+        ZstdTextCodec(packaged_dictionary()),
+    )

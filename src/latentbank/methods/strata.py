@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
+from latentbank.bank_ladder import VERBATIM
 from latentbank.codec import array_codec
-from latentbank.codec_text import ZstdTextCodec
 from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
@@ -36,21 +36,21 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.packaged import packaged_dictionary
 from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
+from latentbank.text_levels import TEXTS, WHOLE, TextLevels
 
-VERBATIM = "verbatim"
 SEED = 0x5712A7A
 
 
 @dataclass(frozen=True)
 class StrataConfig:
-    """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` or `pooled`.
-    `segments`: vectors of a pooled entry. `read`: `states`, or `text` for verbatim entries in the
-    prompt. `read_documents`: documents read per question. `hot_bytes`: limit of the cache of keys
-    and values of documents that were read. `all_share`: share of training steps on all states.
+    """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` (zstd), `packed`
+    (the same text by token counts: fewer bytes, slower to open) or `pooled`. `segments`: vectors of
+    a pooled entry. `read`: `states`, or `text` for texts in the prompt. `read_documents`: documents
+    read per question. `hot_bytes`: limit of the cache of keys and values of documents that were
+    read. `all_share`: share of training steps on all states.
     """
 
     inject_from: int = 12
@@ -67,11 +67,11 @@ class StrataConfig:
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
 
     def __post_init__(self) -> None:
-        if self.entry not in (VERBATIM, "pooled"):
-            raise unknown("strata entry", self.entry, [VERBATIM, "pooled"])
+        if self.entry not in (*WHOLE, "pooled"):
+            raise unknown("strata entry", self.entry, [*WHOLE, "pooled"])
         if self.read not in ("states", "text"):
             raise unknown("strata read", self.read, ["states", "text"])
-        if self.read == "text" and self.entry != VERBATIM:
+        if self.read == "text" and self.entry not in WHOLE:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
         if self.read_documents < 1 or self.segments < 1:
             raise InputError("read_documents and segments must be at least 1")
@@ -115,7 +115,7 @@ class Strata(Method):
         self.network.to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.inject_from)
-        self.codec = ZstdTextCodec(packaged_dictionary())
+        self.texts = TextLevels(backbone)
         self.hot = HotCache(config.hot_bytes)
         self.words = LexicalIndex()
         self.keys = FusedIndex(config.key_width)
@@ -124,7 +124,11 @@ class Strata(Method):
 
     @property
     def level(self) -> str:
-        return VERBATIM if self.config.entry == VERBATIM else f"pooled{self.config.segments}"
+        texts = self.config.entry in WHOLE
+        return self.config.entry if texts else f"pooled{self.config.segments}"
+
+    def fade(self, entry: Entry) -> Entry | None:
+        return self.texts.fade(entry)
 
     def bind(self, bank: MemoryBank) -> None:
         self.bank = bank
@@ -134,9 +138,9 @@ class Strata(Method):
 
     def _index(self, entries: Sequence[Entry]) -> None:
         """Makes entries selectable: texts by their words, states by their keys."""
-        texts = [entry for entry in entries if entry.level == VERBATIM]
-        self.words.add([e.id for e in texts], [self.codec.decode(e.payload) for e in texts])
-        states = [entry for entry in entries if entry.level != VERBATIM]
+        texts = [entry for entry in entries if entry.level in TEXTS]
+        self.words.add([entry.id for entry in texts], self.texts.decode(texts))
+        states = [entry for entry in entries if entry.level not in TEXTS]
         found = [split_sketch(entry.payload)[0] for entry in states]
         self.keys.add([e.id for e in states], found, [e.key for e in states])
 
@@ -160,10 +164,11 @@ class Strata(Method):
         self.hot.drop(names)
 
     def _entries(self, documents: Sequence[Document]) -> list[Entry]:
-        if self.config.entry == VERBATIM:
+        if self.config.entry in WHOLE:
+            payloads = self.texts.encode([d.text for d in documents], self.level)
             return [
-                Entry(d.id, VERBATIM, self.codec.encode(d.text), d.time, d.source, d.metadata)
-                for d in documents
+                Entry(d.id, self.level, payload, d.time, d.source, d.metadata)
+                for d, payload in zip(documents, payloads, strict=True)
             ]
         return self._pooled_entries(documents)
 
@@ -220,7 +225,7 @@ class Strata(Method):
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)
-        return self.codec.decode(entry.payload) if entry is not None else ""
+        return self.texts.decode([entry])[0] if entry is not None else ""
 
     @torch.no_grad()
     def _memory(self, rows: Sequence[Sequence[str]]) -> KVMemory | None:
@@ -243,7 +248,7 @@ class Strata(Method):
     def _fill(self, names: Sequence[str]) -> dict[str, KVMemory | None]:
         """Runs documents through the upper layers and puts the result into the hot cache."""
         entries = [self.require_bank().get(name) for name in names]
-        states = [self._entry_states(e.level, e.payload) for e in entries if e is not None]
+        states = [self._entry_states(e) for e in entries if e is not None]
         found = [e.id for e in entries if e is not None]
         if not states:
             return {}
@@ -273,14 +278,13 @@ class Strata(Method):
         with self.lora.attach(self.backbone):
             return self.backbone.fill(states, mask, layer)
 
-    def _entry_states(self, level: str, payload: bytes) -> Tensor:
+    def _entry_states(self, entry: Entry) -> Tensor:
         """States [M, D] of one entry in the backbone's units, the start token's first."""
-        if level == VERBATIM:
-            text = self.codec.decode(payload)
-            ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
+        if entry.level in TEXTS:
+            ids, mask = self.backbone.pad(passage_ids(self.backbone, self.texts.decode([entry])))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
-        body = array_codec("float16").decode(split_sketch(payload)[1], width)
+        body = array_codec("float16").decode(split_sketch(entry.payload)[1], width)
         pooled = self.standard.restore(torch.from_numpy(body))
         return torch.cat([self._start_state(), pooled])
 

@@ -1,0 +1,245 @@
+"""How likely each next token of a text is, by counting: a language model of integers.
+
+Trigrams, bigrams and continuation counts with absolute discounting and interpolation (Kneser and
+Ney, 1995), mixed with what the text itself said so far (a cache of its tokens and of what followed
+the present one; Kuhn and De Mori, 1990). Every probability is an interval of whole numbers, the
+same on every machine; `rans` turns intervals to bytes. Knows nothing about text.
+
+The intervals of one context are laid out by token id. Token w owns
+[1 + w + Σ_c ⌊B_c · C_c(w) / Z_c⌋, …): B_c is the share of component c, C_c(w) its discounted counts
+below w and Z_c all of them, so that widths add up without a division's rest and none is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from latentbank import rans
+from latentbank.errors import BankError
+
+__all__ = ["CountTables", "TokenCounts", "count_tokens", "most_tokens"]
+
+IntArray = npt.NDArray[np.int64]
+
+START = 0  # stands before every text; never coded, but a text may hold its id
+UNIT, DISCOUNT = 100, 85  # a count of c is worth UNIT·c − DISCOUNT
+CONTINUATION, FLOOR = 10, 3  # a token after c different tokens is worth CONTINUATION·c + FLOOR
+WINDOW = 256  # tokens that the caches look back
+CACHE_SHARE, CACHE_HALF = 12, 30  # percent of the mass, and tokens until half of it is used
+FOLLOW_SHARE, FOLLOW_HALF = 30, 1
+
+
+def most_tokens(size_bytes: int) -> int:
+    """The most tokens that so many bytes may hold: what bounds the time that damaged bytes take."""
+    return min(1 << 14, 64 * (size_bytes + 1))
+
+
+@dataclass(frozen=True)
+class CountTables:
+    """Counts of a corpus over `vocabulary` tokens.
+
+    `pair_rows` [V]: how many different tokens follow each; `pair_tokens`, `pair_counts` [P] those,
+    by id. `triple_rows` [P]: how many different tokens follow each of these pairs; `triple_tokens`,
+    `triple_counts` [R] those.
+    """
+
+    pair_rows: IntArray
+    pair_tokens: IntArray
+    pair_counts: IntArray
+    triple_rows: IntArray
+    triple_tokens: IntArray
+    triple_counts: IntArray
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return len(self.pair_rows)
+
+
+def count_tokens(texts: Sequence[Sequence[int]], vocabulary: int) -> CountTables:
+    """Tables of texts given as token ids below `vocabulary`."""
+    rows = [np.asarray([START, *text], np.int64) for text in texts]
+    stream = np.concatenate([np.zeros(0, np.int64), *rows])
+    place = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(row)) for row in rows)])
+    pairs, pair_counts = np.unique(
+        (stream[:-1] * vocabulary + stream[1:])[place[1:] >= 1], return_counts=True
+    )
+    first = np.searchsorted(pairs, (stream[:-2] * vocabulary + stream[1:-1])[place[2:] >= 2])
+    triples, triple_counts = np.unique(
+        first * vocabulary + stream[2:][place[2:] >= 2], return_counts=True
+    )
+    return CountTables(
+        np.bincount(pairs // vocabulary, minlength=vocabulary),
+        pairs % vocabulary,
+        pair_counts.astype(np.int64),
+        np.bincount(triples // vocabulary, minlength=len(pairs)),
+        triples % vocabulary,
+        triple_counts.astype(np.int64),
+    )
+
+
+class _Followers:
+    """What follows each context, as sorted keys context · V + token and their discounted counts."""
+
+    def __init__(self, rows: IntArray, tokens: IntArray, counts: IntArray, vocabulary: int) -> None:
+        self.ends = np.concatenate([[0], np.cumsum(rows)])
+        self.keys = np.repeat(np.arange(len(rows)), rows) * vocabulary + tokens
+        self.below = np.concatenate([[0], np.cumsum(UNIT * counts - DISCOUNT)])
+        self.vocabulary = vocabulary
+
+    def share(self, context: IntArray, rest: IntArray) -> tuple[IntArray, IntArray]:
+        """(mass that the followers of each context get of `rest`, their worth); context −1: none"""
+        first, last = self.ends[context], self.ends[context + 1]
+        worth = np.where(context < 0, 0, self.below[last] - self.below[first])
+        types = np.where(context < 0, 0, last - first)
+        return worth * rest // np.maximum(worth + DISCOUNT * types, 1), worth
+
+    def find(self, context: IntArray, token: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """(where each context's token is or would be, whether it is there)."""
+        key = context * self.vocabulary + token
+        at = np.searchsorted(self.keys, key)
+        there = self.keys[np.minimum(at, len(self.keys) - 1)] == key if len(self.keys) else at < 0
+        return at, there
+
+    def span(self, context: IntArray, token: IntArray) -> tuple[IntArray, IntArray]:
+        """(worth of the followers below the token, worth of those up to it)."""
+        at, there = self.find(context, token)
+        start = self.below[self.ends[context]]
+        low, high = self.below[at] - start, self.below[at + there] - start
+        return np.where(context < 0, 0, low), np.where(context < 0, 0, high)
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """The components of N contexts: their masses [N] and what they are made of."""
+
+    pair: IntArray
+    triple: IntArray
+    masses: tuple[IntArray, ...]  # follow, cache, triples, pairs, unigrams
+    worths: tuple[IntArray, ...]
+    recent: IntArray  # [N, W], −1 where nothing is
+    after: npt.NDArray[np.bool_]  # [N, W]: follows the present token
+
+
+class TokenCounts:
+    """Intervals of tokens in their context, and the way back."""
+
+    def __init__(self, tables: CountTables) -> None:
+        self.vocabulary = v = tables.vocabulary
+        self.pairs = _Followers(tables.pair_rows, tables.pair_tokens, tables.pair_counts, v)
+        self.triples = _Followers(tables.triple_rows, tables.triple_tokens, tables.triple_counts, v)
+        continuations = np.bincount(tables.pair_tokens, minlength=v)
+        self.single = np.concatenate([[0], np.cumsum(CONTINUATION * continuations + FLOOR)])
+
+    # ---- one distribution
+
+    def _mix(self, before: IntArray, last: IntArray, recent: IntArray) -> _Mix:
+        """Components after tokens `before`, `last` [N] (before −1: the text's first token comes),
+        with `recent` [N, W] tokens ending in `last`, −1 where the text had not begun.
+        """
+        pair, there = self.pairs.find(before, last)
+        triple = np.where(there & (before >= 0), pair, -1)
+        after = np.zeros(recent.shape, bool)
+        after[:, 1:] = (recent[:, :-1] == last[:, None]) & (recent[:, :-1] >= 0)
+        seen, followed = (recent >= 0).sum(1), after.sum(1)
+        rest = np.full(len(last), rans.TOTAL - 1 - self.vocabulary, np.int64)
+        follow = rest * FOLLOW_SHARE * followed // (100 * (followed + FOLLOW_HALF))
+        rest = rest - follow
+        cache = rest * CACHE_SHARE * seen // (100 * (seen + CACHE_HALF))
+        rest = rest - cache
+        threes, worth3 = self.triples.share(triple, rest)
+        rest = rest - threes
+        twos, worth2 = self.pairs.share(last, rest)
+        masses = (follow, cache, threes, twos, rest - twos)
+        single = np.broadcast_to(self.single[-1], last.shape)
+        return _Mix(last, triple, masses, (followed, seen, worth3, worth2, single), recent, after)
+
+    def _interval(self, mix: _Mix, token: IntArray) -> tuple[IntArray, IntArray]:
+        """(lower, upper) of the interval of one token [N] in each context."""
+        smaller = (mix.recent < token[:, None]) & (mix.recent >= 0)
+        same = mix.recent == token[:, None]
+        follow, cache = (smaller & mix.after).sum(1), smaller.sum(1)
+        spans = (
+            (follow, follow + (same & mix.after).sum(1)),
+            (cache, cache + same.sum(1)),
+            self.triples.span(mix.triple, token),
+            self.pairs.span(mix.pair, token),
+            (self.single[token], self.single[token + 1]),
+        )
+        lower, upper = 1 + token, 2 + token
+        for mass, worth, (low, high) in zip(mix.masses, mix.worths, spans, strict=True):
+            least = np.maximum(worth, 1)
+            lower, upper = lower + mass * low // least, upper + mass * high // least
+        return lower, upper
+
+    def _token_at(self, mix: _Mix, point: IntArray) -> IntArray:
+        """The token [N] whose interval each point lies in, by bisection."""
+        low, high = np.zeros_like(point), np.full_like(point, self.vocabulary)
+        while (high - low > 1).any():
+            middle = (low + high) // 2
+            above = self._interval(mix, middle)[0] <= point
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return low
+
+    # ---- texts
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Bytes of each text of token ids below the vocabulary."""
+        found: list[bytes] = []
+        for at in range(0, len(texts), 64):
+            part = texts[at : at + 64]
+            shape = (len(part), max((len(text) for text in part), default=0))
+            lower, upper = np.ones(shape, np.int64), np.full(shape, 2, np.int64)
+            for row, text in enumerate(part):
+                for begin in range(0, len(text), WINDOW):
+                    here = slice(begin, begin + WINDOW)
+                    low, high = self._interval(*self._contexts(text, begin))
+                    lower[row, here][: len(low)], upper[row, here][: len(low)] = low, high
+            found += rans.encode(lower, upper - lower, [len(text) for text in part])
+        return found
+
+    def _contexts(self, text: Sequence[int], begin: int) -> tuple[_Mix, IntArray]:
+        """(components, token) of up to WINDOW places of a text from `begin` on."""
+        tokens = np.asarray(text[max(begin - WINDOW, 0) : begin + WINDOW], np.int64)
+        padded = np.concatenate([np.full(WINDOW - min(begin, WINDOW), -1), tokens])
+        recent = np.lib.stride_tricks.sliding_window_view(padded[:-1], WINDOW)
+        last = recent[:, -1].copy()
+        before = recent[:, -2].copy()
+        if begin == 0:
+            last[0] = START
+            before[1:2] = START
+        return self._mix(before, last, recent), padded[WINDOW:]
+
+    def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
+        """Token ids of each stream; raises BankError where the bytes are damaged."""
+        source = rans.Decoder(streams)
+        most = np.array([most_tokens(len(data)) for data in streams], np.int64)
+        rows = source.unfinished()
+        said = np.full((len(streams), 2 + WINDOW), -1, np.int64)
+        lengths = np.zeros(len(streams), np.int64)
+        step = 0
+        while len(rows):
+            if step + 2 > said.shape[1] - 1:
+                said = np.pad(said, ((0, 0), (0, said.shape[1])), constant_values=-1)
+            begun = max(step - WINDOW, 0)
+            recent = said[rows, 2 + begun : 2 + step] if step else said[rows, :1]
+            last = said[rows, 1 + step] if step else np.full(len(rows), START)
+            before = said[rows, step] if step > 1 else np.full(len(rows), START if step else -1)
+            mix = self._mix(before, last, recent)
+            point = source.points(rows)
+            if (point < 1).any() or (step >= most[rows]).any():
+                raise BankError("A stored text is damaged: it holds no token that is known.")
+            token = self._token_at(mix, point)
+            lower, upper = self._interval(mix, token)
+            if (point >= upper).any():
+                raise BankError("A stored text is damaged: it holds no token that is known.")
+            source.advance(rows, lower, upper - lower)
+            said[rows, 2 + step] = token
+            lengths[rows] += 1
+            step += 1
+            rows = source.unfinished()
+        return [row[2 : 2 + n].tolist() for row, n in zip(said, lengths.tolist(), strict=True)]
