@@ -94,7 +94,7 @@ def test_deleting_leaves_a_bank_that_never_saw_the_documents(
         receipt = bank.erase([e.id for e in gone] + ["unknown"])
         assert set(receipt.ids) == {e.id for e in gone} and not receipt.remains
         assert (receipt.before, receipt.after) == (before, bank.root_hash())
-        assert receipt.before != receipt.after and receipt.time
+        assert receipt.before != receipt.after and receipt.time and bank.receipt is receipt
         assert bank.verify().ok and len(bank) == 500 - len(gone)
         raw = files(path)
         for one in gone:
@@ -516,6 +516,41 @@ def damaged(path: Path) -> Path:
     raw[raw.index(b"w" * 100)] ^= 1
     path.write_bytes(raw)
     return path
+
+
+def test_long_operations_tell_how_far_they_are(tmp_path: Path) -> None:
+    with MemoryBank.open(bank_with(tmp_path / "b", range(900))) as bank:
+        for operation in (
+            bank.verify,
+            bank.compact,
+            lambda progress: bank.rebudget("16MiB", progress=progress),
+            lambda progress: bank.snapshot(tmp_path / "s", progress),
+            lambda progress: export_bank(bank, tmp_path / "x", progress),
+        ):
+            told: list[tuple[int, int]] = []
+            operation(lambda done, total, told=told: told.append((done, total)))
+            assert told and told[-1][0] == told[-1][1] > 0
+            assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_verify_finds_a_document_that_is_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    for ledger in ("ids", "none"):
+        with MemoryBank.create(path, PRINT, ledger=ledger) as bank:
+            bank.append([entry(n) for n in range(10)])
+            page = bank._load_page(1)
+            assert page is not None
+            bare = dataclasses.replace(page, seq=2, hash=b"")
+            twin = page_without(dataclasses.replace(bare, hash=bare.checksum()), frozenset({0}))
+            names = [field.name for field in dataclasses.fields(Page)]
+            with bank._transaction(write=True) as connection:
+                marks = ", ".join("?" * len(names))
+                values = [getattr(twin, name) for name in names]
+                connection.execute(
+                    f"INSERT INTO pages ({', '.join(names)}) VALUES ({marks})", values
+                )
+            assert any("repeats documents" in sentence for sentence in bank.verify().damage)
+        path.unlink()
 
 
 def test_repair_keeps_what_is_whole(tmp_path: Path) -> None:
