@@ -165,18 +165,20 @@ def reading(path: Path, label: str) -> dict[str, Metric]:
         before, began = resident(), time.perf_counter()
         keys.search(asked[:1], SELECTED)
         built, grown = time.perf_counter() - began, resident() - before
-        searches, reads, found = [], [], []
+        searches, reads, works, found = [], [], [], []
         for question in asked:
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             chosen = keys.search(question[None], SELECTED)[0]
             middle = time.perf_counter()
             assert all(bank.get(name) is not None for name, _ in chosen)
             searches.append(1000 * (middle - began))
             reads.append(1000 * (time.perf_counter() - middle))
+            works.append(1000 * (time.process_time() - busy))
             found.append({name for name, _ in chosen})
     both = [one + other for one, other in zip(searches, reads, strict=True)]
     named = {f"search of {label} keys": searches, f"{SELECTED} documents of {label}": reads}
     named[f"search and {SELECTED} documents of {label}"] = both
+    named[f"search and {SELECTED} documents of {label}, processor"] = works
     metrics = {name: Metric(statistics.median(times), "ms") for name, times in named.items()}
     if keys._index is not None:
         share, flat = beside_flat(keys, asked, found)
@@ -333,6 +335,10 @@ def main() -> None:
             ("reading", f"{SELECTED} documents of {{}}"),
             ("search by keys", "search of {} keys"),
             ("search and reading", f"search and {SELECTED} documents of {{}}"),
+            (
+                "search and reading, processor",
+                f"search and {SELECTED} documents of {{}}, processor",
+            ),
             ("search by words", "search by words of {} sketches"),
         ):
             ratio = read[key.format(f"{total:,}")].value / read[key.format("1,000")].value

@@ -26,6 +26,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
     ("read", "search and 8 documents of 1,000", None),
     ("read", "search and 8 documents of 1,000,000", None),
     ("read", "search and reading, ratio", ("≤", 2)),
+    ("read", "search and reading, processor, ratio", None),
     ("read", "flat search of 1,000,000 keys", None),
     ("read", "index, made in", None),
     ("read", "index, memory", None),
