@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bench.record import DataInfo, Metric, Series, new_record, write_record
@@ -27,6 +28,7 @@ PRINT = BankFingerprint("measure", "none", "none", "none")
 PAYLOAD_BYTES = 14
 BATCH = 1000
 SELECTED = 8  # documents read for a question
+KEY_WIDTH = 64  # of a key in bytes
 ROUNDS = 200
 STREAM_BUDGET = 1 << 20
 
@@ -126,43 +128,113 @@ def opening(path: Path) -> dict[str, Metric]:
     }
 
 
+def key_rows(count: int) -> Any:
+    """Unit keys [count, KEY_WIDTH] around one centre for every fifty, cosine about 0.86 with it."""
+    import torch
+
+    torch.manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.randn(max(1, count // 50), KEY_WIDTH))
+    rows = centres[torch.randint(len(centres), (count,))]
+    return _near(rows)
+
+
+def _near(rows: Any) -> Any:
+    import torch
+
+    noise = torch.randn(rows.shape) * 0.6 / KEY_WIDTH**0.5
+    return torch.nn.functional.normalize(rows + noise)
+
+
 def reading(path: Path, label: str) -> dict[str, Metric]:
-    """Reads the payloads of a question's selected documents, again and again, warm."""
-    draw = random.Random(1)
-    with MemoryBank.open(path, read_only=True) as bank:
-        ids = sorted(bank.ids())
-        times = []
-        for _ in range(ROUNDS):
-            chosen = draw.sample(ids, SELECTED)
-            began = time.perf_counter()
-            assert all(bank.get(name) is not None for name in chosen)
-            times.append(1000 * (time.perf_counter() - began))
-    return {f"{SELECTED} documents of {label}": Metric(statistics.median(times), "ms")}
-
-
-def searching(sizes: tuple[int, int]) -> dict[str, Metric]:
-    """The flat search over 64-byte keys that stands before the reading."""
+    """A question's way to what is stored: the search over dense keys, then its best documents;
+    again and again, warm. Beside it the flat search, and the index where there is one.
+    """
     import torch
 
     from latentbank.selection import DenseKeys
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    with MemoryBank.open(path, read_only=True) as bank:
+        ids = sorted(bank.ids())
+        rows, keys = key_rows(len(ids)), DenseKeys(KEY_WIDTH)
+        asked = _near(rows[torch.randint(len(ids), (ROUNDS,))])
+        for first in range(0, len(ids), 100_000):
+            part = slice(first, first + 100_000)
+            keys.add(ids[part], DenseKeys.encode(rows[part]))
+        del rows
+        before, began = resident(), time.perf_counter()
+        keys.search(asked[:1], SELECTED)
+        built, grown = time.perf_counter() - began, resident() - before
+        searches, reads, works, found = [], [], [], []
+        for question in asked:
+            began, busy = time.perf_counter(), time.process_time()
+            chosen = keys.search(question[None], SELECTED)[0]
+            middle = time.perf_counter()
+            assert all(bank.get(name) is not None for name, _ in chosen)
+            searches.append(1000 * (middle - began))
+            reads.append(1000 * (time.perf_counter() - middle))
+            works.append(1000 * (time.process_time() - busy))
+            found.append({name for name, _ in chosen})
+    both = [one + other for one, other in zip(searches, reads, strict=True)]
+    named = {f"search of {label} keys": searches, f"{SELECTED} documents of {label}": reads}
+    named[f"search and {SELECTED} documents of {label}"] = both
+    named[f"search and {SELECTED} documents of {label}, processor"] = works
+    metrics = {name: Metric(statistics.median(times), "ms") for name, times in named.items()}
+    if keys._index is not None:
+        share, flat = beside_flat(keys, asked, found)
+        metrics |= {
+            "index, made in": Metric(built, "s"),
+            "index, memory": Metric(keys._index.size_bytes, "bytes"),
+            "index, memory that the process takes more": Metric(grown, "bytes"),
+            f"index, recall at {SELECTED}": Metric(share, ""),
+            f"flat search of {label} keys": Metric(flat, "ms"),
+        }
+    return metrics
+
+
+def beside_flat(keys: Any, asked: Any, found: list[set[str]]) -> tuple[float, float]:
+    """The share of the flat search's documents that were found, and its milliseconds."""
+    keys._search_all(asked[:1], SELECTED)
+    hits, times = 0, []
+    for question, names in zip(asked, found, strict=True):
+        began = time.perf_counter()
+        exact = keys._search_all(question[None], SELECTED)[0]
+        times.append(1000 * (time.perf_counter() - began))
+        hits += len(names & {name for name, _ in exact})
+    return hits / (SELECTED * len(found)), statistics.median(times)
+
+
+def resident() -> int:
+    """Bytes of memory that the process takes now."""
+    with Path("/proc/self/statm").open() as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def wording(sizes: tuple[int, int]) -> dict[str, Metric]:
+    """The search by words over sketches of 40 words each; words are as frequent as their rank has
+    it (Zipf), function words left out.
+    """
+    import numpy as np
+
+    from latentbank.sketch import SketchIndex, sketches
+
+    draw = np.random.default_rng(0)
+    share = 1 / np.arange(10, 60_010)
+    share /= share.sum()
+    hashes = np.frombuffer(b"".join(sketches([f"w{n}" for n in range(60_000)])), "<u2")
     found = {}
     for size in sizes:
-        keys = DenseKeys(64)
-        for first in range(0, size, 100_000):
-            count = min(100_000, size - first)
-            rows = torch.nn.functional.normalize(torch.randn(count, 64), dim=1)
-            keys.add([str(first + n) for n in range(count)], DenseKeys.encode(rows))
-        asked = torch.nn.functional.normalize(torch.randn(1, 64), dim=1)
-        keys.search(asked, SELECTED)
+        index = SketchIndex()
+        for first in range(0, size, 10_000):
+            count = min(10_000, size - first)
+            rows = np.sort(hashes[draw.choice(60_000, (count, 40), p=share)])
+            index.add([str(first + n) for n in range(count)], [row.tobytes() for row in rows])
         times = []
-        for _ in range(20):
+        for words in draw.choice(60_000, (20, 6), p=share):
             began = time.perf_counter()
-            keys.search(asked, SELECTED)
+            index.search([" ".join(f"w{word}" for word in words)], SELECTED)
             times.append(1000 * (time.perf_counter() - began))
-        found[f"flat search of {size:,} keys"] = Metric(statistics.median(times), "ms")
+        found[f"search by words of {size:,} sketches"] = Metric(statistics.median(times), "ms")
     return found
 
 
@@ -221,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--stream", type=int, default=200_000)
-    parser.add_argument("--only", choices=("size",), help="only the stream through a full bank")
+    parser.add_argument("--only", choices=("size", "read"), help="only this record")
     parser.add_argument("--out", type=Path, default=Path("results/bank"))
     options = parser.parse_args()
     command = shlex.join(["python", "scripts/measure_bank.py", *sys.argv[1:]])
@@ -246,26 +318,34 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch:
         folder, total = Path(scratch), options.documents
-        if options.only:
+        if options.only == "size":
             keep("size", *streaming(folder, options.stream))
             return
-        path, small = folder / "large", folder / "small"
+        path, middle, small = folder / "large", folder / "middle", folder / "small"
         with MemoryBank.create(path, PRINT, ledger="ids") as bank:
             stored = store(bank, total)
-        keep("store", {**stored, **singles(folder)})
-        keep("open", opening(path))
-        with MemoryBank.create(small, PRINT, ledger="ids") as bank:
-            store(bank, 1000)
-        read = reading(small, "1,000") | reading(path, f"{total:,}")
-        few, many = (metric.value for metric in read.values())
-        search = searching((1000, total))
-        one, other = (metric.value for metric in search.values())
-        ratios = {
-            "reading, ratio": Metric(many / few, ""),
-            "search, ratio": Metric(other / one, ""),
-        }
-        keep("read", {**read, **search, **ratios})
-        keep("delete", deleting(path, total, 10_000))
+        if options.only != "read":
+            keep("store", {**stored, **singles(folder)})
+            keep("open", opening(path))
+        for other, count in ((small, 1000), (middle, total // 10)):
+            with MemoryBank.create(other, PRINT, ledger="ids") as bank:
+                store(bank, count)
+        read = reading(small, "1,000") | reading(path, f"{total:,}") | wording((1000, total))
+        for name, key in (
+            ("reading", f"{SELECTED} documents of {{}}"),
+            ("search by keys", "search of {} keys"),
+            ("search and reading", f"search and {SELECTED} documents of {{}}"),
+            (
+                "search and reading, processor",
+                f"search and {SELECTED} documents of {{}}, processor",
+            ),
+            ("search by words", "search by words of {} sketches"),
+        ):
+            ratio = read[key.format(f"{total:,}")].value / read[key.format("1,000")].value
+            read[f"{name}, ratio"] = Metric(ratio, "")
+        keep("read", read)
+        if options.only != "read":
+            keep("delete", deleting(path, total, 10_000) | deleting(middle, total // 10, 10_000))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ from latentbank.bank_doomed import pack_doomed, read_doomed
 from latentbank.bank_export import export_bank, import_bank
 from latentbank.bank_join import diff_banks, merge_banks, split_bank
 from latentbank.bank_ladder import MASS, to_mass
+from latentbank.bank_pages import Page, PageBuilder, Slot
 from latentbank.bank_repair import repair_bank
-from latentbank.bank_space import LARGE_BUDGET
+from latentbank.bank_shrink import page_without
+from latentbank.bank_space import LARGE_BUDGET, Space
 from latentbank.cli import app
 from latentbank.errors import BankError, FingerprintError, InputError, UnknownNameError
 
@@ -92,7 +94,7 @@ def test_deleting_leaves_a_bank_that_never_saw_the_documents(
         receipt = bank.erase([e.id for e in gone] + ["unknown"])
         assert set(receipt.ids) == {e.id for e in gone} and not receipt.remains
         assert (receipt.before, receipt.after) == (before, bank.root_hash())
-        assert receipt.before != receipt.after and receipt.time
+        assert receipt.before != receipt.after and receipt.time and bank.receipt is receipt
         assert bank.verify().ok and len(bank) == 500 - len(gone)
         raw = files(path)
         for one in gone:
@@ -174,6 +176,37 @@ def test_ten_thousand_deletions_take_two_seconds_of_work() -> None:
         began = time.process_time()
         assert bank.delete(hex_id(n) for n in range(0, 40_000, 4)) == 10_000
         assert time.process_time() - began < 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=40),
+    equal=st.booleans(),
+    key_bytes=st.integers(0, 9),
+    ledger=st.booleans(),
+    data=st.data(),
+)
+def test_a_cut_page_is_the_page_of_what_remains(
+    lengths: list[int], equal: bool, key_bytes: int, ledger: bool, data: st.DataObject
+) -> None:
+    def page(positions: list[int]) -> Page | None:
+        builder = PageBuilder(7, Slot("codes", key_bytes, 1), 8, Space(None))
+        for n in positions:
+            size = lengths[0] if equal else lengths[n]
+            id = f"name {n}" if ledger and n % 3 else hex_id(n)
+            more = {"time": f"20{n:02}", "metadata": {"n": n}} if ledger and n % 2 else {}
+            made = Entry(id, "codes", bytes([n]) * size, key=bytes([n]) * key_bytes, **more)
+            builder.add(made, 2 if ledger and n % 5 == 0 else 1, (n, 0, 0, 0))
+        return builder.build() if positions else None
+
+    everything = list(range(len(lengths)))
+    gone = data.draw(st.frozensets(st.sampled_from(everything), min_size=1))
+    whole = page(everything)
+    assert whole is not None
+    left = page_without(whole, gone)
+    assert left == page([n for n in everything if n not in gone])
+    if left is not None:
+        left.check()
 
 
 @settings(max_examples=30, deadline=None)
@@ -483,6 +516,41 @@ def damaged(path: Path) -> Path:
     raw[raw.index(b"w" * 100)] ^= 1
     path.write_bytes(raw)
     return path
+
+
+def test_long_operations_tell_how_far_they_are(tmp_path: Path) -> None:
+    with MemoryBank.open(bank_with(tmp_path / "b", range(900))) as bank:
+        for operation in (
+            bank.verify,
+            bank.compact,
+            lambda progress: bank.rebudget("16MiB", progress=progress),
+            lambda progress: bank.snapshot(tmp_path / "s", progress),
+            lambda progress: export_bank(bank, tmp_path / "x", progress),
+        ):
+            told: list[tuple[int, int]] = []
+            operation(lambda done, total, told=told: told.append((done, total)))
+            assert told and told[-1][0] == told[-1][1] > 0
+            assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_verify_finds_a_document_that_is_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    for ledger in ("ids", "none"):
+        with MemoryBank.create(path, PRINT, ledger=ledger) as bank:
+            bank.append([entry(n) for n in range(10)])
+            page = bank._load_page(1)
+            assert page is not None
+            bare = dataclasses.replace(page, seq=2, hash=b"")
+            twin = page_without(dataclasses.replace(bare, hash=bare.checksum()), frozenset({0}))
+            names = [field.name for field in dataclasses.fields(Page)]
+            with bank._transaction(write=True) as connection:
+                marks = ", ".join("?" * len(names))
+                values = [getattr(twin, name) for name in names]
+                connection.execute(
+                    f"INSERT INTO pages ({', '.join(names)}) VALUES ({marks})", values
+                )
+            assert any("repeats documents" in sentence for sentence in bank.verify().damage)
+        path.unlink()
 
 
 def test_repair_keeps_what_is_whole(tmp_path: Path) -> None:

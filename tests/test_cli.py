@@ -113,9 +113,22 @@ def test_a_bank_goes_through_all_commands(
     assert 0 < answer["confidence"] <= 1
 
     deleted = json.loads(succeed("delete", "ada", "--bank", str(bank), "--json").stdout)
+    receipt = deleted["receipt"]
+    assert receipt["ids"] and receipt["before"] != receipt["after"] and receipt["remains"] == ""
     assert deleted["deleted"] == 1
     assert documents_in(bank) == len(DOCUMENTS) - 1
     assert "ada" not in {row["id"] for row in inspected(bank, "--documents")["list"]}
+
+
+def test_a_new_bank_has_the_ledger_and_the_policy_that_were_asked_for(
+    world: World, documents: Path, tmp_path: Path
+) -> None:
+    bank, text = tmp_path / "a.bank", ["--ledger", "ids", "--policy", "age=1,hits=2"]
+    named = ("--adapter", world.adapter("rag"), "--backbone", world.backbone)
+    succeed("write", str(documents), "--bank", str(bank), *named, *text, "--budget", "1MiB")
+    shown = inspected(bank, "--documents")
+    assert (shown["ledger"], shown["policy"]) == ("ids", "age=1,hits=2")
+    assert {row["source"] for row in shown["list"]} == {None}
 
 
 def test_writing_again_counts_duplicates(world: World, documents: Path, tmp_path: Path) -> None:

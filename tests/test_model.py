@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from latentbank.bank import MemoryBank
+from latentbank.bank_insert import bank_rows
 from latentbank.data import QADataset, Question
 from latentbank.document import Document
 from latentbank.errors import AdapterError, BankError, InputError
-from latentbank.evaluation import check_questions, evaluate, fresh_bank
+from latentbank.evaluation import answer, check_questions, evaluate, fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import Method, build_method
-from latentbank.model import MemoryModel
+from latentbank.model import MemoryModel, bank_fingerprint
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 from tiny_cli import World, make_world
 
@@ -171,6 +172,20 @@ def test_deleting_a_long_document_deletes_its_chunks(backbones: Backbones, name:
 
 
 # ---- evaluation
+
+
+def test_documents_that_an_answer_names_have_helped(backbones: Backbones, tmp_path: Path) -> None:
+    method = tiny(backbones, "rag")
+    with MemoryBank.create(tmp_path / "b", bank_fingerprint(method), budget="1MiB") as bank:
+        method.bind(bank)
+        method.write(DOCUMENTS)
+        found = answer(method, QUESTIONS[:1])[0]
+        name, share = found.documents[0]
+        assert name == DOCUMENTS[0].id and 0 < share <= 1
+        assert sum(share for _, share in found.documents) == pytest.approx(1)
+    with MemoryBank.open(tmp_path / "b") as bank:
+        hits = {row.entry.id: row.fact[1] for row in bank_rows(bank)}
+    assert hits[name] == 1 and sum(hits.values()) < len(DOCUMENTS)
 
 
 def test_evaluation_leaves_a_method_as_it_found_it(backbones: Backbones) -> None:

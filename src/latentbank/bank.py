@@ -227,9 +227,10 @@ class MemoryBank(BankCore):
 
         Their bytes are overwritten in the file (SQLite's `secure_delete`) and the write-ahead log
         is emptied, unless another process is reading at that moment; then the log is emptied when
-        the bank is closed. The receipt names the state before and after.
+        the bank is closed. The receipt names the state before and after; it stays as `receipt`.
         """
-        return erase_ids(self, ids, blobs or {})
+        self.receipt = erase_ids(self, ids, blobs or {})
+        return self.receipt
 
     def select(self, selection: Selection) -> list[str]:
         """The ids of documents by source, time or metadata; `InputError` without a full ledger."""
@@ -261,17 +262,22 @@ class MemoryBank(BankCore):
         """A consistent copy, made while others write; `progress(done, total)` counts pages."""
         snapshot_bank(self, Path(path), progress)
 
-    def rebudget(self, budget: int | str | None, *, fade: Fade | None = None) -> AppendReport:
+    def rebudget(
+        self, budget: int | str | None, *, fade: Fade | None = None, progress: Any = None
+    ) -> AppendReport:
         """Change the budget of a bank in use; a smaller one fades documents and shrinks the file.
+        `progress(done, total)` counts pages, once those that had to fade have.
 
         The report names the documents that faded or were forgotten. Raises `BankError` where
         `fade` is None and the documents do not fit; the bank then keeps its old budget.
         """
-        return rebudget_bank(self, size_bytes(budget), fade)
+        return rebudget_bank(self, size_bytes(budget), fade, progress)
 
-    def compact(self) -> int:
-        """Fill pages up and give free space back; returns the bytes that the file shrank by."""
-        return compact_bank(self)
+    def compact(self, progress: Any = None) -> int:
+        """Fill pages up and give free space back; returns the bytes that the file shrank by.
+        `progress(done, total)` counts pages.
+        """
+        return compact_bank(self, progress)
 
     def root_hash(self) -> str:
         """One hash over all documents, blobs and settings as they are stored (not over hits)."""
@@ -348,6 +354,8 @@ class MemoryBank(BankCore):
         overhead = total - sum(parts) - order
         return Footprint(*parts, overhead, total, order, free)
 
-    def verify(self) -> VerifyReport:
-        """Check every page, blob and SQLite's own structure; never raises for damage it finds."""
-        return verify_bank(self)
+    def verify(self, progress: Any = None) -> VerifyReport:
+        """Check every page, blob and SQLite's own structure; never raises for damage it finds.
+        `progress(done, total)` counts pages.
+        """
+        return verify_bank(self, progress)

@@ -20,7 +20,7 @@ from latentbank.bank_entry import id_key
 from latentbank.bank_facts import Facts
 from latentbank.bank_file import sqlite_errors
 from latentbank.bank_index import PageIndex
-from latentbank.bank_items import Items, Settings
+from latentbank.bank_items import Items, Receipt, Settings
 from latentbank.bank_pages import COLUMNS, NUMBER_BYTES, Page, Slot, id_numbers
 from latentbank.errors import BankError
 
@@ -50,6 +50,7 @@ class BankCore(Items):
         self._largest = 0  # bytes of the largest page
         self._orders = 0  # documents numbered so far
         self._hits: Counter[str] = Counter()  # not yet written
+        self.receipt: Receipt | None = None  # of the last deletion
         self._logged = 1 << 62  # bytes that the log may hold; at first not known
         self._version: int | None = None  # of the file, as the index knows it; None: out of date
 

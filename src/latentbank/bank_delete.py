@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Selection", "erase_ids", "select_ids"]
 
+_Wanted = dict[int, dict[int, str]]  # page -> number -> id
+
 _MASS_REMAINS = (
     "Of {} of these documents only anonymous counts were left (level mass); those counts remain."
 )
@@ -108,58 +110,96 @@ def erase_ids(bank: BankCore, ids: Iterable[str], blobs: Mapping[str, bytes]) ->
     """See `MemoryBank.erase`."""
     with writing(bank) as work:
         before = state_hash(work.connection)
-        names = list(dict.fromkeys(ids))
-        places, gone, masses = _places(work, names)
-        sizes = [size for _, _, size in places.values()]
-        blob_bytes, items = 2 * sum(map(len, blobs.values())), len(blobs)
-        cost = work.cost(2 * sum(sizes) + blob_bytes, len(sizes), items)
-        list_cost = work.cost(44 * len(sizes) + blob_bytes, items=items + 1)
-        space = bank.settings.space
-        at_once = not space.reckons or cost <= space.reserve
-        work.reserve(cost if at_once else list_cost)
-        if work.strangers:  # another process may have been here
-            places, gone, masses = _places(work, names)
-        for name, data in blobs.items():
-            bank._put(work.connection, "blob", name, data)
-        if blobs:  # a deletion alone makes nothing larger; `commit` keeps the hard limit
-            check_size(work)
-        if not at_once:
-            _decide(work, {seq: (hash[:8], at) for seq, (hash, at, _) in places.items()})
+        wanted, found = _by_page(work, ids), _Found()
+        if work.bank.settings.space.reckons:
+            found = _erase_within(work, wanted, blobs)
         else:
-            for seq, (_, at, _) in places.items():
-                work.write_page(work.builder(seq, without=at))
-        for number in gone.values():
+            _put_blobs(work, blobs)
+            for page, positions in _positions(work, wanted):
+                found.take(page, positions)
+                work.cut_page(page, positions)
+        for number in found.gone.values():
             work.move(number, 0)
         after = state_hash(work.connection)
     bank._checkpoint()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    remains = _MASS_REMAINS.format(masses) if masses else ""
-    return Receipt(tuple(gone), before, after, now, remains)
+    remains = _MASS_REMAINS.format(found.masses) if found.masses else ""
+    return Receipt(tuple(found.gone), before, after, now, remains)
+
+
+def _erase_within(work: Write, wanted: _Wanted, blobs: Mapping[str, bytes]) -> _Found:
+    """Erase with room for the log reckoned beforehand: at once where that fits, else by a list."""
+    places, found = _places(work, wanted)
+    sizes = [size for _, _, size in places.values()]
+    blob_bytes, items = 2 * sum(map(len, blobs.values())), len(blobs)
+    cost = work.cost(2 * sum(sizes) + blob_bytes, len(sizes), items)
+    list_cost = work.cost(44 * len(sizes) + blob_bytes, items=items + 1)
+    at_once = cost <= work.bank.settings.space.reserve
+    work.reserve(cost if at_once else list_cost)
+    if work.strangers:  # another process may have been here
+        names = [id for ids in wanted.values() for id in ids.values()]
+        places, found = _places(work, _by_page(work, names))
+    _put_blobs(work, blobs)
+    if not at_once:
+        _decide(work, {seq: (hash[:8], at) for seq, (hash, at, _) in places.items()})
+    else:
+        for seq, (_, at, _) in places.items():
+            work.cut_page(work.page(seq)[0], at)
+    return found
+
+
+def _put_blobs(work: Write, blobs: Mapping[str, bytes]) -> None:
+    for name, data in blobs.items():
+        work.bank._put(work.connection, "blob", name, data)
+    if blobs:  # a deletion alone makes nothing larger; `commit` keeps the hard limit
+        check_size(work)
+
+
+@dataclass
+class _Found:
+    """What a deletion found: ids with their numbers, and how many were mass."""
+
+    gone: dict[str, int] = field(default_factory=dict)
+    masses: int = 0
+
+    def take(self, page: Page, positions: frozenset[int]) -> None:
+        """Note the entries of a page."""
+        for at in sorted(positions):
+            self.gone[page.document_id(at)] = int(page.id_keys[at])
+        self.masses += len(positions) if page.level == MASS else 0
+
+
+def _by_page(work: Write, ids: Iterable[str]) -> _Wanted:
+    """The ids by the page that the index has for their numbers; unknown ones are left out."""
+    wanted: _Wanted = {}
+    for id in dict.fromkeys(ids):
+        number = work.bank._number(id)
+        seq = None if number is None else work.find(number)
+        if number is not None and seq is not None:
+            wanted.setdefault(seq, {})[number] = id
+    return wanted
+
+
+def _positions(work: Write, wanted: _Wanted) -> Iterator[tuple[Page, frozenset[int]]]:
+    """The pages that hold wanted ids, one after another, and where on them."""
+    for seq, ids in wanted.items():
+        page = work.bank._read_page(work.connection, seq)
+        numbers = enumerate(page.id_keys.tolist())
+        at = frozenset(i for i, n in numbers if n in ids and page.document_id(i) == ids[n])
+        if at:
+            yield page, at
 
 
 def _places(
-    work: Write, wanted: list[str]
-) -> tuple[dict[int, tuple[bytes, frozenset[int], int]], dict[str, int], int]:
-    """By page: its hash, positions, bytes; the ids found with their numbers; how many are mass."""
-    doomed: dict[int, set[str]] = {}
-    for id in wanted:
-        number = work.bank._number(id)
-        seq = None if number is None else work.find(number)
-        if seq is not None:
-            doomed.setdefault(seq, set()).add(id)
+    work: Write, wanted: _Wanted
+) -> tuple[dict[int, tuple[bytes, frozenset[int], int]], _Found]:
+    """By page: its hash, positions, bytes; and what was found."""
     places: dict[int, tuple[bytes, frozenset[int], int]] = {}
-    gone: dict[str, int] = {}
-    masses = 0
-    for seq, names in doomed.items():
-        page = work.bank._read_page(work.connection, seq)
-        ids = page.document_ids
-        at = frozenset(index for index, id in enumerate(ids) if id in names)
-        if at:
-            places[seq] = page.hash, at, page.size_bytes
-            numbers = page.id_keys.tolist()
-            gone |= {ids[index]: numbers[index] for index in sorted(at)}
-            masses += len(at) if page.level == MASS else 0
-    return places, gone, masses
+    found = _Found()
+    for page, at in _positions(work, wanted):
+        places[page.seq] = page.hash, at, page.size_bytes
+        found.take(page, at)
+    return places, found
 
 
 def _decide(work: Write, doomed: dict[int, tuple[bytes, frozenset[int]]]) -> None:

@@ -7,16 +7,14 @@ by this process or, should it die, by the next one that writes.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentbank.bank_facts import Facts
-from latentbank.bank_pages import PAGE_ENTRIES, Page, PageBuilder
-from latentbank.bank_space import Space
+from latentbank.bank_pages import PAGE_ENTRIES, Page
+from latentbank.bank_shrink import page_without
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:
@@ -59,9 +57,7 @@ def visible(page: Page, doomed: Mapping[int, tuple[bytes, frozenset[int]]]) -> P
     if page.seq not in doomed or doomed[page.seq][0] != page.hash[:8]:
         return page
     page.check()
-    blank = Facts.of([(0, 0, 0, 0)] * page.count)
-    rest = PageBuilder.reopen(page, blank, Space(None), doomed[page.seq][1])
-    return dataclasses.replace(rest.build(), seq=page.seq) if len(rest) else None
+    return page_without(page, doomed[page.seq][1])
 
 
 def finish_deletion(work: Write) -> None:
@@ -81,7 +77,7 @@ def finish_deletion(work: Write) -> None:
             for at, number in enumerate(page.id_keys.tolist()):
                 if at in positions:
                     work.move(number, 0)
-            work.write_page(work.builder(seq, without=positions))
+            work.cut_page(page, positions)
     work.reserve(work.cost(len(doomed) * 44, items=1))
     work.connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'deleting'")
     work.bank._doomed = {}

@@ -5,6 +5,7 @@ Knows numbers in columns and their packed bytes; nothing about pages, SQLite or 
 
 from __future__ import annotations
 
+import threading
 import zlib
 from dataclasses import dataclass
 
@@ -18,6 +19,17 @@ __all__ = ["MAX_HITS", "Facts", "hint_byte", "key_redundancy"]
 
 MAX_HITS = 0xFFFF
 _WIDTH = 8  # bytes of one document before compression
+
+
+class _PerThread(threading.local):
+    """zstandard's objects: slow to make beside what they do here, and no two threads may share."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1, write_content_size=False)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_ZSTD = _PerThread()
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,12 @@ class Facts:
     def __len__(self) -> int:
         return len(self.order)
 
+    def without(self, gone: frozenset[int]) -> Facts:
+        """The facts of the documents that are not at positions `gone`."""
+        kept = np.ones(len(self), bool)
+        kept[list(gone)] = False
+        return Facts(self.order[kept], self.hits[kept], self.surprise[kept], self.redundancy[kept])
+
     def pack(self) -> bytes:
         """CRC-32, then the columns byte plane by byte plane, compressed: a fraction of a byte each
         where documents were written in order and never asked for.
@@ -62,7 +80,7 @@ class Facts:
         planes = steps.view(np.uint8).reshape(-1, 4).T.tobytes()
         hits = self.hits.astype("<u2").view(np.uint8).reshape(-1, 2).T.tobytes()
         raw = planes + hits + self.surprise.tobytes() + self.redundancy.tobytes()
-        packed = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(raw)
+        packed = _ZSTD.compressor.compress(raw)
         return zlib.crc32(packed).to_bytes(4, "little") + packed
 
     @classmethod
@@ -72,7 +90,7 @@ class Facts:
         if not isinstance(data, bytes) or zlib.crc32(data[4:]).to_bytes(4, "little") != data[:4]:
             raise BankError(f"{damaged}: the checksum does not match.")
         try:
-            raw = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=_WIDTH * count)
+            raw = _ZSTD.decompressor.decompress(data[4:], max_output_size=_WIDTH * count)
         except zstandard.ZstdError as error:
             raise BankError(f"{damaged}: {error}.") from error
         if len(raw) != _WIDTH * count:

@@ -130,7 +130,7 @@ class Fading:
             slot = Slot(lower.level, len(lower.key), min(page.depth + 1, MAX_DEPTH))
             fated.bytes += len(lower.payload) + len(lower.key) + each
             fated.lowered.append((slot, lower, counts[at], rows[at]))
-        work.write_page(work.builder(page.seq, frozenset(chosen)))
+        work.cut_page(page, frozenset(chosen))
         return freed
 
     def _forget(self, id: str) -> None:

@@ -5,7 +5,7 @@ level; its blobs are columns over them, so that an entry costs 8 bytes beside it
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -21,7 +21,17 @@ from latentbank.bank_space import Space
 from latentbank.codec_text import ZstdTextCodec
 from latentbank.errors import BankError
 
-__all__ = ["COLUMNS", "NUMBER_BYTES", "PAGE_ENTRIES", "Page", "PageBuilder", "Slot", "blob_hash"]
+__all__ = [
+    "COLUMNS",
+    "NUMBER_BYTES",
+    "PAGE_ENTRIES",
+    "Page",
+    "PageBuilder",
+    "Slot",
+    "blob_hash",
+    "pack_ledger",
+    "pack_varints",
+]
 
 PAGE_ENTRIES = 256
 HASH_BYTES = 16
@@ -49,7 +59,7 @@ def blob_hash(*parts: bytes) -> bytes:
     return state.digest()
 
 
-def _pack_varints(numbers: Iterable[int]) -> bytes:
+def pack_varints(numbers: Iterable[int]) -> bytes:
     """LEB128: 7 bits a byte, the lowest first, the high bit set on all but the last."""
     packed = bytearray()
     for number in numbers:
@@ -73,6 +83,11 @@ def _unpack_varints(data: bytes) -> list[int]:
     if shift:
         raise ValueError("a number without end")
     return numbers
+
+
+def pack_ledger(columns: Mapping[str, list[JSON]]) -> bytes | None:
+    """The stored form of a page's ledger columns, each [n]; None if there are none."""
+    return ZstdTextCodec(level=6).encode(compact_json(columns)) if columns else None
 
 
 @dataclass(frozen=True)
@@ -157,6 +172,8 @@ class Page:
             sizes = _unpack_varints(self.lengths)
         except ValueError as error:
             raise BankError(f"Page {self.seq} of the bank is damaged: {error}.") from error
+        if len(sizes) == 1 and sizes[0]:
+            return list(range(0, sizes[0] * self.count + 1, sizes[0]))
         if len(sizes) == 1:
             sizes *= self.count
         if len(sizes) != self.count:
@@ -209,6 +226,12 @@ class Page:
             return short
         return [long or brief for long, brief in zip(long_ids, short, strict=True)]
 
+    def document_id(self, index: int) -> str:
+        """The id of the entry at `index` in full."""
+        long_ids, width = self.columns.get("id"), self.id_bytes
+        long = None if long_ids is None else long_ids[index]
+        return long or self.ids[index * width : (index + 1) * width].hex()
+
     def counts(self) -> list[int]:
         """How often each of the n documents was written."""
         return [count or 1 for count in self.columns.get("count", [None] * self.count)]
@@ -247,31 +270,17 @@ class PageBuilder:
         self._ledger_bytes = 0  # before compression, roughly
 
     @classmethod
-    def reopen(
-        cls,
-        page: Page,
-        facts: Facts,
-        space: Space,
-        without: frozenset[int] = frozenset(),
-    ) -> "PageBuilder":
-        """Start from a stored page, leaving out the entries at the positions `without`."""
+    def reopen(cls, page: Page, facts: Facts, space: Space) -> "PageBuilder":
+        """Start from a stored page."""
         builder = cls(page.seq, page.slot, page.id_bytes, space)
-        kept = [at for at in range(page.count) if at not in without]
-        width, edges = page.id_bytes, page.edges
-        for place, at in enumerate(kept):
-            builder.index[page.ids[at * width : (at + 1) * width]] = place
-        builder._lengths = [edges[at + 1] - edges[at] for at in kept]
+        width = page.id_bytes
+        for at in range(page.count):
+            builder.index[page.ids[at * width : (at + 1) * width]] = at
+        builder._lengths = [end - start for start, end in pairwise(page.edges)]
         builder.facts = facts.rows()
         builder._payload, builder._keys = bytearray(page.payload), bytearray(page.keys or b"")
-        if without:
-            keys, size = page.keys or b"", page.key_bytes
-            gone = [-1, *sorted(without), page.count]
-            runs = [(one + 1, two) for one, two in pairwise(gone) if two > one + 1]
-            builder._payload = bytearray().join(page.payload[edges[a] : edges[b]] for a, b in runs)
-            builder._keys = bytearray().join(keys[a * size : b * size] for a, b in runs)
-            builder.facts = [builder.facts[at] for at in kept]
         for name, column in page.columns.items():
-            values = {place: column[at] for place, at in enumerate(kept) if column[at]}
+            values = {at: value for at, value in enumerate(column) if value}
             if values:
                 builder._columns[name] = values
                 builder._ledger_bytes += len(compact_json(list(values.values())))
@@ -356,9 +365,9 @@ class PageBuilder:
             size,
             b"",
             b"".join(self.index),
-            _pack_varints(self._lengths[:1] if same else self._lengths),
+            pack_varints(self._lengths[:1] if same else self._lengths),
             bytes(self._payload),
             bytes(self._keys) or None,
-            ZstdTextCodec(level=6).encode(compact_json(columns)) if columns else None,
+            pack_ledger(columns),
         )
         return replace(page, hash=page.checksum())

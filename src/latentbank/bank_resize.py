@@ -54,7 +54,10 @@ def snapshot_bank(
 
 
 def rebudget_bank(
-    bank: BankCore, budget: int | None, fade: Callable[[Entry], Entry | None] | None
+    bank: BankCore,
+    budget: int | None,
+    fade: Callable[[Entry], Entry | None] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> AppendReport:
     """See `MemoryBank.rebudget`."""
     old, space = bank.budget_bytes, Space(budget)
@@ -79,7 +82,10 @@ def rebudget_bank(
         bank.settings = dataclasses.replace(bank.settings, budget_bytes=budget, span=span)
         bank._version = None
         work.begin()
-        for (seq,) in work.connection.execute("SELECT seq FROM pages").fetchall():
+        pages = work.connection.execute("SELECT seq FROM pages").fetchall()
+        for done, (seq,) in enumerate(pages):
+            if progress is not None:
+                progress(done + 1, len(pages))
             work.reserve(work.cost(0, pages=1))
             if bank._stored_page(work.connection, seq) is not None:
                 work.write_facts(*work.page(seq))
@@ -143,13 +149,16 @@ def shrink(work: Write) -> int:
     return before - work.file_bytes()
 
 
-def compact_bank(bank: BankCore) -> int:
+def compact_bank(bank: BankCore, progress: Callable[[int, int], None] | None = None) -> int:
     """See `MemoryBank.compact`."""
     before = bank.file_bytes()
     with writing(bank) as work:
         last: dict[Slot, PageBuilder] = {}
         strangers = 0
-        for (seq,) in work.connection.execute("SELECT seq FROM pages ORDER BY seq").fetchall():
+        pages = work.connection.execute("SELECT seq FROM pages ORDER BY seq").fetchall()
+        for done, (seq,) in enumerate(pages):
+            if progress is not None:
+                progress(done + 1, len(pages))
             stored = bank._stored_page(work.connection, seq)
             size = 0 if stored is None else stored.size_bytes
             work.reserve(work.cost(4 * bank.settings.space.page_bytes + 2 * size, pages=2))

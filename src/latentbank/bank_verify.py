@@ -3,6 +3,7 @@
 Knows the bank's pages, items and SQLite's own check; repairs nothing.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from latentbank.bank_entry import ID_BYTES
@@ -16,16 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["verify_bank"]
 
 
-def verify_bank(bank: "BankCore") -> VerifyReport:
+def verify_bank(
+    bank: "BankCore", progress: Callable[[int, int], None] | None = None
+) -> VerifyReport:
     """Check every page's and item's checksum, that no id is stored twice, and SQLite's structure.
 
-    Never raises for damage; reads every byte of the bank.
+    Never raises for damage; reads every byte of the bank. `progress(done, total)` counts pages.
     """
     damage: list[str] = []
     damaged_ids: list[str] = []
     seen: set[bytes] = set()
     documents = 0
-    for seq in _sequence(bank, damage):
+    pages = _sequence(bank, damage)
+    for done, seq in enumerate(pages):
+        if progress is not None:
+            progress(done + 1, len(pages))
         page: Page | None = None
         try:
             page = bank._load_page(seq)
@@ -67,7 +73,8 @@ def _sequence(bank: "BankCore", damage: list[str]) -> list[int]:
 
 
 def _id_keys(page: Page) -> list[bytes]:
-    return [page.ids[at : at + ID_BYTES] for at in range(0, len(page.ids), ID_BYTES)]
+    width = page.id_bytes
+    return [page.ids[at : at + width] for at in range(0, len(page.ids), width)]
 
 
 def _readable_ids(page: Page | None) -> list[str]:

@@ -21,6 +21,7 @@ from latentbank.bank_facts import Facts, key_redundancy
 from latentbank.bank_file import sqlite_errors
 from latentbank.bank_pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
 from latentbank.bank_policy import make_policy
+from latentbank.bank_shrink import page_without
 from latentbank.bank_space import Space
 from latentbank.errors import BankError
 
@@ -219,10 +220,10 @@ class Write:
         page.check()
         return page, self.bank._read_facts(self.connection, seq, page.count)
 
-    def builder(self, seq: int, without: frozenset[int] = frozenset()) -> PageBuilder:
+    def builder(self, seq: int) -> PageBuilder:
         """A page opened for changes."""
         page, facts = self.page(seq)
-        return PageBuilder.reopen(page, facts, self.space, without)
+        return PageBuilder.reopen(page, facts, self.space)
 
     def new_builder(self, slot: Slot, taken: set[int]) -> PageBuilder:
         """An empty page behind all others."""
@@ -246,12 +247,22 @@ class Write:
 
     def write_page(self, builder: PageBuilder) -> None:
         """Store a page, or drop it if nothing is left on it."""
-        seq = builder.seq
-        if not len(builder):
-            self.drop_page(seq, builder.slot)
-            return
-        facts = Facts.of(builder.facts)
-        page = builder.build()
+        if len(builder):
+            self._store(builder.build(), Facts.of(builder.facts))
+        else:
+            self.drop_page(builder.seq, builder.slot)
+
+    def cut_page(self, page: Page, gone: frozenset[int]) -> None:
+        """Take the entries at positions `gone` off a page, which was checked as it was read."""
+        left = page_without(page, gone)
+        if left is None:
+            self.drop_page(page.seq, page.slot)
+        else:
+            facts = self.bank._read_facts(self.connection, page.seq, page.count)
+            self._store(left, facts.without(gone))
+
+    def _store(self, page: Page, facts: Facts) -> None:
+        seq, slot = page.seq, page.slot
         marks = ", ".join("?" * len(COLUMNS.split(", ")))
         self.connection.execute(
             f"INSERT OR REPLACE INTO pages ({COLUMNS}) VALUES ({marks})",
@@ -260,9 +271,9 @@ class Write:
         self.write_facts(page, facts)
         self._written[seq] = page.hash
         self.bank._largest = max(self.bank._largest, page.size_bytes)
-        small = self._tails.setdefault(builder.slot, [])
+        small = self._tails.setdefault(slot, [])
         if not small or seq >= small[0][0]:
-            self._note(builder.slot, seq, page.size_bytes, page.count)
+            self._note(slot, seq, page.size_bytes, page.count)
 
     def _note(self, slot: Slot, seq: int, size: int, count: int) -> None:
         small = self._tails[slot]

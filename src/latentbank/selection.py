@@ -10,9 +10,14 @@ import sqlite3
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from latentbank.key_index import KeyIndex, load_faiss
+
+INDEX_FROM = 16_384  # documents; a flat search of so many 64-byte keys takes about 0.5 ms
+_CANDIDATES = 64  # that the index names for a question, at least
 _DEAD_ROWS = 1024  # removed keys that may stay in the matrix, or an eighth of all
 WORD = re.compile(r"\w+")
 # English function words: in nearly every text, so they tell documents apart by chance only
@@ -134,18 +139,24 @@ class DenseSelector(nn.Module):
 
 
 class DenseKeys:
-    """int8 document keys and their search: one matrix product per batch of questions.
+    """int8 document keys and their search by cosine.
 
-    A key costs `width` bytes: unit vectors are scaled by 127 / max and compared by cosine.
+    A key costs `width` bytes: unit vectors are scaled by 127 / max. Up to `INDEX_FROM` documents,
+    or where faiss (the extra `scale`) is not installed, a search is one matrix product over all
+    keys and exact. Beyond, an index names candidates, whose cosines are then the exact ones; it is
+    made at the first search, in memory.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
         self._ids: list[str] = []
         self._place: dict[str, int] = {}
-        self._blocks: list[np.ndarray] = []
+        self._keys = np.zeros((0, width), np.int8)  # with room for more; the first len(_ids) count
         self._matrix: Tensor | None = None
         self._dead: set[int] = set()  # rows whose documents were removed
+        self._index: KeyIndex | None = None
+        self._numbers = np.zeros(0, np.int64)  # of the first rows in the index, ascending
+        self._indexed = 0  # how many rows that are
 
     @staticmethod
     def encode(keys: Tensor) -> list[bytes]:
@@ -156,11 +167,14 @@ class DenseKeys:
     def add(self, ids: Sequence[str], keys: Sequence[bytes]) -> None:
         """Adds documents; the caller sees to it that ids are new."""
         if ids:
-            self._place.update(
-                zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True)
-            )
+            first, last = len(self._ids), len(self._ids) + len(ids)
+            if last > len(self._keys):
+                larger = np.zeros((max(last, 2 * len(self._keys)), self.width), np.int8)
+                larger[:first] = self._keys[:first]
+                self._keys = larger
+            self._keys[first:last] = np.frombuffer(b"".join(keys), np.int8).reshape(-1, self.width)
+            self._place.update(zip(ids, range(first, last), strict=True))
             self._ids.extend(ids)
-            self._blocks.append(np.frombuffer(b"".join(keys), np.int8).reshape(-1, self.width))
             self._matrix = None
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -169,12 +183,20 @@ class DenseKeys:
         """
         gone = [row for name in ids if (row := self._place.pop(name, None)) is not None]
         self._dead.update(gone)
+        self._pass_over(gone)
         if len(self._dead) > max(_DEAD_ROWS, len(self._ids) // 8):
-            kept = np.array([row not in self._dead for row in range(len(self._ids))], bool)
-            block = np.concatenate(self._blocks)[kept]
-            self._ids = [name for name, stays in zip(self._ids, kept, strict=True) if stays]
-            self._place = {name: row for row, name in enumerate(self._ids)}
-            self._blocks, self._matrix, self._dead = [block], None, set()
+            self._free()
+
+    def _free(self) -> None:
+        """Gives up the rows of removed documents."""
+        kept = np.ones(len(self._ids), bool)
+        kept[list(self._dead)] = False
+        stays = kept[: self._indexed]
+        self._numbers, self._indexed = self._numbers[: self._indexed][stays], int(stays.sum())
+        self._keys = self._keys[: len(self._ids)][kept]
+        self._ids = [name for name, stays in zip(self._ids, kept, strict=True) if stays]
+        self._place = {name: row for row, name in enumerate(self._ids)}
+        self._matrix, self._dead = None, set()
 
     def __len__(self) -> int:
         return len(self._place)
@@ -183,27 +205,73 @@ class DenseKeys:
         """For each question key [B, width] the `top` (id, cosine), best first."""
         if not self._place:
             return [[] for _ in range(len(asked))]
-        scores = asked.float().cpu() @ self._unit_keys().T
-        if self._dead:
-            scores[:, list(self._dead)] = -torch.inf
-        best = scores.topk(min(top, len(self._place)), dim=1)
-        return [
-            [(self._ids[i], float(s)) for i, s in zip(row, values, strict=True)]
-            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        asked, top = asked.detach().float().cpu(), min(top, len(self._place))
+        found = self._candidates(asked, max(_CANDIDATES, 4 * top))
+        if found is None or bool(((found >= 0).sum(1) < top).any()):
+            return self._search_all(asked, top)
+        rows = torch.from_numpy(found)
+        scores = torch.einsum("bcw,bw->bc", self._unit_keys(found), asked)
+        best = scores.masked_fill(rows < 0, -torch.inf).topk(top, dim=1)
+        return self._named(rows.gather(1, best.indices), best.values)
 
     def cosines(self, asked: Tensor, rows: Sequence[Sequence[str]]) -> list[list[float]]:
         """The cosines of question keys [B, width] with the documents named for each."""
-        keys, asked = self._unit_keys(), asked.float().cpu()
+        asked = asked.detach().float().cpu()
+        places = [np.array([self._place[name] for name in row], np.int64) for row in rows]
+        return [(self._unit_keys(at) @ asked[i]).tolist() for i, at in enumerate(places)]
+
+    def _search_all(self, asked: Tensor, top: int) -> list[list[tuple[str, float]]]:
+        """The exact search: all cosines of question keys [B, width]."""
+        if self._matrix is None:
+            self._matrix = self._unit_keys(np.arange(len(self._ids)))
+        scores = asked @ self._matrix.T
+        if self._dead:
+            scores[:, list(self._dead)] = -torch.inf
+        best = scores.topk(top, dim=1)
+        return self._named(best.indices, best.values)
+
+    def _named(self, rows: Tensor, scores: Tensor) -> list[list[tuple[str, float]]]:
+        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
         return [
-            (keys[[self._place[name] for name in row]] @ asked[i]).tolist() if row else []
-            for i, row in enumerate(rows)
+            [(self._ids[i], float(s)) for i, s in zip(row, values, strict=True)]
+            for row, values in pairs
         ]
 
-    def _unit_keys(self) -> Tensor:
-        """Unit keys [N, width] of all documents, float32."""
-        if self._matrix is None:
-            block = np.concatenate(self._blocks or [np.zeros((0, self.width), np.int8)])
-            self._blocks = [block]
-            self._matrix = nn.functional.normalize(torch.from_numpy(block.astype(np.float32)))
-        return self._matrix
+    def _candidates(self, asked: Tensor, reach: int) -> npt.NDArray[np.int64] | None:
+        """Rows [B, reach] that the index finds, -1 for none; None without an index."""
+        if len(self._place) < INDEX_FROM or load_faiss() is None:
+            return None
+        more = len(self._ids) - self._indexed
+        if self._index is None or self._index.outgrown(more):
+            self._index, self._indexed = None, 0
+            self._free()
+            self._index = KeyIndex(self._keys[: len(self._ids)])
+            self._numbers = np.arange(len(self._ids), dtype=np.int64)
+            self._indexed = len(self._ids)
+        elif more:
+            self._catch_up(self._index)
+        numbers = self._index.search(asked.numpy(), reach)
+        rows = np.searchsorted(self._numbers[: self._indexed], numbers)
+        return np.where(numbers < 0, -1, rows)
+
+    def _catch_up(self, index: KeyIndex) -> None:
+        """Puts the rows into the index that came since."""
+        known, count = self._indexed, len(self._ids)
+        if count > len(self._numbers):
+            larger = np.zeros(len(self._keys), np.int64)
+            larger[:known] = self._numbers[:known]
+            self._numbers = larger
+        self._numbers[known:count] = index.add(self._keys[known:count])
+        self._indexed = count
+        self._pass_over([row for row in self._dead if row >= known])
+
+    def _pass_over(self, rows: Sequence[int]) -> None:
+        """Tells the index of rows that are dead, as far as it has them."""
+        known = [row for row in rows if row < self._indexed]
+        if self._index is not None and known:
+            self._index.remove(self._numbers[known])
+
+    def _unit_keys(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Unit keys [..., width] of rows [...], float32."""
+        chosen = torch.from_numpy(self._keys[rows].astype(np.float32))
+        return nn.functional.normalize(chosen, dim=-1)

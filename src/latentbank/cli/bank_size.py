@@ -24,8 +24,8 @@ def compact(bank: BankArgument, json_output: Json = False) -> None:
     """Fill a bank's pages up and give its free space back. Loads no model."""
     from latentbank.bank import MemoryBank
 
-    with MemoryBank.open(bank) as found:
-        saved = found.compact()
+    with MemoryBank.open(bank) as found, stepping("compacting") as progress:
+        saved = found.compact(progress)
         size = found.footprint().total
     if json_output:
         print_json({"bank": bank, "bytes": size, "saved": saved})
@@ -47,13 +47,19 @@ def rebudget(
     wanted = None if budget.lower() == "none" else parse_size(budget)
     with MemoryBank.open(bank) as found:
         grows = wanted is None or wanted >= found.file_bytes()
-        report: Any = found.rebudget(wanted) if grows else None
+        report: Any = None
+        if grows:
+            with stepping("changing the budget") as progress:
+                report = found.rebudget(wanted, progress=progress)
     if report is None:
         quiet_libraries()
         from latentbank.model import MemoryModel
 
-        with MemoryModel.open(bank, device=device, dtype=dtype, progress=notice) as model:
-            report = model.bank.rebudget(wanted, fade=model.method.fade)
+        with (
+            MemoryModel.open(bank, device=device, dtype=dtype, progress=notice) as model,
+            stepping("changing the budget") as progress,
+        ):
+            report = model.bank.rebudget(wanted, fade=model.method.fade, progress=progress)
     with MemoryBank.open(bank, read_only=True) as found:
         documents, size = len(found), found.footprint().total
     if json_output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,9 +53,10 @@ def delete(
     """Delete documents by id, source, time or metadata; conditions given together all hold.
 
     The id of a long document deletes all of its chunks. Prints a receipt: the state's hash before
-    and after.
+    and after, and what deleting cannot take back.
     """
     from latentbank.bank import MemoryBank
+    from latentbank.bank_items import Receipt
 
     selection = _selection(source, since, before, where)
     if (selection is None) == (not ids):
@@ -69,24 +71,24 @@ def delete(
             f"The bank {bank} holds no document {', '.join(missing)}; nothing was deleted. "
             f"List the ids with: latentbank inspect {bank} --documents"
         )
-    removed, after_hash = 0, before_hash
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    removed, receipt = 0, Receipt((), before_hash, before_hash, now)
     if chosen:
         quiet()
         from latentbank.model import MemoryModel
 
         with MemoryModel.open(bank, device=device, dtype=dtype, progress=notice) as model:
-            before_hash = model.bank.root_hash()
             removed = model.delete(chosen)
-            after_hash = model.bank.root_hash()
+            receipt = model.bank.receipt or receipt
     left = held - removed
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    receipt = {"ids": chosen, "before": before_hash, "after": after_hash, "time": now}
     if json_output:
         result = {"bank": bank, "deleted": removed, "missing": missing, "documents": left}
-        print_json({**result, "receipt": receipt})
+        print_json({**result, "receipt": asdict(receipt)})
     else:
         typer.echo(f"Deleted {count(removed, 'entry')}; {bank} holds {count(left, 'entry')}.")
-        typer.echo(f"state before {before_hash}\nstate after  {after_hash}")
+        typer.echo(f"state before {receipt.before}\nstate after  {receipt.after}")
+        if receipt.remains:
+            typer.echo(receipt.remains)
 
 
 def _selection(

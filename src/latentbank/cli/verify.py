@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from latentbank.cli.bank_copy import stepping
 from latentbank.cli.common import Json, count, print_json
 from latentbank.cli.inspect import BankArgument
 from latentbank.errors import BankError
@@ -18,8 +19,8 @@ def verify(bank: BankArgument, json_output: Json = False) -> None:
     if not Path(bank).exists():
         raise BankError(f"There is no bank at {bank}.")
     try:
-        with MemoryBank.open(bank, read_only=True) as found:
-            report = found.verify()
+        with MemoryBank.open(bank, read_only=True) as found, stepping("checking") as progress:
+            report = found.verify(progress)
     except BankError as error:
         report = VerifyReport(ok=False, documents=0, damage=(str(error),), damaged_ids=())
     if json_output:
