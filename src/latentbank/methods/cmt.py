@@ -112,6 +112,8 @@ class Cmt(Mac):
         super().__init__(config, backbone)
         self.matcher = Matcher(backbone.geometry.width, config.matching_width)
         self.network["matcher"] = self.matcher.to(backbone.device)
+        if config.self_matching == 0:  # nothing else trains it: a choice has no slope
+            self.matcher.requires_grad_(False)
         self._stored: Tensor | None = None
 
     # ---- reading
