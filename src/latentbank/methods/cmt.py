@@ -9,7 +9,7 @@ self-matching loss draws a question to its document and documents apart. Each sw
 Where the paper is silent: the similarity is the cosine of mean-pooled memories behind one linear
 map and a mean for each side, both measured by whitening before training (`start="copy"`) or the
 identity; `memory_aware` and the closed-book pass use the method's own low-rank weights where it has
-some; the values of k, top-k, α and λ come from the sweep in docs/cmt.md.
+some; k, top-k, α and λ are not from a sweep yet.
 """
 
 from __future__ import annotations
