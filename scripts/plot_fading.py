@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.bank_ladder import Ladder
+from latentbank.bank.ladder import Ladder
+from latentbank.bank.ladder_steps import array_step, array_to_trace, strata_levels, trace_steps
 from latentbank.bench.record import (
     DataInfo,
     Metric,
@@ -29,9 +30,8 @@ from latentbank.bench.record import (
     write_record,
 )
 from latentbank.bench.svg import MUTED, colour, standalone, style, to_svg
-from latentbank.codec_residual import ResidualCodec, fit_codebooks
+from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.errors import InputError
-from latentbank.ladder_steps import array_step, array_to_trace, strata_levels, trace_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "results" / "bank" / "fading.json"

@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 from latentbank.backbone import load_backbone
-from latentbank.codec_counts import pack_tables
+from latentbank.codec.counts import pack_tables
+from latentbank.codec.token_counts import count_tokens
 from latentbank.data import load_dataset
-from latentbank.token_counts import count_tokens
 
 SPLITS = ("qa_lt", "qa_lt_val", "train")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from latentbank.bank import BankFingerprint, MemoryBank
-from latentbank.bank_space import LARGE_BUDGET
+from latentbank.bank.space import LARGE_BUDGET
 from long_record import keep
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")

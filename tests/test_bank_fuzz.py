@@ -14,12 +14,12 @@ import pytest
 import zstandard
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank, Selection
-from latentbank.bank_doomed import pack_doomed
-from latentbank.bank_facts import Facts
-from latentbank.bank_file import open_bytes
-from latentbank.bank_insert import bank_rows
-from latentbank.bank_items import _item_hash
-from latentbank.bank_pages import COLUMNS, Page
+from latentbank.bank.doomed import pack_doomed
+from latentbank.bank.facts import Facts
+from latentbank.bank.file import open_bytes
+from latentbank.bank.insert import bank_rows
+from latentbank.bank.items import _item_hash
+from latentbank.bank.pages import COLUMNS, Page
 from latentbank.errors import BankError, InputError, LatentbankError
 from long_record import keep
 

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank, Selection
-from latentbank.bank_delete import erase_ids
-from latentbank.bank_doomed import pack_doomed, read_doomed
-from latentbank.bank_export import export_bank, import_bank
-from latentbank.bank_join import diff_banks, merge_banks, split_bank
-from latentbank.bank_ladder import MASS, to_mass
-from latentbank.bank_pages import Page, PageBuilder, Slot
-from latentbank.bank_repair import repair_bank
-from latentbank.bank_shrink import page_without
-from latentbank.bank_space import LARGE_BUDGET, Space
+from latentbank.bank.delete import erase_ids
+from latentbank.bank.doomed import pack_doomed, read_doomed
+from latentbank.bank.export import export_bank, import_bank
+from latentbank.bank.join import diff_banks, merge_banks, split_bank
+from latentbank.bank.ladder import MASS, to_mass
+from latentbank.bank.pages import Page, PageBuilder, Slot
+from latentbank.bank.repair import repair_bank
+from latentbank.bank.shrink import page_without
+from latentbank.bank.space import LARGE_BUDGET, Space
 from latentbank.cli import app
 from latentbank.errors import BankError, FingerprintError, InputError, UnknownNameError
 
@@ -136,7 +136,7 @@ def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(tmp_path: 
 
     bank = MemoryBank.create(path, PRINT, budget=LARGE_BUDGET)
     bank.append([entry(n, 100) for n in range(5000)])
-    import latentbank.bank_write as engine
+    import latentbank.bank.write as engine
 
     original, commits = engine.Write.commit, []
 

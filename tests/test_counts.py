@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentbank import rans
 from latentbank.backbone import load_backbone
-from latentbank.codec_counts import CountedTextCodec, pack_tables, unpack_tables
-from latentbank.codec_text import ZstdTextCodec
+from latentbank.codec import rans
+from latentbank.codec.counts import CountedTextCodec, pack_tables, unpack_tables
+from latentbank.codec.text import ZstdTextCodec
+from latentbank.codec.token_counts import CountTables, TokenCounts, count_tokens
 from latentbank.errors import BankError
 from latentbank.packaged import packaged_dictionary, packaged_packer
-from latentbank.token_counts import CountTables, TokenCounts, count_tokens
 
 WORDS = ("the river", " runs", " to the sea", ".", " the town", " lies", " on", " the river")
 DRAW = np.random.default_rng(5)

@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.bank_facts import Facts, key_redundancy
-from latentbank.bank_ladder import MASS, Ladder, Step, mass_counts, mass_sum, to_mass, trace
-from latentbank.bank_policy import make_policy
-from latentbank.bank_space import LARGE_BUDGET, Space
-from latentbank.codec import ZstdTextCodec
-from latentbank.codec_residual import ResidualCodec, fit_codebooks
-from latentbank.errors import BankError, InputError, UnknownNameError
-from latentbank.ladder_steps import (
+from latentbank.bank.facts import Facts, key_redundancy
+from latentbank.bank.ladder import MASS, Ladder, Step, mass_counts, mass_sum, to_mass, trace
+from latentbank.bank.ladder_steps import (
     array_step,
     array_to_trace,
     strata_levels,
     text_step,
     trace_steps,
 )
+from latentbank.bank.policy import make_policy
+from latentbank.bank.space import LARGE_BUDGET, Space
+from latentbank.codec import ZstdTextCodec
+from latentbank.codec.residual import ResidualCodec, fit_codebooks
+from latentbank.errors import BankError, InputError, UnknownNameError
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 SMALL, LARGE = 64 * 1024, LARGE_BUDGET

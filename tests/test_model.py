@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentbank.bank import MemoryBank
-from latentbank.bank_insert import bank_rows
+from latentbank.bank.insert import bank_rows
 from latentbank.data import QADataset, Question
 from latentbank.document import Document
 from latentbank.errors import AdapterError, BankError, InputError

@@ -11,8 +11,9 @@ import torch
 import tiny
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
-from latentbank.codec_counts import CountedTextCodec
-from latentbank.codec_text import ZstdTextCodec
+from latentbank.codec.counts import CountedTextCodec
+from latentbank.codec.text import ZstdTextCodec
+from latentbank.codec.token_counts import count_tokens
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError
 from latentbank.evaluation import answer, fresh_bank
@@ -22,7 +23,6 @@ from latentbank.model import bank_fingerprint
 from latentbank.selection import DenseKeys
 from latentbank.sketch import sketches, split_sketch
 from latentbank.text_levels import TextLevels, leading
-from latentbank.token_counts import count_tokens
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]

@@ -6,9 +6,9 @@ import functools
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from latentbank.codec_counts import CountedTextCodec, unpack_tables
-from latentbank.codec_text import ZstdTextCodec
-from latentbank.token_counts import CountTables
+from latentbank.codec.counts import CountedTextCodec, unpack_tables
+from latentbank.codec.text import ZstdTextCodec
+from latentbank.codec.token_counts import CountTables
 
 if TYPE_CHECKING:
     from latentbank.backbone import Backbone

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry
-from latentbank.bank_ladder import VERBATIM, Ladder, Step
-from latentbank.codec_counts import CountedTextCodec
-from latentbank.codec_text import ZstdTextCodec
+from latentbank.bank.ladder import VERBATIM, Ladder, Step
+from latentbank.codec.counts import CountedTextCodec
+from latentbank.codec.text import ZstdTextCodec
 from latentbank.errors import BankError, InputError
 from latentbank.packaged import packaged_dictionary, packaged_packer
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentbank.bank import MemoryBank
-from latentbank.bank_space import LARGE_BUDGET, Space
+from latentbank.bank.space import LARGE_BUDGET, Space
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import Method

@@ -56,7 +56,7 @@ def delete(
     and after, and what deleting cannot take back.
     """
     from latentbank.bank import MemoryBank
-    from latentbank.bank_items import Receipt
+    from latentbank.bank.items import Receipt
 
     selection = _selection(source, since, before, where)
     if (selection is None) == (not ids):

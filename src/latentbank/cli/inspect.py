@@ -67,7 +67,7 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
 
 def list_documents(bank: MemoryBank) -> list[dict[str, Any]]:
     """Every document: id, level, steps faded, hits, bytes and what the ledger says."""
-    from latentbank.bank_insert import bank_rows
+    from latentbank.bank.insert import bank_rows
 
     return [
         {

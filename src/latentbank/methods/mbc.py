@@ -26,7 +26,7 @@ from torch import Tensor
 from latentbank.amortised_settings import MacConfig, paper_presets
 from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
-from latentbank.bank_ladder import MASS
+from latentbank.bank.ladder import MASS
 from latentbank.codec import pack_bits, unpack_bits
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError, unknown

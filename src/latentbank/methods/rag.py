@@ -15,7 +15,7 @@ import torch
 
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
-from latentbank.codec_text import ZstdTextCodec
+from latentbank.codec.text import ZstdTextCodec
 from latentbank.conditioning import Conditioning, passage_ids
 from latentbank.document import Document
 from latentbank.errors import InputError

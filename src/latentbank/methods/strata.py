@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
-from latentbank.bank_ladder import VERBATIM
+from latentbank.bank.ladder import VERBATIM
 from latentbank.codec import array_codec
 from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
 from latentbank.document import Document

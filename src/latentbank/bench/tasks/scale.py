@@ -35,7 +35,7 @@ SPEED = "write_documents_per_second"
 @dataclass(frozen=True)
 class ScaleConfig:
     """`sizes`: documents in the bank at each measurement. `asked`: questions at each, if the
-    settings name no number. A size is left out whose bank would exceed `bank_bytes`, or whose
+    settings name no number. A size is left out whose bank would exceed `bank.bytes`, or whose
     memory would exceed `memory_share` of the machine's.
     """
 

@@ -1,8 +1,8 @@
 """`MemoryBank`: entries, blobs and metadata in one SQLite file, bounded, durable and checked.
 
 Knows ids, levels and bytes; nothing about what a payload means, nor about models or methods.
-The layout of a page is in `bank_pages`, the file's safety in `bank_file`, writing in `bank_write`,
-fading in `bank_fading`; docs/bank.md tells the whole.
+The layout of a page is in `bank.pages`, the file's safety in `bank.file`, writing in `bank.write`,
+fading in `bank.fading`; docs/bank.md tells the whole.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from latentbank.bank_append import append_entries, flush_hits, put_blobs, store_blobs
-from latentbank.bank_core import BankCore
-from latentbank.bank_delete import Selection, erase_ids, select_ids
-from latentbank.bank_entry import Entry
-from latentbank.bank_fading import Fading
-from latentbank.bank_file import connect, create_file, open_bytes, open_memory
-from latentbank.bank_items import (
+from latentbank.bank.append import append_entries, flush_hits, put_blobs, store_blobs
+from latentbank.bank.core import BankCore
+from latentbank.bank.delete import Selection, erase_ids, select_ids
+from latentbank.bank.entry import Entry
+from latentbank.bank.fading import Fading
+from latentbank.bank.file import connect, create_file, open_bytes, open_memory
+from latentbank.bank.items import (
     LEDGERS,
     AppendReport,
     BankFingerprint,
@@ -27,27 +27,17 @@ from latentbank.bank_items import (
     VerifyReport,
     state_hash,
 )
-from latentbank.bank_ladder import Fade
-from latentbank.bank_pages import Page
-from latentbank.bank_policy import make_policy
-from latentbank.bank_resize import compact_bank, rebudget_bank, snapshot_bank
-from latentbank.bank_space import Space
-from latentbank.bank_verify import verify_bank
-from latentbank.bank_write import writing
+from latentbank.bank.ladder import Fade
+from latentbank.bank.pages import Page
+from latentbank.bank.policy import make_policy
+from latentbank.bank.resize import compact_bank, rebudget_bank, snapshot_bank
+from latentbank.bank.space import Space
+from latentbank.bank.verify import verify_bank
+from latentbank.bank.write import writing
 from latentbank.errors import BankError, FingerprintError, InputError, unknown
 from latentbank.sizes import size_bytes
 
-__all__ = [
-    "AppendReport",
-    "BankFingerprint",
-    "Entry",
-    "Footprint",
-    "MemoryBank",
-    "Page",
-    "Receipt",
-    "Selection",
-    "VerifyReport",
-]
+__all__ = ["MemoryBank"]
 
 _HITS_WAITING = 512  # documents with unwritten hits after which they are written
 

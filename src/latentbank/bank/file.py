@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from latentbank.bank_space import Space
+from latentbank.bank.space import Space
 from latentbank.errors import BankError
 
 __all__ = [

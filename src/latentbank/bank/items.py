@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
-from latentbank.bank_pages import blob_hash
-from latentbank.bank_space import Space
+from latentbank.bank.pages import blob_hash
+from latentbank.bank.space import Space
 from latentbank.errors import BankError, InputError
 
 __all__ = [

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.bank_entry import ID_BYTES, JSON, Entry, compact_json, id_key, is_hex_id
-from latentbank.bank_facts import Facts
-from latentbank.bank_space import Space
-from latentbank.codec_text import ZstdTextCodec
+from latentbank.bank.entry import ID_BYTES, JSON, Entry, compact_json, id_key, is_hex_id
+from latentbank.bank.facts import Facts
+from latentbank.bank.space import Space
+from latentbank.codec.text import ZstdTextCodec
 from latentbank.errors import BankError
 
 __all__ = [

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentbank.bank_entry import Entry
-from latentbank.bank_fading import Fading
-from latentbank.bank_file import new_file, sqlite_errors
-from latentbank.bank_items import AppendReport
-from latentbank.bank_pages import PageBuilder, Slot
-from latentbank.bank_space import Space
-from latentbank.bank_write import Write, writing
+from latentbank.bank.entry import Entry
+from latentbank.bank.fading import Fading
+from latentbank.bank.file import new_file, sqlite_errors
+from latentbank.bank.items import AppendReport
+from latentbank.bank.pages import PageBuilder, Slot
+from latentbank.bank.space import Space
+from latentbank.bank.write import Write, writing
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
-    from latentbank.bank_core import BankCore
+    from latentbank.bank.core import BankCore
 
 __all__ = ["compact_bank", "rebudget_bank", "shrink", "snapshot_bank"]
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.bank_facts import Facts
+from latentbank.bank.facts import Facts
 from latentbank.errors import InputError, unknown
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "Policy", "make_policy"]

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentbank.bank_doomed import finish_deletion
-from latentbank.bank_entry import ID_BYTES, Entry
-from latentbank.bank_facts import Facts, key_redundancy
-from latentbank.bank_file import sqlite_errors
-from latentbank.bank_pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
-from latentbank.bank_policy import make_policy
-from latentbank.bank_shrink import page_without
-from latentbank.bank_space import Space
+from latentbank.bank.doomed import finish_deletion
+from latentbank.bank.entry import ID_BYTES, Entry
+from latentbank.bank.facts import Facts, key_redundancy
+from latentbank.bank.file import sqlite_errors
+from latentbank.bank.pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
+from latentbank.bank.policy import make_policy
+from latentbank.bank.shrink import page_without
+from latentbank.bank.space import Space
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:
-    from latentbank.bank_core import BankCore
+    from latentbank.bank.core import BankCore
 
 __all__ = ["Write", "writing"]
 

@@ -6,13 +6,13 @@ Knows the bank's pages, items and SQLite's own check; repairs nothing.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from latentbank.bank_entry import ID_BYTES
-from latentbank.bank_items import VerifyReport
-from latentbank.bank_pages import NUMBER_BYTES, Page
+from latentbank.bank.entry import ID_BYTES
+from latentbank.bank.items import VerifyReport
+from latentbank.bank.pages import NUMBER_BYTES, Page
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:
-    from latentbank.bank_core import BankCore
+    from latentbank.bank.core import BankCore
 
 __all__ = ["verify_bank"]
 

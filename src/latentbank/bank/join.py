@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentbank.bank import MemoryBank
-from latentbank.bank_insert import Row, bank_rows, insert_rows
-from latentbank.bank_ladder import MASS, Fade, mass_sum
+from latentbank.bank.insert import Row, bank_rows, insert_rows
+from latentbank.bank.ladder import MASS, Fade, mass_sum
+from latentbank.bank.memory_bank import MemoryBank
 from latentbank.errors import BankError, FingerprintError, InputError
 
 __all__ = ["BankDiff", "diff_banks", "merge_banks", "split_bank"]

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.bank import BankFingerprint, MemoryBank
-from latentbank.bank_entry import Entry
-from latentbank.bank_insert import Row, bank_rows, insert_rows
-from latentbank.bank_items import Settings
+from latentbank.bank.entry import Entry
+from latentbank.bank.insert import Row, bank_rows, insert_rows
+from latentbank.bank.items import BankFingerprint, Settings
+from latentbank.bank.memory_bank import MemoryBank
 from latentbank.errors import InputError
 
 __all__ = ["export_bank", "import_bank"]

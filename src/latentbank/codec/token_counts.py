@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from latentbank import rans
+from latentbank.codec import rans
 from latentbank.errors import BankError
 
 __all__ = ["CountTables", "TokenCounts", "count_tokens", "most_tokens"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.codec import pack_bits, packed_bytes, unpack_bits
+from latentbank.codec.arrays import pack_bits, packed_bytes, unpack_bits
 from latentbank.errors import BankError, InputError
 
 __all__ = ["ResidualCodec", "fit_codebooks"]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentbank.bank_pages import PAGE_ENTRIES, Page
-from latentbank.bank_shrink import page_without
+from latentbank.bank.pages import PAGE_ENTRIES, Page
+from latentbank.bank.shrink import page_without
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:
-    from latentbank.bank_write import Write
+    from latentbank.bank.write import Write
 
 __all__ = ["Doomed", "finish_deletion", "pack_doomed", "read_doomed", "visible"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from latentbank.bank_pages import Page, pack_ledger, pack_varints
+from latentbank.bank.pages import Page, pack_ledger, pack_varints
 
 __all__ = ["page_without"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentbank.bank_entry import Entry
-from latentbank.bank_ladder import MASS, mass_counts
-from latentbank.bank_pages import MAX_DEPTH, Page, Slot
-from latentbank.bank_write import Write
+from latentbank.bank.entry import Entry
+from latentbank.bank.ladder import MASS, mass_counts
+from latentbank.bank.pages import MAX_DEPTH, Page, Slot
+from latentbank.bank.write import Write
 from latentbank.errors import BankError, InputError
 
 __all__ = ["Fading"]

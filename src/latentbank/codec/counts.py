@@ -16,9 +16,9 @@ import zstandard
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from latentbank.codec_text import ZstdTextCodec
+from latentbank.codec.text import ZstdTextCodec
+from latentbank.codec.token_counts import CountTables, TokenCounts, most_tokens
 from latentbank.errors import BankError
-from latentbank.token_counts import CountTables, TokenCounts, most_tokens
 
 __all__ = ["CountedTextCodec", "pack_tables", "unpack_tables"]
 

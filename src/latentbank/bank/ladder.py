@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.bank_entry import Entry
+from latentbank.bank.entry import Entry
 from latentbank.errors import BankError, InputError
 
 __all__ = [

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from latentbank.bank import MemoryBank
-from latentbank.bank_append import check_size
-from latentbank.bank_entry import Entry, check_entry
-from latentbank.bank_fading import Fading
-from latentbank.bank_ladder import Fade
-from latentbank.bank_pages import MAX_DEPTH, Slot
-from latentbank.bank_write import Write, writing
+from latentbank.bank.append import check_size
+from latentbank.bank.entry import Entry, check_entry
+from latentbank.bank.fading import Fading
+from latentbank.bank.ladder import Fade
+from latentbank.bank.memory_bank import MemoryBank
+from latentbank.bank.pages import MAX_DEPTH, Slot
+from latentbank.bank.write import Write, writing
 from latentbank.errors import BankError
 
 __all__ = ["Row", "bank_rows", "insert_rows"]

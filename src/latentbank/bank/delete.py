@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from latentbank.bank_append import check_size
-from latentbank.bank_doomed import finish_deletion, pack_doomed
-from latentbank.bank_items import Receipt, state_hash
-from latentbank.bank_ladder import MASS
-from latentbank.bank_pages import Page
-from latentbank.bank_write import Write, writing
+from latentbank.bank.append import check_size
+from latentbank.bank.doomed import finish_deletion, pack_doomed
+from latentbank.bank.items import Receipt, state_hash
+from latentbank.bank.ladder import MASS
+from latentbank.bank.pages import Page
+from latentbank.bank.write import Write, writing
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
-    from latentbank.bank import MemoryBank
-    from latentbank.bank_core import BankCore
+    from latentbank.bank.core import BankCore
+    from latentbank.bank.memory_bank import MemoryBank
 
 __all__ = ["Selection", "erase_ids", "select_ids"]
 

@@ -1,4 +1,4 @@
-"""Codes, float arrays and text to bytes and back: bit packing, float32/float16/int8, zstd.
+"""Codes and float arrays to bytes and back: bit packing, float32, float16, int8.
 
 Knows nothing about banks, methods or models. Decoding never trusts its input: damaged bytes
 raise `BankError`, and no input makes a decoder allocate more than its stated limit.
@@ -11,21 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.codec_text import MAX_TEXT_BYTES, ZstdTextCodec, train_dictionary
 from latentbank.errors import BankError, InputError, unknown
 
 __all__ = [
     "ARRAY_CODECS",
-    "MAX_TEXT_BYTES",
     "ArrayCodec",
     "Float16Codec",
     "Float32Codec",
     "Int8Codec",
-    "ZstdTextCodec",
     "array_codec",
     "pack_bits",
     "packed_bytes",
-    "train_dictionary",
     "unpack_bits",
 ]
 

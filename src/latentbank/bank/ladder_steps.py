@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from latentbank.bank_entry import Entry
-from latentbank.bank_ladder import GIST, MASS, VERBATIM, Step, to_mass, trace
+from latentbank.bank.entry import Entry
+from latentbank.bank.ladder import GIST, MASS, VERBATIM, Step, to_mass, trace
 from latentbank.codec import array_codec
-from latentbank.codec_residual import ResidualCodec
+from latentbank.codec.residual import ResidualCodec
 
 __all__ = ["array_step", "array_to_trace", "strata_levels", "text_step", "trace_steps"]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentbank.bank import BankFingerprint, MemoryBank
-from latentbank.bank_facts import Facts
-from latentbank.bank_file import connect
-from latentbank.bank_insert import Row, insert_rows
-from latentbank.bank_items import Settings
-from latentbank.bank_pages import COLUMNS, Page
+from latentbank.bank.facts import Facts
+from latentbank.bank.file import connect
+from latentbank.bank.insert import Row, insert_rows
+from latentbank.bank.items import BankFingerprint, Settings
+from latentbank.bank.memory_bank import MemoryBank
+from latentbank.bank.pages import COLUMNS, Page
 from latentbank.errors import BankError
 
 __all__ = ["RepairReport", "repair_bank"]

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from latentbank.bank_entry import Entry, check_entry, is_hex_id
-from latentbank.bank_facts import Facts, hint_byte
-from latentbank.bank_fading import Fading
-from latentbank.bank_items import AppendReport
-from latentbank.bank_pages import Slot
-from latentbank.bank_write import Write, writing
+from latentbank.bank.entry import Entry, check_entry, is_hex_id
+from latentbank.bank.facts import Facts, hint_byte
+from latentbank.bank.fading import Fading
+from latentbank.bank.items import AppendReport
+from latentbank.bank.pages import Slot
+from latentbank.bank.write import Write, writing
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
-    from latentbank.bank_core import BankCore
+    from latentbank.bank.core import BankCore
 
 __all__ = ["append_entries", "flush_hits", "store_blobs"]
 

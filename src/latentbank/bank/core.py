@@ -1,7 +1,7 @@
 """The engine under `MemoryBank`: transactions, the index in memory, and pages in.
 
 Knows SQLite rows and pages; offers nothing to users. What they call is in `bank`, how pages are
-written in `bank_write`.
+written in `bank.write`.
 """
 
 import sqlite3
@@ -15,13 +15,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from latentbank.bank_doomed import Doomed, read_doomed, visible
-from latentbank.bank_entry import id_key
-from latentbank.bank_facts import Facts
-from latentbank.bank_file import sqlite_errors
-from latentbank.bank_index import PageIndex
-from latentbank.bank_items import Items, Receipt, Settings
-from latentbank.bank_pages import COLUMNS, NUMBER_BYTES, Page, Slot, id_numbers
+from latentbank.bank.doomed import Doomed, read_doomed, visible
+from latentbank.bank.entry import id_key
+from latentbank.bank.facts import Facts
+from latentbank.bank.file import sqlite_errors
+from latentbank.bank.index import PageIndex
+from latentbank.bank.items import Items, Receipt, Settings
+from latentbank.bank.pages import COLUMNS, NUMBER_BYTES, Page, Slot, id_numbers
 from latentbank.errors import BankError
 
 __all__ = ["BankCore"]
