@@ -19,6 +19,7 @@ from latentbank.aggregator import (
     T5Amortiser,
     TokenwiseMLP,
 )
+from latentbank.denormals import flushed_denormals
 from latentbank.errors import InputError
 from latentbank.pooling import SegmentPooler, Standardiser, segment_means
 from tiny import Backbones
@@ -360,3 +361,17 @@ def test_short_texts_give_a_vector_for_each_token_and_padding_none() -> None:
     alone, _ = pooler(states[1:2, :2], mask[1:2, :2], 4)
     torch.testing.assert_close(pooled[1:2], alone)
     assert torch.isfinite(pooled).all()
+
+
+# ---- denormal numbers
+
+
+def test_denormals_are_flushed_inside_only() -> None:
+    least = torch.full((4,), torch.finfo(torch.float32).tiny)
+    assert (least / 2 > 0).all()
+    with flushed_denormals():
+        assert (least / 2 == 0).all()
+        with flushed_denormals():
+            pass
+        assert (least / 2 == 0).all()
+    assert (least / 2 > 0).all()

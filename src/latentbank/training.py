@@ -22,6 +22,7 @@ from torch import nn
 
 from latentbank.adapter import save_adapter
 from latentbank.data import QADataset
+from latentbank.denormals import flushed_denormals
 from latentbank.encoder import FeatureCache
 from latentbank.errors import InputError
 from latentbank.evaluation import evaluate
@@ -290,12 +291,8 @@ class Trainer:
         self, report: Callable[[Progress], None] | None = None, max_seconds: float | None = None
     ) -> None:
         """Trains to the last step, or for `max_seconds` of this call; saves and returns."""
-        # sharp attention leaves denormal shares, which CPUs multiply ten times slower
-        torch.set_flush_denormal(True)
-        try:
+        with flushed_denormals():
             self._run(report, max_seconds)
-        finally:
-            torch.set_flush_denormal(False)
 
     def _run(self, report: Callable[[Progress], None] | None, max_seconds: float | None) -> None:
         began, saved, first = time.monotonic(), time.monotonic(), self.step

@@ -33,6 +33,7 @@ from latentbank.backbone import Backbone, KVMemory
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import array_codec
 from latentbank.conditioning import Conditioning, KVPrefix, MidStates
+from latentbank.denormals import flushed_denormals
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder, T5Texts
 from latentbank.errors import BankError, InputError
@@ -286,7 +287,8 @@ class Mac(Method):
         lora = () if self.lora is None else (self.lora,)
         if not len(self.slots):
             return Conditioning(lora)
-        tokens = self.memory_tokens(self.amortise(questions, "questions"))
+        with flushed_denormals():
+            tokens = self.memory_tokens(self.amortise(questions, "questions"))
         return Conditioning((*lora, self.condition(tokens)))
 
     # ---- training
