@@ -19,7 +19,7 @@ __all__ = ["KeyIndex", "load_faiss"]
 
 _TRAINING_ROWS = 40  # for each list: what its centre is learned from
 _ROUNDS = 6  # of k-means
-_PROBED = 12  # one list in so many is looked at
+_PROBED = 24  # one list in so many is looked at
 _LEAST_PROBED = 16
 _GROWTH = 1.5
 _SEED = 1234
@@ -48,7 +48,7 @@ def unit_rows(keys: npt.NDArray[np.int8]) -> Floats:
 class KeyIndex:
     """Inverted lists over product-quantised unit keys; the numbers that it finds are candidates.
 
-    About √N lists; the nearest twelfth of them is looked at. A key takes a quarter of its width in
+    About 2√N lists; the nearest 24th of them is looked at. A key takes a quarter of its width in
     bytes, and 8 for its number. Keys are added to lists that were learned before, and removed keys
     are only passed over (faiss 1.15 mixes up codes that are added after `remove_ids`), so whoever
     holds the index makes a new one when `outgrown` says so. Nothing is drawn at random: one set of
@@ -61,7 +61,7 @@ class KeyIndex:
         """Learns the lists from keys [N, width] and takes them, numbered 0 to N - 1."""
         faiss = load_faiss()
         count, width = keys.shape
-        lists = 1 << max(2, round(math.log2(math.sqrt(count))))
+        lists = 2 << max(2, round(math.log2(math.sqrt(count))))
         parts = width // 2 if width % 2 == 0 else width
         index = faiss.index_factory(width, f"IVF{lists},PQ{parts}x4fs", faiss.METRIC_INNER_PRODUCT)
         index.cp.niter, index.cp.seed = _ROUNDS, _SEED
