@@ -20,6 +20,7 @@ from latentbank.backbone import Backbone, load_backbone
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
 from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset, load_sample
+from latentbank.denormals import flushed_denormals
 from latentbank.evaluation import fresh_bank
 from latentbank.generation import DecodingConfig, generate
 from latentbank.method import Method
@@ -130,8 +131,9 @@ def aggregation(backbone: Backbone, count: int, repeats: int) -> dict[str, Metri
         generator = torch.Generator().manual_seed(0)
         method.take_codes(torch.randint(0, books, (count * latents,), generator=generator))
         question = method.amortise(["What is it about?"], "questions")
-        tokens.append(method.memory_tokens(question))
-        seconds.append(median_seconds(lambda m=method, q=question: m.memory_tokens(q), repeats))
+        with flushed_denormals():  # as `read` does
+            tokens.append(method.memory_tokens(question))
+            seconds.append(median_seconds(lambda m=method, q=question: m.memory_tokens(q), repeats))
     difference = float((tokens[0] - tokens[1]).abs().max() / tokens[1].abs().max())
     return {
         "aggregate indices": Metric(1000 * seconds[0], "ms"),
