@@ -2,14 +2,17 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from latentbank.bank import BankFingerprint, MemoryBank
+from latentbank.bank.file import empty_log
 from latentbank.bank.space import LARGE_BUDGET
 from long_record import keep
 
@@ -155,3 +158,26 @@ print(most, first)
         assert int(out[0]) <= LARGE_BUDGET and int(out[1]) > number * 10**6
     with MemoryBank.open(path) as bank:
         assert bank.verify().ok and len(bank) > 500
+
+
+class Busy:
+    """A connection whose first checkpoints meet another process, which SQLite does not wait for."""
+
+    def __init__(self, path: str, times: int) -> None:
+        self.real, self.times = sqlite3.connect(path, timeout=0.3), times
+
+    def execute(self, sql: str) -> Any:
+        if "checkpoint" in sql and self.times > 0:
+            self.times -= 1
+            return self.real.execute("SELECT 1, 0, 0")
+        return self.real.execute(sql)
+
+
+def test_another_process_checkpoint_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "b")
+    MemoryBank.create(path, PRINT, budget=LARGE_BUDGET).close()
+    waiting: Any = Busy(path, 5)
+    assert empty_log(waiting, "RESTART") and waiting.times == 0
+    began = time.monotonic()
+    assert not empty_log(cast(Any, Busy(path, 10**9)), "TRUNCATE")
+    assert 0.3 <= time.monotonic() - began < 5

@@ -6,6 +6,7 @@ nothing but its bytes: one whose schema is not exactly ours is refused before an
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -184,6 +185,19 @@ def _publish(draft: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def empty_log(connection: sqlite3.Connection, kind: str) -> bool:
+    """Moves the log into the file; `kind` RESTART or TRUNCATE. False if others held it up for the
+    connection's timeout. SQLite waits for readers and writers by itself, but not for the checkpoint
+    of another process.
+    """
+    end = time.monotonic() + connection.execute("PRAGMA busy_timeout").fetchone()[0] / 1000
+    while connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0]:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 def _open(path: Path, options: str, timeout_seconds: float) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ import numpy as np
 from latentbank.bank.doomed import finish_deletion
 from latentbank.bank.entry import ID_BYTES, Entry
 from latentbank.bank.facts import Facts, key_redundancy
-from latentbank.bank.file import sqlite_errors
+from latentbank.bank.file import empty_log, sqlite_errors
 from latentbank.bank.pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
 from latentbank.bank.policy import make_policy
 from latentbank.bank.shrink import page_without
@@ -100,8 +100,7 @@ class Write:
     def _empty_log(self, truncate: bool) -> None:
         """Move the log into the file, so that the next transaction starts it anew."""
         kind = "TRUNCATE" if truncate else "RESTART"
-        row = self.bank._open_connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()  # type: ignore[union-attr]
-        if row[0]:
+        if not empty_log(self.bank._open_connection, kind):  # type: ignore[arg-type]
             raise BankError(
                 f"Bank {self.bank.name}: another process has been reading for so long that the log "
                 "cannot be emptied within the budget; try again when it is done."
