@@ -14,7 +14,7 @@ from typing import Any
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
 from latentbank.errors import InputError
 
-UNITS = {"milliseconds": "ms", "perplexity": "codes", "dead": "codes"}
+UNITS = {"milliseconds": "ms", "perplexity": "codes", "dead": "codes", "share": "fraction"}
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
+from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, supported
 from tiny import DOCUMENTS, QUESTIONS
 
 
@@ -88,6 +88,35 @@ def test_operators_are_only_words(question: str) -> None:
 
 def test_an_empty_index_finds_nothing() -> None:
     assert LexicalIndex().search("anything", 3) == []
+
+
+def test_a_match_is_the_share_of_the_words_that_a_document_holds() -> None:
+    """Every word of the question weighs log(1 + (N - n + 0.5) / (n + 0.5)), N at least 1,000."""
+    words = LexicalIndex()
+    words.add(["a", "b"], ["Mara repairs the lighthouse", "a lighthouse of stone"])
+    rare, common = (math.log(1 + (1000 - n + 0.5) / (n + 0.5)) for n in (1, 2))
+    unseen = math.log(1 + 1000.5 / 0.5)
+    found = words.matches("Who repaired the lighthouse on Oster?", ["a", "b", "gone"])
+    total = rare + common + unseen
+    assert found == pytest.approx([(rare + common) / total, common / total, 0.0])
+    assert words.matches("Who repairs the lighthouse?", ["a"]) == [pytest.approx(1.0)]
+    assert words.matches("the of", ["a"]) == [pytest.approx(0.5, abs=0.1)], "only function words"
+    assert words.matches("", ["a"]) == words.matches("?!", ["a"]) == [0.0]
+    assert words.matches("Who?", []) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=40))
+def test_a_match_is_a_share_whatever_is_asked(question: str) -> None:
+    assert all(0 <= one <= 1 + 1e-9 for one in index().matches(question, [DOCUMENTS[0].id, "x"]))
+
+
+def test_what_matches_too_little_is_not_read() -> None:
+    chosen = [[("a", 3.0), ("b", 2.0)], [("c", 9.0)], []]
+    kept, support = supported(chosen, [[0.2, 0.5], [0.4], []], 0.45)
+    assert kept == [chosen[0], [], []]
+    assert support == (0.5, 0.4, 0.0)
+    assert supported(chosen, [[0.0, 0.0], [0.0], []], 0.0)[0] == chosen
 
 
 # ---- dense keys

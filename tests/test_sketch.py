@@ -124,6 +124,16 @@ def test_sketches_find_what_the_words_find() -> None:
         assert [score for _, score in row] == sorted((s for _, s in row), reverse=True)
 
 
+def test_sketches_match_as_the_words_do() -> None:
+    words, made = LexicalIndex(), SketchIndex()
+    words.add(IDS, TEXTS)
+    made.add(IDS, sketches(TEXTS))
+    asked = [*QUESTIONS, "What does nobody know about the zeppelin?"]
+    rows = [IDS] * len(asked)
+    for question, found in zip(asked, made.matches(asked, rows), strict=True):
+        assert found == pytest.approx(words.matches(question, IDS))
+
+
 def test_the_score_is_bm25_plus_the_weighted_cosine() -> None:
     keys = torch.nn.functional.normalize(
         torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), dim=1

@@ -102,6 +102,41 @@ def test_the_memory_of_a_document_does_not_depend_on_the_cache(
     assert memories[0].start.tolist()[2:] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("strata", {"entry": "verbatim"}),
+        ("strata", {"entry": "pooled", "read_documents": 5}),  # its keys are random
+        ("strata", {"entry": "verbatim", "read": "text"}),
+        ("rag", {}),
+    ],
+)
+def test_a_question_that_matches_nothing_is_answered_without_memory(
+    backbones: Backbones, method: str, config: dict[str, Any]
+) -> None:
+    asked = [QUESTIONS[0], "Which zeppelin crossed the glacier?"]
+    backbone, decoding = backbones.fresh("llama"), DecodingConfig(max_new_tokens=4)
+    made = build_method(method, backbone, {**config, "least_match": 0.4}, preset="tiny", seed=0)
+    made.prepare(DOCUMENTS)
+    made.train(False)
+    with fresh_bank(made):
+        made.write(DOCUMENTS)
+        both = answer(made, asked, None, decoding)
+        plain = answer(made, asked, None, decoding, memory=False)
+        alone = answer(made, asked[1:], None, decoding)
+    assert DOCUMENTS[0].id in dict(both[0].documents)
+    assert both[1].documents == alone[0].documents == ()
+    assert both[1].text == alone[0].text == plain[1].text
+    assert both[0].confidence > 0
+    assert both[1].confidence < plain[1].confidence
+
+
+def test_a_match_must_be_a_share(backbones: Backbones) -> None:
+    for method in ("strata", "rag"):
+        with pytest.raises(InputError, match=r"least_match must lie between 0 and 1, got 2"):
+            build_method(method, backbones.shared("llama"), {"least_match": 2}, preset="tiny")
+
+
 # ---- presets of larger backbones
 
 

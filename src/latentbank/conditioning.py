@@ -40,12 +40,15 @@ class Conditioning:
     `transports` are attached in order. `passages` [B] stand in the prompt before the question, None
     for no text. `sources` [B] name the documents read, most important first, weights in [0, 1].
     `contrast` α > 0 asks for memory-aware decoding: logits (1 + α)·ℓ(memory) − α·ℓ(no memory).
+    `support` [B] in [0, 1] says how well what was selected fits the question, empty where a method
+    cannot tell; an answer is as much less sure.
     """
 
     transports: tuple[Transport, ...] = ()
     passages: tuple[str, ...] | None = None
     sources: tuple[tuple[tuple[str, float], ...], ...] = ()
     contrast: float = 0.0
+    support: tuple[float, ...] = ()
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:

@@ -23,7 +23,10 @@ from latentbank.metrics import contains_answer, exact_match, f1, prefix_match
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with the documents it was read from (id, share) and its mean token probability."""
+    """An answer with the documents it was read from (id, share). `confidence` in [0, 1]: the mean
+    probability of its tokens, times how well the selected document fits the question where the
+    method can tell.
+    """
 
     text: str
     documents: tuple[tuple[str, float], ...]
@@ -80,9 +83,11 @@ def answer(
     seconds = (time.perf_counter() - began) / max(1, len(questions))
     method.helped(conditioning.sources)
     sources = conditioning.sources or ((),) * len(questions)
+    support = conditioning.support or (1.0,) * len(questions)
+    first = max(read, attached)
     return [
-        Answer(g.text, s, g.confidence, seconds, max(read, attached) + g.first_token_seconds)
-        for g, s in zip(found, sources, strict=True)
+        Answer(g.text, s, g.confidence * fits, seconds, first + g.first_token_seconds)
+        for g, s, fits in zip(found, sources, support, strict=True)
     ]
 
 

@@ -5,6 +5,7 @@ Knows ids, words and vectors; knows no bank and no backbone.
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from latentbank.key_index import KeyIndex, load_faiss
 
 INDEX_FROM = 16_384  # documents; a flat search of so many 64-byte keys takes about 0.5 ms
 _CANDIDATES = 64  # that the index names for a question, at least
+LEAST_COLLECTION = 1000  # texts that a word's rarity is reckoned among, in a small index
 _DEAD_ROWS = 1024  # removed keys that may stay in the matrix, or an eighth of all
 WORD = re.compile(r"\w+")
 # English function words: in nearly every text, so they tell documents apart by chance only
@@ -28,6 +30,9 @@ COMMON = frozenset(
         "was we were what when where which who why will with would you"
     )
 )
+
+
+Selected = list[tuple[str, float]]  # documents of one question with their scores, best first
 
 
 class LexicalIndex:
@@ -70,8 +75,7 @@ class LexicalIndex:
 
         Function words count only in a question of nothing else.
         """
-        asked = dict.fromkeys(word.lower() for word in WORD.findall(question))
-        words = [word for word in asked if word not in COMMON] or list(asked)
+        words = _content(question)
         if not words or not self._rows:
             return []
         query = " OR ".join(f'"{word}"' for word in words)
@@ -80,6 +84,47 @@ class LexicalIndex:
             (query, top),
         )
         return [(self._ids[row - 1], float(score)) for row, score in found]
+
+    def matches(self, question: str, ids: Sequence[str]) -> list[float]:
+        """For each document the share of the question's words that it holds, each word weighing
+        its inverse document frequency: 0 no word, 1 all. Unknown ids hold none.
+        """
+        size = max(len(self._rows), LEAST_COLLECTION)
+        held, total = [0.0] * len(ids), 0.0
+        for word in _content(question):
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM words WHERE words MATCH ?", (f'"{word}"',)
+            ).fetchone()
+            weight = math.log(1 + (size - count + 0.5) / (count + 0.5))
+            total += weight
+            for i, name in enumerate(ids):
+                if count and self._holds(word, name):
+                    held[i] += weight
+        return [one / total if total else 0.0 for one in held]
+
+    def _holds(self, word: str, name: str) -> bool:
+        found = self._db.execute(
+            "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?",
+            (f'"{word}"', self._rows.get(name, 0)),
+        )
+        return found.fetchone() is not None
+
+
+def _content(question: str) -> list[str]:
+    """The words that select, each once: without function words, unless there are no others."""
+    asked = dict.fromkeys(word.lower() for word in WORD.findall(question))
+    return [word for word in asked if word not in COMMON] or list(asked)
+
+
+def supported(
+    chosen: Sequence[Selected], matches: Sequence[Sequence[float]], least: float
+) -> tuple[list[Selected], tuple[float, ...]]:
+    """(what to read for each question, the best match of each): a question whose best document
+    matches less than `least` reads nothing.
+    """
+    support = tuple(max(row, default=0.0) for row in matches)
+    kept = [row if fit >= least else [] for row, fit in zip(chosen, support, strict=True)]
+    return kept, support
 
 
 class DenseSelector(nn.Module):

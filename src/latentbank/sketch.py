@@ -102,6 +102,11 @@ class SketchIndex:
         """For each question the `top` best (id, BM25 score), best first."""
         return [self._words.search(_text(one), top) for one in sketches(questions)]
 
+    def matches(self, questions: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[float]]:
+        """As `LexicalIndex.matches`, for the documents named in each question's row."""
+        asked = sketches(questions)
+        return [self._words.matches(_text(q), row) for q, row in zip(asked, rows, strict=True)]
+
 
 class FusedIndex:
     """Sketches and dense keys of the same documents: BM25 + `COSINE_WEIGHT` · cosine, over the best
@@ -123,6 +128,10 @@ class FusedIndex:
         """Removes documents; unknown ids are ignored."""
         self._sketches.remove(ids)
         self._keys.remove(ids)
+
+    def matches(self, questions: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[float]]:
+        """As `LexicalIndex.matches`, for the documents named in each question's row."""
+        return self._sketches.matches(questions, rows)
 
     def search(
         self, questions: Sequence[str], asked: Tensor, top: int

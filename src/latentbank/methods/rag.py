@@ -31,7 +31,7 @@ from latentbank.method import (
     register,
 )
 from latentbank.packaged import packaged_dictionary
-from latentbank.selection import LexicalIndex
+from latentbank.selection import LexicalIndex, supported
 
 LEVEL = "text"
 
@@ -39,16 +39,20 @@ LEVEL = "text"
 @dataclass(frozen=True)
 class RagConfig:
     """`passages`: documents put into the prompt, best first. `lora`: low-rank weights trained with
-    the gold passage in the prompt; rank 0 is the bare backbone.
+    the gold passage in the prompt; rank 0 is the bare backbone. `least_match`: share of a
+    question's words, by weight, that a passage must hold to be read.
     """
 
     passages: int = 1
+    least_match: float = 0.0
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
 
     def __post_init__(self) -> None:
         if self.passages < 1:
             raise InputError(f"passages must be at least 1, got {self.passages}")
+        if not 0 <= self.least_match <= 1:
+            raise InputError(f"least_match must lie between 0 and 1, got {self.least_match}")
 
 
 @register("rag")
@@ -92,13 +96,20 @@ class Retrieval(Method):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
+        support: tuple[float, ...] = ()
         if documents is None:
             chosen = [self.words.search(q, self.config.passages) for q in questions]
+            matches = [
+                self.words.matches(q, [name for name, _ in row])
+                for q, row in zip(questions, chosen, strict=True)
+            ]
+            chosen, support = supported(chosen, matches, self.config.least_match)
         else:
             chosen = [[(name, 1.0)] for name in documents]
         passages = tuple("\n\n".join(self._text(name) for name, _ in row) for row in chosen)
         sources = tuple(_shares(row) for row in chosen)
-        return Conditioning(() if self.lora is None else (self.lora,), passages, sources)
+        lora = () if self.lora is None else (self.lora,)
+        return Conditioning(lora, passages, sources, support=support)
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)

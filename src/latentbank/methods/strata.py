@@ -37,7 +37,7 @@ from latentbank.method import (
     register,
 )
 from latentbank.pooling import SegmentPooler, Standardiser
-from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex
+from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, supported
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
 from latentbank.text_levels import TEXTS, WHOLE, TextLevels
 
@@ -49,8 +49,9 @@ class StrataConfig:
     """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` (zstd), `packed`
     (the same text by token counts: fewer bytes, slower to open) or `pooled`. `segments`: vectors of
     a pooled entry. `read`: `states`, or `text` for texts in the prompt. `read_documents`: documents
-    read per question. `hot_bytes`: limit of the cache of keys and values of documents that were
-    read. `all_share`: share of training steps on all states.
+    read per question. `least_match`: share of a question's words, by weight, that a document must
+    hold to be read; below it the model answers without memory. `hot_bytes`: limit of the cache of
+    keys and values of documents that were read. `all_share`: share of training steps on all states.
     """
 
     inject_from: int = 12
@@ -58,6 +59,7 @@ class StrataConfig:
     segments: int = 48
     read: str = "states"
     read_documents: int = 1
+    least_match: float = 0.0
     key_width: int = 128
     hot_bytes: int = 256 << 20
     train_segments: tuple[int, ...] = (48, 16)
@@ -75,6 +77,8 @@ class StrataConfig:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
         if self.read_documents < 1 or self.segments < 1:
             raise InputError("read_documents and segments must be at least 1")
+        if not 0 <= self.least_match <= 1:
+            raise InputError(f"least_match must lie between 0 and 1, got {self.least_match}")
 
 
 @register("strata")
@@ -201,16 +205,22 @@ class Strata(Method):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        chosen = self._select(questions) if documents is None else [[(d, 1.0)] for d in documents]
+        support: tuple[float, ...] = ()
+        if documents is None:
+            chosen = self._select(questions)
+            matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
+            chosen, support = supported(chosen, matches, self.config.least_match)
+        else:
+            chosen = [[(d, 1.0)] for d in documents]
         transports: tuple[Any, ...] = (self.lora,) if self.lora is not None else ()
         sources = tuple(_weights(row) for row in chosen)
         if self.config.read == "text":
             passages = tuple("\n\n".join(self._text(d) for d, _ in row) for row in chosen)
-            return Conditioning(transports, passages, sources)
+            return Conditioning(transports, passages, sources, support=support)
         memory = self._memory([[d for d, _ in row] for row in chosen])
         if memory is not None:
             transports = (*transports, KVPrefix(memory))
-        return Conditioning(transports, None, sources)
+        return Conditioning(transports, None, sources, support=support)
 
     def _select(self, questions: Sequence[str]) -> list[list[tuple[str, float]]]:
         top = self.config.read_documents
@@ -222,6 +232,18 @@ class Strata(Method):
             fused = self.keys.search(questions, self.selector.questions(states, mask), top)
         both = [sorted(a + b, key=lambda p: -p[1]) for a, b in zip(lexical, fused, strict=True)]
         return [row[:top] for row in both]
+
+    def _matches(
+        self, questions: Sequence[str], rows: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How much of each question the documents of its row hold; see `LexicalIndex.matches`."""
+        lexical = [self.words.matches(q, row) for q, row in zip(questions, rows, strict=True)]
+        if not len(self.keys):
+            return lexical
+        fused = self.keys.matches(questions, rows)
+        return [
+            [max(p) for p in zip(a, b, strict=True)] for a, b in zip(lexical, fused, strict=True)
+        ]
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)
