@@ -55,6 +55,7 @@ ROWS = (
     Row("none", "none", read_as="nothing"),
     Row("none+LoRA", "none", "none-smollm2-135m", read_as="nothing"),
     Row("mac", "mac", "mac-smollm2-135m", read_as="states"),
+    Row("cmt", "cmt", "cmt-smollm2-135m", read_as="states"),
     Row("mbc", "mbc", "mbc-smollm2-135m", read_as="states"),
     Row("mbc histogram", "mbc", "mbc-smollm2-135m", {"form": "histogram"}, read_as="states"),
     Row("strata pooled16", "strata", "strata-smollm2-135m",
@@ -76,6 +77,7 @@ ROWS = (
 
 PAIRS = (
     ("mac", "none+LoRA"),
+    ("cmt", "mac"),
     ("mbc", "none+LoRA"),
     ("mbc", "mac"),
     ("strata verbatim", "rag+LoRA"),

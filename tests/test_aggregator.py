@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
+from latentbank import cross_attention
 from latentbank.aggregator import (
-    COPY_GAIN,
     HIDDEN,
     MEAN_GAIN,
     Aggregator,
-    CrossAttention,
     PerceiverAmortiser,
     PrefixAlignment,
     StateAlignment,
     T5Amortiser,
     TokenwiseMLP,
 )
+from latentbank.cross_attention import COPY_GAIN, CrossAttention
 from latentbank.denormals import flushed_denormals
 from latentbank.errors import InputError
 from latentbank.pooling import SegmentPooler, Standardiser, segment_means
@@ -82,6 +82,24 @@ def test_a_slot_of_no_mass_is_not_read() -> None:
     keys, values = block.project(slots)
     expected = block(question, keys[:, :, :3], values[:, :, :3])
     torch.testing.assert_close(block(question, keys, values, bias), expected)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("at_once", [1, 50, 1 << 22])
+def test_the_shares_of_owners_are_those_of_their_slots(
+    aggregator: Aggregator, shared: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_attention, "SCORES_AT_ONCE", at_once)
+    question, slots = random(2, TOKENS, WIDTH), random(1 if shared else 2, 9, WIDTH, seed=1)
+    owner, bias = torch.tensor([2, 0, 0, 1, 2, 2, 0, 1, 0]), random(1, 9, seed=2)
+    finder = aggregator.finder
+    keys = finder.project(slots)[0]
+    found = finder.owner_shares(question, keys, bias, owner, 4)
+    for number in range(3):
+        wanted = (owner == number)[None].expand(2, -1)
+        torch.testing.assert_close(found[:, number], finder.share(question, keys, bias, wanted))
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+    assert not found[:, 3].any()
 
 
 # ---- hierarchical aggregation

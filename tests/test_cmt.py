@@ -52,6 +52,24 @@ def test_with_every_part_off_it_is_mac(backbones: Backbones) -> None:
 
 
 @torch.no_grad()
+def test_an_answer_names_the_chosen_documents_with_their_shares(backbones: Backbones) -> None:
+    method = written(made(backbones, top_k=2))
+    question = method.amortise(QUESTIONS, "questions")
+    memories = method.slots.values.view(len(DOCUMENTS), 3, -1)
+    best = method._choose(question, memories)
+    for i, row in enumerate(method.read(QUESTIONS).sources):
+        assert {name for name, _ in row} == {DOCUMENTS[j].id for j in best[i].tolist()}
+        assert sum(share for _, share in row) == pytest.approx(1.0)
+        slots = memories[best[i]].flatten(0, 1)
+        keys = method.aggregator.finder.project(slots[None])[0]
+        wanted = torch.tensor([[True] * 3 + [False] * 3])
+        share = method.aggregator.finder.share(question[i : i + 1], keys, None, wanted)
+        assert dict(row)[DOCUMENTS[int(best[i, 0])].id] == pytest.approx(float(share), abs=1e-5)
+    every = written(made(backbones, top_k=0)).read(QUESTIONS).sources
+    assert [len(row) for row in every] == [4] * len(QUESTIONS)
+
+
+@torch.no_grad()
 def test_only_the_most_similar_documents_are_read(backbones: Backbones) -> None:
     method = written(made(backbones, top_k=2))
     question = method.amortise(QUESTIONS, "questions")

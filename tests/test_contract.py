@@ -154,7 +154,10 @@ def test_write_read_answer(name: str, backbone: Backbone) -> None:
         for item in found:
             assert 0 <= item.confidence <= 1
             assert all(source in GOLD for source, _ in item.documents)
-            assert sum(share for _, share in item.documents) <= 1 + 1e-6
+            shares = [share for _, share in item.documents]
+            assert sum(shares) <= 1 + 1e-6
+            assert shares == sorted(shares, reverse=True)
+            assert bool(shares) == bool(len(bank)), "an answer names what the ledger knows"
     if report.stored:
         plain = logits(method, memory=False)
         assert not torch.allclose(logits(method), plain, atol=1e-3), "memory changes nothing"

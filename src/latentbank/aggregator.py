@@ -12,104 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentbank.cross_attention import CrossAttention, quiet_mlp
 from latentbank.errors import InputError
 from latentbank.pooling import segment_means, whitening
 
 HIDDEN = -1e9  # the log mass of a slot that must not be read
-# A soft copy's start, from sweeps in LOG.md: size of query and key weights before any text is seen,
-# of the codes that tell the latents of a text apart, and of a text's mean in each of its latents.
-COPY_GAIN, INDEX_GAIN, MEAN_GAIN = 3.0, 2.0, 12.0
+# A soft copy's start, from sweeps in LOG.md: size of the codes that tell the latents of a text
+# apart, and of a text's mean in each of its latents.
+INDEX_GAIN, MEAN_GAIN = 2.0, 12.0
 # of `Aggregator.compare`: standard deviation of the scores between texts, what a latent of the same
 # place has more, and how far small variances are lifted before they are whitened
 SHARPNESS, PLACE_BONUS, SHRINKAGE = 8.0, 30.0, 0.3
-
-
-def _quiet_mlp(width: int, hidden: int) -> nn.Sequential:
-    """A two-layer MLP whose output starts at zero."""
-    leave = nn.Linear(hidden, width)
-    nn.init.zeros_(leave.weight)
-    nn.init.zeros_(leave.bias)
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), leave)
-
-
-class CrossAttention(nn.Module):
-    """Pre-norm cross-attention and MLP: queries [B, T, D] over slots, with log masses.
-
-    `inner` is the attention's width. Query and key projections start equal, so that attention
-    starts as a similarity of the normalised inputs. `copying` starts it as a soft copy: values have
-    the full width D, value and output projections are the identity, queries and keys a random
-    rotation, so that what is read is a mean of the slots that resemble the query.
-    """
-
-    def __init__(
-        self, width: int, inner: int, heads: int, hidden: int, copying: bool = False
-    ) -> None:
-        super().__init__()
-        value = width if copying else inner
-        if inner % heads or value % heads:
-            width_at_fault = inner if inner % heads else value
-            raise InputError(
-                f"heads must divide the attention width, got {width_at_fault} and {heads}"
-            )
-        self.heads = heads
-        self.norm_q, self.norm_kv, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
-        self.q, self.k = (nn.Linear(width, inner, bias=False) for _ in range(2))
-        self.v = nn.Linear(width, value, bias=False)
-        self.out = nn.Linear(value, width, bias=False)
-        self.mlp = _quiet_mlp(width, hidden)
-        with torch.no_grad():
-            if copying:
-                nn.init.orthogonal_(self.q.weight, COPY_GAIN)
-                nn.init.eye_(self.v.weight)
-                nn.init.eye_(self.out.weight)
-            self.k.weight.copy_(self.q.weight)
-
-    def project(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """(keys, values) [B, heads, S, inner / heads] of slots [B, S, D], for any question."""
-        normal = self.norm_kv(slots)
-        return self._split(self.k(normal)), self._split(self.v(normal))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
-
-    def forward(
-        self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        """[B, T, D]; `keys`, `values` as `project` gives them, batch 1 or B; `bias` [B or 1, S]."""
-        asked, mask = self._asked(queries, keys, bias)
-        seen = nn.functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask)
-        seen = seen.transpose(1, 2).reshape(*queries.shape[:2], -1)
-        queries = queries + self.out(seen)
-        updated: Tensor = queries + self.mlp(self.norm_mlp(queries))
-        return updated
-
-    def _asked(
-        self, queries: Tensor, keys: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(projected queries [B, heads, T, d], score mask). Where all share the slots (keys of
-        batch 1), the queries of all are one long row [1, heads, B·T, d]: no copy of the slots.
-        """
-        batch, tokens, _ = queries.shape
-        projected = self.q(self.norm_q(queries))
-        mask = None if bias is None else bias[:, None, None, :]
-        if keys.shape[0] == batch:
-            return self._split(projected), mask
-        if mask is not None and len(mask) == batch:
-            mask = mask.expand(-1, -1, tokens, -1).reshape(1, 1, batch * tokens, -1)
-        return self._split(projected.reshape(1, batch * tokens, -1)), mask
-
-    def share(self, queries: Tensor, keys: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
-        """Attention [B] that falls on the wanted slots [B, S] or, for each query, [B, T, S] bool;
-        mean of queries and heads.
-        """
-        asked, mask = self._asked(queries, keys, bias)
-        scores = (
-            asked @ keys.transpose(2, 3) / asked.shape[-1] ** 0.5
-        )  # (B or 1, heads, T or B·T, S)
-        shares = torch.softmax(scores if mask is None else scores + mask, -1).mean(1)
-        shares = shares.view(*queries.shape[:2], -1)
-        shares = shares * (wanted if wanted.dim() == 3 else wanted[:, None, :])
-        return shares.sum(-1).mean(1)
 
 
 def _cross(blocks: nn.ModuleList) -> list[CrossAttention]:
@@ -274,6 +187,11 @@ class Aggregator(nn.Module):
         """Whether `compare` or training has set the queries and keys."""
         return any(bool(block.norm_q.bias.any()) for block in _cross(self.blocks))
 
+    @property
+    def finder(self) -> CrossAttention:
+        """The first block, whose attention finds what the others refine."""
+        return _cross(self.blocks)[0]
+
     def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of slots [B, S, D] for each block; can be kept between questions."""
         return [block.project(slots) for block in _cross(self.blocks)]
@@ -366,7 +284,7 @@ class StateAlignment(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.skip = nn.Linear(width, width)
-        self.mlp = _quiet_mlp(width, hidden)
+        self.mlp = quiet_mlp(width, hidden)
         nn.init.eye_(self.skip.weight)
         nn.init.zeros_(self.skip.bias)
 

@@ -9,13 +9,13 @@ self-matching loss draws a question to its document and documents apart. Each sw
 Where the paper is silent: the similarity is the cosine of mean-pooled memories behind one linear
 map and a mean for each side, both measured by whitening before training (`start="copy"`) or the
 identity; `memory_aware` and the closed-book pass use the method's own low-rank weights where it has
-some; k, top-k, α and λ are not from a sweep yet.
+some; of k, top-k, α and λ only top-k is from a (short) sweep, see LOG.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +28,7 @@ from latentbank.conditioning import Conditioning, answer_ids, prompt_ids
 from latentbank.document import Document
 from latentbank.errors import InputError
 from latentbank.method import Batch, Loss, register
-from latentbank.methods.mac import Mac
+from latentbank.methods.mac import Mac, Sources, most
 from latentbank.pooling import whitening
 
 SHRINKAGE = 0.3  # as in `Aggregator.compare`
@@ -128,33 +128,55 @@ class Cmt(Mac):
 
     def memory_tokens(self, question: Tensor) -> Tensor:
         """ψ(question latents [B, T, D], slots of the `top_k` documents) → [B, T, D]."""
-        memories = self.slots.values.view(-1, self.config.latents, question.shape[-1])
+        memories = self._memories(question)
         if not self._selects(len(memories)):
             return super().memory_tokens(question)
-        memories = memories.to(question.device)
-        if self._stored is None:
-            self._stored = self.matcher(memories, "documents")
-        return self._aggregate_top(question, memories, self._stored)
+        return self._aggregate(question, memories[self._choose(question, memories)])
+
+    def sources(self, question: Tensor) -> Sources:
+        """As in MAC, among the chosen documents."""
+        memories = self._memories(question)
+        if not self._selects(len(memories)):
+            return super().sources(question)
+        best = self._choose(question, memories)
+        finder = self.aggregator.finder
+        keys = finder.project(memories[best].flatten(1, 2))[0]
+        owner = torch.arange(best.shape[1]).repeat_interleave(self.config.latents)
+        shares = finder.owner_shares(question, keys, None, owner, best.shape[1])
+        return most(shares, [[self._names[i] for i in row] for row in best.tolist()])
+
+    def _memories(self, question: Tensor) -> Tensor:
+        """The bank's memories [N, T, D], where the question's latents are."""
+        shape = -1, self.config.latents, question.shape[-1]
+        return self.slots.values.view(shape).to(question.device)
 
     def _selects(self, documents: int) -> bool:
         return bool(0 < self.config.top_k < documents)
 
-    def _aggregate_top(self, question: Tensor, memories: Tensor, stored: Tensor) -> Tensor:
-        """Memory tokens from the `top_k` of memories [N, T, D] with unit vectors `stored` [N, K].
+    def _choose(self, question: Tensor, memories: Tensor) -> Tensor:
+        """The numbers [B, top_k] of the bank's documents most like each question."""
+        if self._stored is None:
+            self._stored = self.matcher(memories, "documents")
+        return self._best(question, self._stored)
 
-        The chosen documents come in the bank's order, so that the sum over slots has one order.
+    def _best(self, question: Tensor, stored: Tensor) -> Tensor:
+        """The `top_k` of the unit vectors `stored` [N, K], in the bank's order, so that the sum
+        over slots has one order.
         """
         scores = self.matcher(question, "questions") @ stored.T
-        best = scores.topk(self.config.top_k, dim=1).indices.sort(1).values  # (B, top_k)
-        slots = memories[best].flatten(1, 2)  # (B, top_k · T, D)
-        return self._read_out(self.aggregator(question, slots), question)
+        best: Tensor = scores.topk(self.config.top_k, dim=1).indices
+        return best.sort(1).values
+
+    def _aggregate(self, question: Tensor, chosen: Tensor) -> Tensor:
+        """Memory tokens from the memories [B, top_k, T, D] of the chosen documents."""
+        return self._read_out(self.aggregator(question, chosen.flatten(1, 2)), question)
 
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
         found = super().read(questions, documents)
         contrast = self.config.memory_aware if len(self.slots) else 0.0
-        return Conditioning(found.transports, found.passages, found.sources, contrast)
+        return replace(found, contrast=contrast)
 
     # ---- training
 
@@ -169,7 +191,8 @@ class Cmt(Mac):
         memories = kept.view(-1, self.config.latents, kept.shape[-1])
         if not self._selects(len(memories)):
             return super().training_tokens(question, kept)
-        return self._aggregate_top(question, memories, self.matcher(memories, "documents"))
+        best = self._best(question, self.matcher(memories, "documents"))
+        return self._aggregate(question, memories[best])
 
     def answer_terms(self, batch: Batch) -> Tensor:
         if self.config.memory_aware == 0 or self.backbone.memory is None:

@@ -50,6 +50,8 @@ from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.slots import Slots
 
 LEVEL = "float32"
+NAMED = 4  # documents that an answer names, of all that it was read from
+Sources = tuple[tuple[tuple[str, float], ...], ...]
 
 
 @register("mac")
@@ -288,8 +290,25 @@ class Mac(Method):
         if not len(self.slots):
             return Conditioning(lora)
         with flushed_denormals():
-            tokens = self.memory_tokens(self.amortise(questions, "questions"))
-        return Conditioning((*lora, self.condition(tokens)))
+            asked = self.amortise(questions, "questions")
+            tokens, sources = self.memory_tokens(asked), self.sources(asked)
+        return Conditioning((*lora, self.condition(tokens)), None, sources)
+
+    def sources(self, question: Tensor) -> Sources:
+        """For each question [B, T, D] the `NAMED` documents on which most of the aggregator's first
+        attention falls, with their shares of it.
+        """
+        if not self._names:
+            return ()
+        finder = self.aggregator.finder
+        if self._projected is not None:
+            keys = self._projected[0][0]
+        else:
+            keys = finder.project(self.slots.values[None].to(question.device))[0]
+        shares = finder.owner_shares(
+            question, keys, self._bias(question), self.slots.owner, len(self._names)
+        )
+        return most(shares, [self._names] * len(shares))
 
     # ---- training
 
@@ -351,3 +370,14 @@ class Mac(Method):
         matching = -shares.clamp_min(1e-6).log().mean()
         parts = {"matching": matching.item(), "share": float(shares.detach().mean())}
         return self.config.matching_weight * matching, parts
+
+
+def most(shares: Tensor, names: Sequence[Sequence[str]]) -> Sources:
+    """The `NAMED` largest of the shares [B, N] of each question's documents, with their names."""
+    best = shares.topk(min(NAMED, shares.shape[1]), dim=1)
+    return tuple(
+        tuple((row[i], share) for i, share in zip(places, values, strict=True))
+        for row, places, values in zip(
+            names, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    )
