@@ -78,7 +78,7 @@ def write_ratios(backbone: Backbone, data: QADataset, repeats: int) -> dict[str,
     return metrics
 
 
-def first_token(method: Method, question: str, document: str) -> float:
+def first_token(method: Method, question: str) -> float:
     """Seconds from the question's text to its first token, selection and all."""
     began = time.perf_counter()
     conditioning = method.read([question])
@@ -99,11 +99,10 @@ def first_token_ratios(backbone: Backbone, data: QADataset, count: int) -> dict[
         method.write(data.documents)
     hot, cold, text = [], [], []
     for q in data.sample_questions(count, 0).questions[:count]:
-        name = data.documents[q.document].id
         strata.hot.clear()  # type: ignore[attr-defined]
-        cold.append(first_token(strata, q.text, name))
-        hot.append(statistics.median(first_token(strata, q.text, name) for _ in range(3)))
-        text.append(statistics.median(first_token(rag, q.text, name) for _ in range(3)))
+        cold.append(first_token(strata, q.text))
+        hot.append(statistics.median(first_token(strata, q.text) for _ in range(3)))
+        text.append(statistics.median(first_token(rag, q.text) for _ in range(3)))
     middle = statistics.median
     return {
         "first token strata hot": Metric(1000 * middle(hot), "ms"),
