@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank.backbone import Backbone, KVMemory
+from latentbank.backbone import Backbone
 from latentbank.errors import InputError
 from latentbank.generation import DecodingConfig, generate
+from latentbank.kv_memory import KVMemory
 from tiny import NAMES, Backbones, random_ids
 
 ROWS = [[1, *random_ids(1, n, seed=n)[0].tolist()] for n in (12, 5, 9)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from latentbank.backbone import Backbone, KVMemory
+from latentbank.backbone import Backbone
 from latentbank.conditioning import (
     Conditioning,
     KVPrefix,
@@ -21,6 +21,7 @@ from latentbank.conditioning import (
     WeightDelta,
 )
 from latentbank.errors import InputError
+from latentbank.kv_memory import KVMemory
 from tiny import NAMES, WINDOW, Backbones, random_ids
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from latentbank.bank import Entry, MemoryBank
 from latentbank.codec.counts import CountedTextCodec
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_counts import count_tokens
+from latentbank.conditioning import Conditioning
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError
 from latentbank.evaluation import answer, fresh_bank
@@ -131,10 +133,39 @@ def test_a_question_that_matches_nothing_is_answered_without_memory(
     assert both[1].confidence < plain[1].confidence
 
 
+def test_texts_and_states_in_one_bank_are_ranked_by_their_match(backbones: Backbones) -> None:
+    method = pooled(backbones, key_width=16)
+    with fresh_bank(method):
+        method.write(DOCUMENTS[:3])
+        method.config = replace(method.config, entry="verbatim")
+        method.write(DOCUMENTS[3:])
+        assert (len(method.keys), len(method.words)) == (3, 2)
+        for i, row in enumerate(method._select(QUESTIONS)):
+            best = method.words.search(QUESTIONS[i], 1) or [("", 0.0)]
+            if i >= 3:
+                assert row[0] == best[0], "its document is the text"
+            fits = method._matches([QUESTIONS[i]] * 2, [[row[0][0]], [best[0][0]]])
+            assert fits[0] >= fits[1]
+
+
+def test_questions_are_trained_without_memory_where_the_config_asks(backbones: Backbones) -> None:
+    batch = Batch(DOCUMENTS, QUESTIONS, ANSWERS, tuple(range(5)), step=3)
+    losses = {}
+    for share in (0.0, 0.5, 1.0):
+        method = pooled(backbones, closed_share=share, selector_weight=0.0)
+        losses[share] = method.loss(batch).total.item()
+        with Conditioning((method.lora,)).attach(method.backbone):
+            plain = method.answer_terms(batch).item()
+    assert losses[1.0] == pytest.approx(plain, rel=1e-4)
+    assert len({round(value, 4) for value in losses.values()}) == 3
+
+
 def test_a_match_must_be_a_share(backbones: Backbones) -> None:
     for method in ("strata", "rag"):
         with pytest.raises(InputError, match=r"least_match must lie between 0 and 1, got 2"):
             build_method(method, backbones.shared("llama"), {"least_match": 2}, preset="tiny")
+    with pytest.raises(InputError, match=r"closed_share must lie between 0 and 1, got -0.5"):
+        build_method("strata", backbones.shared("llama"), {"closed_share": -0.5}, preset="tiny")
 
 
 # ---- presets of larger backbones

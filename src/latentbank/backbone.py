@@ -18,44 +18,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from latentbank.decoder import Decoder, plain_weights
 from latentbank.errors import InputError
+from latentbank.kv_memory import KVMemory
 from latentbank.loading import load_pretrained, parse_dtype
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class KVMemory:
-    """Keys and values that text attends to, in the layers `layer` … L-1.
-
-    `keys`, `values`: one tensor [B, H_kv, M, head_dim] per layer from `layer` upward, keys as they
-    stand in a cache (after rotary embedding, where they have a position). `bias` [B, M] is added to
-    the attention scores: 0, a log mass, or -inf for padding. `start` [B] is the position of the
-    first text token. `positions` [B, M] puts memory under a sliding window as text would be; None
-    lets every layer see it.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    bias: Tensor
-    start: Tensor
-    layer: int = 0
-    positions: Tensor | None = None
-
-    def rows(self, index: Tensor) -> KVMemory:
-        """The memory with batch rows `index` [B'], repeated or reordered."""
-        return replace(
-            self,
-            keys=tuple(k.index_select(0, index) for k in self.keys),
-            values=tuple(v.index_select(0, index) for v in self.values),
-            bias=self.bias.index_select(0, index),
-            start=self.start.index_select(0, index),
-            positions=None if self.positions is None else self.positions.index_select(0, index),
-        )
-
-    @property
-    def slots(self) -> int:
-        """M, the number of memory positions of each row, padding included."""
-        return self.bias.shape[1]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from latentbank.backbone import KVMemory
+from latentbank.kv_memory import KVMemory
 
 
 class HotCache:

@@ -29,7 +29,7 @@ from latentbank.aggregator import (
 )
 from latentbank.amortised_settings import MacConfig, paper_presets
 from latentbank.amortised_training import learned_share, own_slots
-from latentbank.backbone import Backbone, KVMemory
+from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import array_codec
 from latentbank.conditioning import Conditioning, KVPrefix, MidStates
@@ -37,6 +37,7 @@ from latentbank.denormals import flushed_denormals
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder, T5Texts
 from latentbank.errors import BankError, InputError
+from latentbank.kv_memory import KVMemory
 from latentbank.method import (
     CALLS_ADD_UP,
     EXACT_DELETE,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone import Backbone, KVMemory
+from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
 from latentbank.bank.ladder import VERBATIM
 from latentbank.codec import array_codec
@@ -25,6 +25,7 @@ from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
 from latentbank.errors import InputError, unknown
 from latentbank.hotcache import HotCache
+from latentbank.kv_memory import KVMemory, join_rows
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
@@ -51,7 +52,8 @@ class StrataConfig:
     a pooled entry. `read`: `states`, or `text` for texts in the prompt. `read_documents`: documents
     read per question. `least_match`: share of a question's words, by weight, that a document must
     hold to be read; below it the model answers without memory. `hot_bytes`: limit of the cache of
-    keys and values of documents that were read. `all_share`: share of training steps on all states.
+    keys and values of documents that were read. `all_share`: share of training steps on all states;
+    `closed_share`: share of the questions that are trained without memory.
     """
 
     inject_from: int = 12
@@ -64,6 +66,7 @@ class StrataConfig:
     hot_bytes: int = 256 << 20
     train_segments: tuple[int, ...] = (48, 16)
     all_share: float = 0.4
+    closed_share: float = 0.0
     selector_weight: float = 0.2
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
@@ -77,8 +80,9 @@ class StrataConfig:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
         if self.read_documents < 1 or self.segments < 1:
             raise InputError("read_documents and segments must be at least 1")
-        if not 0 <= self.least_match <= 1:
-            raise InputError(f"least_match must lie between 0 and 1, got {self.least_match}")
+        for name in ("least_match", "all_share", "closed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
 
 
 @register("strata")
@@ -230,8 +234,15 @@ class Strata(Method):
         states, mask = self.standard_states(questions)
         with torch.no_grad():
             fused = self.keys.search(questions, self.selector.questions(states, mask), top)
-        both = [sorted(a + b, key=lambda p: -p[1]) for a, b in zip(lexical, fused, strict=True)]
-        return [row[:top] for row in both]
+        if not len(self.words):
+            return fused
+        both = [a + b for a, b in zip(lexical, fused, strict=True)]  # scores of two kinds
+        matches = self._matches(questions, [[name for name, _ in row] for row in both])
+        ranked = [
+            sorted(zip(row, fits, strict=True), key=lambda p: -p[1])
+            for row, fits in zip(both, matches, strict=True)
+        ]
+        return [[pair for pair, _ in row[:top]] for row in ranked]
 
     def _matches(
         self, questions: Sequence[str], rows: Sequence[Sequence[str]]
@@ -354,7 +365,9 @@ class Strata(Method):
             label = "all"
         with Conditioning(() if self.lora is None else (self.lora,)).attach(self.backbone):
             memory = self.backbone.fill(states, mask, self.config.inject_from)
-            with self.backbone.with_memory(memory.rows(owner)):
+            hidden = torch.from_numpy(draw.random(len(owner)) < self.config.closed_share)
+            asked_of = memory.rows(owner).hide(hidden.to(owner.device))
+            with self.backbone.with_memory(asked_of):
                 answer = self.answer_terms(batch)
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)
@@ -364,33 +377,3 @@ def _weights(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
     """Selection scores of one question as shares that sum to 1."""
     total = sum(max(score, 0.0) for _, score in row) or 1.0
     return tuple((name, max(score, 0.0) / total) for name, score in row)
-
-
-def join_rows(
-    rows: Sequence[Sequence[KVMemory]], layer: int, layers: int, backbone: Backbone
-) -> KVMemory:
-    """Memories of single documents side by side, one row for each question, right-padded.
-
-    Documents do not see each other; each starts at position 0 and text follows the longest.
-    """
-    g = backbone.geometry
-    sizes = [sum(item.slots for item in row) for row in rows]
-    shape = (len(rows), g.kv_heads, max([*sizes, 1]), g.head_dim)
-    keys = [torch.zeros(shape, dtype=backbone.dtype, device=backbone.device) for _ in range(layers)]
-    values = [torch.zeros_like(k) for k in keys]
-    bias = torch.full((len(rows), shape[2]), -torch.inf, device=backbone.device)
-    positions = torch.zeros(len(rows), shape[2], dtype=torch.long, device=backbone.device)
-    start = torch.zeros(len(rows), dtype=torch.long, device=backbone.device)
-    for i, row in enumerate(rows):
-        at = 0
-        for item in row:
-            span = slice(at, at + item.slots)
-            for j in range(layers):
-                keys[j][i, :, span] = item.keys[j][0]
-                values[j][i, :, span] = item.values[j][0]
-            bias[i, span] = item.bias[0]
-            if item.positions is not None:
-                positions[i, span] = item.positions[0]
-            start[i] = torch.maximum(start[i], item.start[0])
-            at += item.slots
-    return KVMemory(tuple(keys), tuple(values), bias, start, layer, positions)

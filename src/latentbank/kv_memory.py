@@ -1,0 +1,89 @@
+"""Keys and values that a text attends to as memory, row by row.
+
+Knows tensors only; how they are made and attached, the backbone knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from latentbank.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class KVMemory:
+    """Keys and values that text attends to, in the layers `layer` … L-1.
+
+    `keys`, `values`: one tensor [B, H_kv, M, head_dim] per layer from `layer` upward, keys as they
+    stand in a cache (after rotary embedding, where they have a position). `bias` [B, M] is added to
+    the attention scores: 0, a log mass, or -inf for padding. `start` [B] is the position of the
+    first text token. `positions` [B, M] puts memory under a sliding window as text would be; None
+    lets every layer see it.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    bias: Tensor
+    start: Tensor
+    layer: int = 0
+    positions: Tensor | None = None
+
+    def rows(self, index: Tensor) -> KVMemory:
+        """The memory with batch rows `index` [B'], repeated or reordered."""
+        return replace(
+            self,
+            keys=tuple(k.index_select(0, index) for k in self.keys),
+            values=tuple(v.index_select(0, index) for v in self.values),
+            bias=self.bias.index_select(0, index),
+            start=self.start.index_select(0, index),
+            positions=None if self.positions is None else self.positions.index_select(0, index),
+        )
+
+    def hide(self, hidden: Tensor) -> KVMemory:
+        """The memory with rows `hidden` [B] bool that attend to nothing, as if they had none."""
+        return replace(
+            self,
+            bias=self.bias.masked_fill(hidden[:, None], -torch.inf),
+            start=self.start.masked_fill(hidden, 0),
+        )
+
+    @property
+    def slots(self) -> int:
+        """M, the number of memory positions of each row, padding included."""
+        return self.bias.shape[1]
+
+
+def join_rows(
+    rows: Sequence[Sequence[KVMemory]], layer: int, layers: int, backbone: Backbone
+) -> KVMemory:
+    """Memories of single documents side by side, one row for each question, right-padded.
+
+    Documents do not see each other; each starts at position 0 and text follows the longest.
+    """
+    g = backbone.geometry
+    sizes = [sum(item.slots for item in row) for row in rows]
+    shape = (len(rows), g.kv_heads, max([*sizes, 1]), g.head_dim)
+    keys = [torch.zeros(shape, dtype=backbone.dtype, device=backbone.device) for _ in range(layers)]
+    values = [torch.zeros_like(k) for k in keys]
+    bias = torch.full((len(rows), shape[2]), -torch.inf, device=backbone.device)
+    positions = torch.zeros(len(rows), shape[2], dtype=torch.long, device=backbone.device)
+    start = torch.zeros(len(rows), dtype=torch.long, device=backbone.device)
+    for i, row in enumerate(rows):
+        at = 0
+        for item in row:
+            span = slice(at, at + item.slots)
+            for j in range(layers):
+                keys[j][i, :, span] = item.keys[j][0]
+                values[j][i, :, span] = item.values[j][0]
+            bias[i, span] = item.bias[0]
+            if item.positions is not None:
+                positions[i, span] = item.positions[0]
+            start[i] = torch.maximum(start[i], item.start[0])
+            at += item.slots
+    return KVMemory(tuple(keys), tuple(values), bias, start, layer, positions)
