@@ -294,6 +294,25 @@ class MemoryBank(BankCore):
         found = self._find(id)
         return 0 if found is None else found[0].counts()[found[1]]
 
+    def order(self, id: str) -> int:
+        """The how-many-th document of the bank it is, from 0, however it faded; -1 if it is not
+        here.
+        """
+        found = self._find(id)
+        if found is None:
+            return -1
+        with self._transaction(write=False) as connection:
+            stored = self._stored_page(connection, found[0].seq)
+            if stored is None:
+                return -1
+            facts = self._read_facts(connection, stored.seq, stored.count)
+        return int(facts.order[stored.document_ids.index(id)])
+
+    def age(self, id: str) -> tuple[str, int]:
+        """(time or "", order) of a document: larger for a newer one."""
+        entry = self.get(id)
+        return ("" if entry is None else entry.time or "", self.order(id))
+
     def entries(self) -> Iterator[Entry]:
         """All entries, page by page: those of one level come in the order of writing.
 

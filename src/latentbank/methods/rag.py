@@ -31,7 +31,8 @@ from latentbank.method import (
     register,
 )
 from latentbank.packaged import packaged_dictionary
-from latentbank.selection import LexicalIndex, supported
+from latentbank.selection import LexicalIndex, Selected, supported
+from latentbank.versions import REACH, content, newest
 
 LEVEL = "text"
 
@@ -98,7 +99,7 @@ class Retrieval(Method):
     ) -> Conditioning:
         support: tuple[float, ...] = ()
         if documents is None:
-            chosen = [self.words.search(q, self.config.passages) for q in questions]
+            chosen = [self._select(q) for q in questions]
             matches = [
                 self.words.matches(q, [name for name, _ in row])
                 for q, row in zip(questions, chosen, strict=True)
@@ -110,6 +111,11 @@ class Retrieval(Method):
         sources = tuple(_shares(row) for row in chosen)
         lora = () if self.lora is None else (self.lora,)
         return Conditioning(lora, passages, sources, support=support)
+
+    def _select(self, question: str) -> Selected:
+        top, bank = self.config.passages, self.require_bank()
+        found = self.words.search(question, max(top, REACH))
+        return newest(found, top, lambda name: content(self._text(name)), bank.age)
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)

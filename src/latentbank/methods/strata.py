@@ -8,7 +8,7 @@ This package's own method; see docs/strata.md. What it builds on: the observatio
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -38,9 +38,10 @@ from latentbank.method import (
     register,
 )
 from latentbank.pooling import SegmentPooler, Standardiser
-from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, supported
+from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, Selected, supported
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
 from latentbank.text_levels import TEXTS, WHOLE, TextLevels
+from latentbank.versions import REACH, content, newest
 
 SEED = 0x5712A7A
 
@@ -228,12 +229,14 @@ class Strata(Method):
 
     def _select(self, questions: Sequence[str]) -> list[list[tuple[str, float]]]:
         top = self.config.read_documents
-        lexical = [self.words.search(q, top) if len(self.words) else [] for q in questions]
+        reach = max(top, REACH)
+        lexical = [self._newest(self.words.search(q, reach), top) for q in questions]
         if not len(self.keys):
             return lexical
         states, mask = self.standard_states(questions)
         with torch.no_grad():
-            fused = self.keys.search(questions, self.selector.questions(states, mask), top)
+            found = self.keys.search(questions, self.selector.questions(states, mask), reach)
+        fused = [self._newest(row, top) for row in found]
         if not len(self.words):
             return fused
         both = [a + b for a, b in zip(lexical, fused, strict=True)]  # scores of two kinds
@@ -243,6 +246,18 @@ class Strata(Method):
             for row, fits in zip(both, matches, strict=True)
         ]
         return [[pair for pair, _ in row[:top]] for row in ranked]
+
+    def _newest(self, found: Selected, top: int) -> Selected:
+        return newest(found, top, self._content, self.require_bank().age)
+
+    def _content(self, name: str) -> frozenset[Hashable]:
+        """The words of a text, or the hashes in the sketch of a pooled entry."""
+        entry = self.require_bank().get(name)
+        if entry is None:
+            return frozenset()
+        if entry.level in TEXTS:
+            return content(self.texts.decode([entry])[0])
+        return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
 
     def _matches(
         self, questions: Sequence[str], rows: Sequence[Sequence[str]]
