@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,20 @@ def test_a_budget_too_small_for_one_row_is_a_record_for_all_an_error(
     ):
         records(bench("online-qa", backbones, tmp_path, [RAG], budgets=(9,)))
     assert not list((tmp_path / "out").glob("*--9.json"))
+
+
+def test_a_codebook_that_does_not_fit_beside_a_log_is_no_run_without_documents(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    """1,048,576 bytes is where the log begins: less and more are enough for 590 kB of codewords."""
+    overrides = {**MBC.overrides, "codebook": {"codes": 9216}}
+    row = replace(MBC, name="large", overrides=overrides)
+    budgets = (103_000, 120_000, 200_000)
+    small, between, large = records(bench("online-qa", backbones, tmp_path, [row], budgets=budgets))
+    assert "a write-ahead log, and large does not fit beside it" in between.skipped
+    for record in (small, large):
+        assert not record.skipped
+        assert values(record)["documents_kept"] == 10
 
 
 def test_an_unlimited_run_does_not_measure_the_least_bank(

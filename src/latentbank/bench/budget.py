@@ -102,6 +102,13 @@ def least_bytes(method: Method, document: Document) -> int:
     return high
 
 
+def holds(method: Method, document: Document, budget_bytes: int) -> bool:
+    """Whether a bank of exactly this budget takes the document. From `LARGE_BUDGET` on a bank has a
+    write-ahead log, beside which a large codebook may not fit that a smaller budget held.
+    """
+    return _size_with(method, document, budget_bytes) is not None
+
+
 def _size_with(method: Method, document: Document, budget_bytes: int | None) -> int | None:
     """Bytes of a bank of one document, 0 if it stores none; None if the budget does not hold it."""
     try:

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from latentbank.backbone import Backbone, load_backbone
-from latentbank.bench.budget import least_bytes
+from latentbank.bank.space import LARGE_BUDGET
+from latentbank.bench.budget import holds, least_bytes
 from latentbank.bench.encodings import SharedEncodings
 from latentbank.bench.hooks import Hooks, Silent
 from latentbank.bench.measures import reset_peak_memory
@@ -120,23 +121,32 @@ class _Runner:
                 possible.append(cell)
                 continue
             total = cell.budget * self.task.documents
-            least = self._least(cell.row)
-            if least <= total:
+            reason = self._too_small(cell.row, total)
+            if reason is None:
                 possible.append(cell)
                 continue
-            each = -(-least // self.task.documents)
-            reason = (
-                f"a budget of {cell.budget} bytes per document ({total:,} bytes for "
-                f"{self.task.documents:,} documents) is too small: the least bank of "
-                f"{cell.row.name} takes {least:,} bytes, {each:,} per document"
-            )
-            reasons.append((cell, reason))
+            budget = f"a budget of {cell.budget} bytes per document ({total:,} bytes for "
+            budget += f"{self.task.documents:,} documents) is too small"
+            reasons.append((cell, f"{budget}: {reason}"))
         if not possible:
             raise InputError(f"Nothing can be run: {'; '.join(text for _, text in reasons)}.")
         for cell, reason in reasons:
             self.watcher.note(f"{cell.label}: {reason}.")
             self._write(cell, self._method(cell.row), Outcome({}), reason)
         return possible
+
+    def _too_small(self, row: Row, total: int) -> str | None:
+        """Why a bank of `total` bytes is of no use to a row; None if it is."""
+        least = self._least(row)
+        if least > total:
+            each = -(-least // self.task.documents)
+            return f"the least bank of {row.name} takes {least:,} bytes, {each:,} per document"
+        if least and not holds(self._method(row), self.task.data.documents[0], total):
+            return (
+                f"from {LARGE_BUDGET:,} bytes on a bank has a write-ahead log, and {row.name} does "
+                f"not fit beside it; take fewer (at least {least:,}) or more"
+            )
+        return None
 
     def _least(self, row: Row) -> int:
         """Bytes of the smallest useful bank of a row, measured once."""
