@@ -113,9 +113,13 @@ class Retrieval(Method):
         return Conditioning(lora, passages, sources, support=support)
 
     def _select(self, question: str) -> Selected:
-        top, bank = self.config.passages, self.require_bank()
-        found = self.words.search(question, max(top, REACH))
-        return newest(found, top, lambda name: content(self._text(name)), bank.age)
+        found = self.words.search(question, max(self.config.passages, REACH))
+        return newest(
+            found,
+            self.config.passages,
+            lambda name: content(self._text(name)),
+            lambda name: self.require_bank().age(name),
+        )
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)

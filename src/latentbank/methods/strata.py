@@ -248,7 +248,7 @@ class Strata(Method):
         return [[pair for pair, _ in row[:top]] for row in ranked]
 
     def _newest(self, found: Selected, top: int) -> Selected:
-        return newest(found, top, self._content, self.require_bank().age)
+        return newest(found, top, self._content, lambda name: self.require_bank().age(name))
 
     def _content(self, name: str) -> frozenset[Hashable]:
         """The words of a text, or the hashes in the sketch of a pooled entry."""
