@@ -240,6 +240,8 @@ def test_a_full_bank_packs_and_shortens_texts_before_it_forgets_any(
             whole = said[entry.id]
             short = whole.split(" It is")[0]
             assert texts[entry.id] == (whole if entry.level in ("verbatim", "packed") else short)
+        method.texts._recent.clear()  # what lies in the bank, and not what is remembered of it
+        assert method.texts.decode(entries) == list(texts.values())
         asked = [notes[-1].text, texts[entries[0].id]]
         found = [row[0][0] for row in method._select(asked)]
         assert found == [notes[-1].id, entries[0].id]

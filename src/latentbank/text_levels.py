@@ -27,6 +27,7 @@ __all__ = ["PACKED", "TEXTS", "WHOLE", "TextLevels", "leading"]
 PACKED, GIST50, GIST25 = "packed", "gist50", "gist25"
 WHOLE = (VERBATIM, PACKED)
 TEXTS = (*WHOLE, GIST50, GIST25)
+RECENT = 4096  # texts that are remembered with their packed bytes, in memory: a few megabytes
 _SENTENCE = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]*[^\W_a-z])|[。！？]|.(?=\n)")
 
 
@@ -42,6 +43,7 @@ class TextLevels:
         steps = [Step(VERBATIM, PACKED, self._pack), Step(GIST50, GIST25, self._shorten(GIST25))]
         steps += [Step(whole, GIST50, self._shorten(GIST50)) for whole in WHOLE]
         self._ladder = Ladder(TEXTS, steps)
+        self._recent: dict[bytes, str] = {}  # unpacking one text alone takes longest of all steps
 
     @functools.cached_property
     def packer(self) -> CountedTextCodec | None:
@@ -57,20 +59,33 @@ class TextLevels:
                 f"packed texts count SmolLM2's tokens and {self._backbone.name} has others; "
                 "use entry='verbatim'"
             )
-        return self.packer.encode_all(texts)
+        payloads = self.packer.encode_all(texts)
+        for payload, text in zip(payloads, texts, strict=True):
+            self._remember(payload, text)
+        return payloads
 
     def decode(self, entries: Sequence[Entry]) -> list[str]:
         """The texts of entries of these levels, in their order."""
-        packed = [entry.payload for entry in entries if entry.level != VERBATIM]
         if self.packer is None:
             if any(entry.level == PACKED for entry in entries):
                 raise BankError("the bank holds packed texts, and this backbone has other tokens")
             return [self._codec.decode(entry.payload) for entry in entries]
-        unpacked = iter(self.packer.decode_all(packed) if packed else [])
+        packed = [entry.payload for entry in entries if entry.level != VERBATIM]
+        unpacked = {p: self._recent[p] for p in packed if p in self._recent}
+        cold = [payload for payload in packed if payload not in unpacked]
+        unpacked |= zip(cold, self.packer.decode_all(cold) if cold else [], strict=True)
         return [
-            self._codec.decode(entry.payload) if entry.level == VERBATIM else next(unpacked)
+            self._codec.decode(entry.payload)
+            if entry.level == VERBATIM
+            else unpacked[entry.payload]
             for entry in entries
         ]
+
+    def _remember(self, payload: bytes, text: str) -> None:
+        """Keeps what was packed last, so that the next step down need not unpack it."""
+        self._recent[payload] = text
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def fade(self, entry: Entry) -> Entry | None:
         """The entry one level down, or None below the last."""
@@ -79,7 +94,9 @@ class TextLevels:
     def _pack(self, entry: Entry) -> Entry | None:
         if self.packer is None:
             return None
-        payload = self.packer.encode(self._codec.decode(entry.payload))
+        text = self._codec.decode(entry.payload)
+        payload = self.packer.encode(text)
+        self._remember(payload, text)
         shorter = len(payload) < len(entry.payload)
         return replace(entry, level=PACKED, payload=payload) if shorter else None
 
@@ -91,6 +108,8 @@ class TextLevels:
             kept = leading(text, len(text) // 2)
             codec = self._codec if self.packer is None else self.packer
             payload = codec.encode(kept)
+            if self.packer is not None:
+                self._remember(payload, kept)
             shorter = len(payload) < len(entry.payload)
             return replace(entry, level=target, payload=payload) if shorter else None
 
