@@ -20,6 +20,7 @@ from bench_world import (
     dataset,
     oracle,
     records,
+    rows,
     values,
     write_rows,
 )
@@ -203,6 +204,18 @@ def test_forgetting_asks_before_and_after(backbones: Backbones, tmp_path: Path) 
     )
     assert found["f1_backbone_quiz"] == found["f1_before_quiz"], "an empty bank says nothing"
     assert "closed-book questions have none" in ceiling.skipped
+
+
+def test_forgetting_reads_the_bank_once_it_is_written(
+    backbones: Backbones, tmp_path: Path, oracle: Oracle
+) -> None:
+    """The questions are those of the stream, so that only a bank that is read can answer them."""
+    asked = [question for row in rows(4) for question in row["questions"]]
+    path = write_rows(tmp_path / "quiz.jsonl", asked)
+    options = {"closed_book": [str(path)]}
+    (record,) = records(bench("forgetting", backbones, tmp_path, [RAG], options=options))
+    found = values(record)
+    assert (found["f1_before_quiz"], found["f1_after_quiz"]) == (0, 100)
 
 
 def test_forgetting_needs_questions(backbones: Backbones, tmp_path: Path) -> None:

@@ -187,11 +187,12 @@ class Hooks:
     ) -> list[Answer]:
         """Answers to a batch; asked again with nothing to read, those of the first time."""
         key = (reader, tuple(questions), tuple(documents or ()))
-        if key in self._plain:
+        plain = reader != "memory" or not self.kept
+        if plain and key in self._plain:
             return self._plain[key]
         with self.in_method():
             answers = self._answers(questions, documents, reader)
-        if reader != "memory" or not self.kept:
+        if plain:
             self._plain[key] = answers
         return answers
 
