@@ -24,6 +24,8 @@ def main(root: Path = ROOT) -> None:
     update_readme(page, "plots", text.replace("](docs/", "]("))
     for task, table in benchmark_tables(results / "bench-full").items():
         update_readme(page, f"bench-{task}", table)
+    if (results / "frontier").exists():
+        update_readme(page, "frontier", results_table(results / "frontier"))
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     for sentence in missing:
         print(sentence)
