@@ -194,7 +194,7 @@ def _parquet_rows(path: Path) -> Iterator[Found]:
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", fields)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise InputError(f"{path} is not a readable parquet file: {error}.") from error
 
 

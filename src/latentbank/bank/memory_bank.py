@@ -303,8 +303,8 @@ class MemoryBank(BankCore):
             return -1
         with self._transaction(write=False) as connection:
             stored = self._stored_page(connection, found[0].seq)
-            if stored is None:
-                return -1
+            if stored is None or id not in stored.document_ids:
+                return -1  # another process has deleted or moved it meanwhile
             facts = self._read_facts(connection, stored.seq, stored.count)
         return int(facts.order[stored.document_ids.index(id)])
 
