@@ -44,24 +44,44 @@ bench: $(STAMP)
 
 # Every protocol and budget: many hours on a CPU. SQUAD names a folder with train-v1.1.json and
 # dev-v1.1.json; CLOSED_BOOK files of questions and answers for the forgetting protocol. `gold` is
-# online-qa with the document named. FULL_DOCUMENTS and FULL_QUESTIONS make it shorter, FULL_TASKS
-# picks protocols, FULL_OPTIONS adds options to all of them and FULL_OPTIONS_task to one.
+# online-qa with the document named. FULL_TASKS picks protocols. FULL_DOCUMENTS (default: all),
+# FULL_QUESTIONS, FULL_BUDGETS and FULL_OPTIONS hold for all of them, with _TASK behind the name for
+# one. SHORT=1 takes the sizes of the records in results/bench-full, some two hours on two cores.
 FULL := results/bench-full
 FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale
 FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata
-FULL_BUDGETS ?= grid
-FULL_DOCUMENTS ?=
-FULL_QUESTIONS ?= 1000
-FULL_OPTIONS ?=
 FULL_OPTIONS_noise ?= --noise-data $(SQUAD):train
-FULL_OPTIONS_scale ?= --questions 32
-FULL_OPTIONS_forgetting = $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
+FULL_OPTIONS_forgetting ?= $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
+FULL_QUESTIONS_scale ?= 32
+ifdef SHORT
+FULL_DOCUMENTS ?= 100
+FULL_DOCUMENTS_online-qa ?= 300
+FULL_DOCUMENTS_gold ?= 300
+FULL_DOCUMENTS_retention ?= 300
+FULL_DOCUMENTS_scale ?= 300
+FULL_OPTIONS_scale ?= --methods 'mbc histogram=mbc:mbc-smollm2-135m,form=histogram'
+FULL_QUESTIONS ?= 30
+FULL_QUESTIONS_online-qa ?= 100
+FULL_QUESTIONS_gold ?= 50
+FULL_QUESTIONS_updates ?= 60
+FULL_QUESTIONS_abstain ?= 60
+FULL_BUDGETS ?= float
+FULL_BUDGETS_online-qa ?= 32,64,128,256,1024,4096,float
+FULL_BUDGETS_retention ?= 256,float
+FULL_OPTIONS_retention ?= -o first=100 -o every=100
+else
+FULL_QUESTIONS ?= 1000
+FULL_BUDGETS ?= grid
+endif
 FULL_RUN = $(filter-out $(if $(CLOSED_BOOK),,forgetting),$(FULL_TASKS))
-FULL_ARGS = --data $(SQUAD) --split test-online --questions $(FULL_QUESTIONS) --out $(FULL) \
-	$(if $(FULL_DOCUMENTS),--documents $(FULL_DOCUMENTS)) --methods $(FULL_METHODS)
+full-value = $(or $(FULL_$(1)_$(2)),$(FULL_$(1)))
+full-option = $(if $(call full-value,$(2),$(3)),$(1) $(call full-value,$(2),$(3)))
 define full-run
-$(BIN)/latentbank bench $(if $(filter gold,$(1)),online-qa --gold,$(1)) $(FULL_ARGS) \
-	$(if $(filter gold scale,$(1)),,--budget $(FULL_BUDGETS)) $(FULL_OPTIONS_$(1)) $(FULL_OPTIONS)
+$(BIN)/latentbank bench $(if $(filter gold,$(1)),online-qa --gold,$(1)) --data $(SQUAD) \
+	--split test-online --out $(FULL) --methods $(FULL_METHODS) \
+	$(call full-option,--documents,DOCUMENTS,$(1)) $(call full-option,--questions,QUESTIONS,$(1)) \
+	$(if $(filter gold scale,$(1)),,$(call full-option,--budget,BUDGETS,$(1))) \
+	$(FULL_OPTIONS_$(1)) $(FULL_OPTIONS)
 
 endef
 bench-full: $(STAMP)

@@ -47,3 +47,15 @@ def test_sizes_and_protocols_are_chosen(tmp_path: Path) -> None:
     assert "bench online-qa --gold" in gold
     for line in (delete, gold):
         assert "--documents 30" in line and "--questions 5" in line
+
+
+def test_a_variable_of_one_protocol_and_the_short_sizes(tmp_path: Path) -> None:
+    commands = printed(
+        tmp_path, "SQUAD=data", "SHORT=1", "FULL_TASKS=retention noise scale", "FULL_QUESTIONS=7",
+        "FULL_QUESTIONS_noise=9",
+    )  # fmt: skip
+    retention, noise, scale = commands[:3]
+    assert "--documents 300" in retention and "--questions 7 " in retention
+    assert "--budget 256,float" in retention and "-o first=100" in retention
+    assert "--documents 100" in noise and "--questions 9 " in noise and "--budget float" in noise
+    assert "--documents 300" in scale and "--budget" not in scale

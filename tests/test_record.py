@@ -4,6 +4,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,6 +68,32 @@ def test_code_revision_outside_git(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert records.code_revision() == "unknown"
     monkeypatch.setenv("PATH", "")
     assert records.code_revision() == "unknown"
+
+
+def test_code_revision_tells_changed_code_from_changed_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x.org"]
+        return subprocess.run(
+            [*command, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    code, result = tmp_path / "src/machine.py", tmp_path / "results/a.json"
+    for path in (code, result):
+        path.parent.mkdir()
+        path.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.setattr(machine, "__file__", str(code))
+    commit = git("describe", "--always")
+    assert records.code_revision() == commit
+    result.write_text("2")
+    (tmp_path / "src/notes").write_text("not tracked")
+    assert records.code_revision() == commit
+    code.write_text("2")
+    assert records.code_revision() == f"{commit}-dirty"
 
 
 def test_predictions_lie_beside_the_record(tmp_path: Path) -> None:

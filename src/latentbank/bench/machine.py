@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 _PACKAGES = ("torch", "transformers", "latentbank")
+# From the root of the checkout.
+_CODE = (":/src", ":/scripts", ":/pyproject.toml", ":/constraints.txt")
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,25 @@ def versions() -> dict[str, str]:
 
 
 def code_revision() -> str:
-    """Return `git describe --always --dirty` of this package's checkout, else "unknown"."""
+    """The commit of this package's checkout, with "-dirty" if its code differs; else "unknown".
+
+    Records, docs and other files outside the package, `scripts` and the environment's description
+    may differ: writing them is what a run does.
+    """
     here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
     try:
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
-        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+        commit = _git(here, "describe", "--always")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return result.stdout.strip() or "unknown"
+    return commit + ("-dirty" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return result.stdout.strip()
 
 
 def _cpu_model() -> str:
