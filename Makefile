@@ -61,13 +61,13 @@ FULL_DOCUMENTS_retention ?= 300
 FULL_DOCUMENTS_scale ?= 300
 FULL_OPTIONS_scale ?= --methods 'mbc histogram=mbc:mbc-smollm2-135m,form=histogram'
 FULL_QUESTIONS ?= 40
-FULL_QUESTIONS_online-qa ?= 200
+FULL_QUESTIONS_online-qa ?= 100
 FULL_QUESTIONS_gold ?= 100
 FULL_QUESTIONS_updates ?= 80
 FULL_QUESTIONS_abstain ?= 80
 FULL_QUESTIONS_forgetting ?= 20
 FULL_BUDGETS ?= float
-FULL_BUDGETS_online-qa ?= 32,64,128,256,1024,4096,float
+FULL_BUDGETS_online-qa ?= 32,64,128,256,4096,float
 FULL_BUDGETS_retention ?= 256,float
 FULL_OPTIONS_retention ?= -o first=100 -o every=100
 else
