@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from latentbank.backbone import load_backbone
 from latentbank.codec import rans
-from latentbank.codec.counts import CountedTextCodec, pack_tables, unpack_tables
+from latentbank.codec.counts import pack_tables, unpack_tables
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_counts import CountTables, TokenCounts, count_tokens
+from latentbank.codec.token_text import TokenTextCodec
 from latentbank.errors import BankError
 from latentbank.packaged import packaged_dictionary, packaged_packer
 
@@ -38,8 +39,8 @@ def byte_text(ids: list[int]) -> str:
 TABLES = count_tokens(byte_tokens(CORPUS), 257)
 
 
-def byte_codec() -> CountedTextCodec:
-    return CountedTextCodec(byte_tokens, byte_text, TABLES, ZstdTextCodec())
+def byte_codec() -> TokenTextCodec:
+    return TokenTextCodec(byte_tokens, byte_text, TokenCounts(TABLES), ZstdTextCodec())
 
 
 # ---- the entropy coder
@@ -141,10 +142,10 @@ def test_a_text_beyond_the_window_round_trips() -> None:
 
 
 def test_what_the_tokenizer_would_change_goes_to_zstd() -> None:
-    lossy = CountedTextCodec(
+    lossy = TokenTextCodec(
         lambda texts: byte_tokens([text.lower() for text in texts]),
         byte_text,
-        TABLES,
+        TokenCounts(TABLES),
         ZstdTextCodec(),
     )
     text = "The River Runs To The Sea."

@@ -12,9 +12,9 @@ import torch
 import tiny
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
-from latentbank.codec.counts import CountedTextCodec
 from latentbank.codec.text import ZstdTextCodec
-from latentbank.codec.token_counts import count_tokens
+from latentbank.codec.token_counts import TokenCounts, count_tokens
+from latentbank.codec.token_text import TokenTextCodec
 from latentbank.conditioning import Conditioning
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError
@@ -203,13 +203,14 @@ def test_each_preset_trains_writes_and_answers_on_its_architecture(
 # ---- texts that sink to fewer bytes
 
 
-def counted(backbone: Backbone) -> CountedTextCodec:
+def counted(backbone: Backbone) -> TokenTextCodec:
     """The codec of level `packed` over the tiny tokenizer, as the package has one for SmolLM2."""
     texts = [f"Note {i}: the {name} of the harbour opens at {i % 12}." for i, name in NAMED]
-    return CountedTextCodec(
+    tables = count_tokens(backbone.encode(texts, start=False), 259)
+    return TokenTextCodec(
         lambda rows: backbone.encode(rows, start=False),
         backbone.tokenizer.decode,
-        count_tokens(backbone.encode(texts, start=False), 259),
+        TokenCounts(tables),
         ZstdTextCodec(),
     )
 

@@ -6,9 +6,10 @@ import functools
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from latentbank.codec.counts import CountedTextCodec, unpack_tables
+from latentbank.codec.counts import unpack_tables
 from latentbank.codec.text import ZstdTextCodec
-from latentbank.codec.token_counts import CountTables
+from latentbank.codec.token_counts import CountTables, TokenCounts
+from latentbank.codec.token_text import TokenModel, TokenTextCodec
 
 if TYPE_CHECKING:
     from latentbank.backbone import Backbone
@@ -29,17 +30,22 @@ def packaged_counts() -> CountTables:
     return unpack_tables(packed)
 
 
-def packaged_packer(backbone: Backbone) -> CountedTextCodec | None:
+def packaged_packer(backbone: Backbone) -> TokenTextCodec | None:
     """The codec by counts for a backbone with SmolLM2's vocabulary; None for others."""
     if not backbone.tokenizer_fingerprint.endswith(f":{COUNTED_VOCABULARY}"):
         return None
-    return CountedTextCodec(
+    return token_codec(backbone, TokenCounts(packaged_counts()))
+
+
+def token_codec(backbone: Backbone, model: TokenModel) -> TokenTextCodec:
+    """Texts by a model of the backbone's tokens; zstd and the packaged dictionary behind it."""
+    return TokenTextCodec(
         lambda texts: backbone.encode(texts, start=False),
         functools.partial(
             backbone.tokenizer.decode,
             skip_special_tokens=False,
             clean_up_tokenization_spaces=False,
         ),
-        packaged_counts(),
+        model,
         ZstdTextCodec(packaged_dictionary()),
     )

@@ -1,10 +1,12 @@
 """The levels at which a bank keeps texts, and the steps between them.
 
 `verbatim` is zstd with the packaged dictionary: fast, any backbone. `packed` is the same text by
-the packaged counts of SmolLM2's tokens: fewer bytes, milliseconds to decode; nothing is lost.
-`gist50` and `gist25` keep the leading sentences, in about half and a quarter of the text: of 400
-SQuAD paragraphs the leading half in bytes holds the answers of 56 of 100 questions, the leading
-fifth of 28; sentences at random 46 and 22.
+the packaged counts of SmolLM2's tokens: fewer bytes, milliseconds to decode. `lm` is the same text
+by the backbone's own predictions: the fewest bytes, about a second to code and more to decode.
+Nothing is lost at these. `gist50` and `gist25` keep the leading sentences, in about half and a
+quarter of the text, `lm50` and `lm25` the same by predictions: of 400 SQuAD paragraphs the leading
+half in bytes holds the answers of 56 of 100 questions, the leading fifth of 28; sentences at random
+46 and 22.
 """
 
 from __future__ import annotations
@@ -17,103 +19,142 @@ from dataclasses import replace
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry
 from latentbank.bank.ladder import VERBATIM, Ladder, Step
-from latentbank.codec.counts import CountedTextCodec
+from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.text import ZstdTextCodec
+from latentbank.codec.token_text import TokenTextCodec
 from latentbank.errors import BankError, InputError
-from latentbank.packaged import packaged_dictionary, packaged_packer
+from latentbank.integer_lm import integer_lm
+from latentbank.packaged import packaged_dictionary, packaged_packer, token_codec
 
-__all__ = ["PACKED", "TEXTS", "WHOLE", "TextLevels", "leading"]
+__all__ = ["LM", "PACKED", "TEXTS", "WHOLE", "TextLevels", "leading"]
 
 PACKED, GIST50, GIST25 = "packed", "gist50", "gist25"
-WHOLE = (VERBATIM, PACKED)
-TEXTS = (*WHOLE, GIST50, GIST25)
-RECENT = 4096  # texts that are remembered with their packed bytes, in memory: a few megabytes
+LM, LM50, LM25 = "lm", "lm50", "lm25"
+WHOLE = (VERBATIM, PACKED, LM)
+TEXTS = (*WHOLE, GIST50, LM50, GIST25, LM25)
+RECENT_CHARACTERS = 64 << 20  # of texts that are remembered with their coded bytes, in memory
+SEPARATOR = "<|endoftext|>"  # what stood before every text where a model was trained with it
+_ZSTD, _COUNTS, _PREDICTIONS = "zstd", "counts", "predictions"
 _SENTENCE = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]*[^\W_a-z])|[。！？]|.(?=\n)")
 
 
 class TextLevels:
     """Payloads of texts at each level. `fade` takes an entry one level down.
 
-    Where the backbone's tokens were not counted, texts are shortened without being packed.
+    Where the backbone's tokens were not counted, texts are shortened without being packed. `lm`:
+    whether texts fade to the levels of the backbone's predictions.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, lm: bool = False) -> None:
         self._backbone = backbone
-        self._codec = ZstdTextCodec(packaged_dictionary())
-        steps = [Step(VERBATIM, PACKED, self._pack), Step(GIST50, GIST25, self._shorten(GIST25))]
-        steps += [Step(whole, GIST50, self._shorten(GIST50)) for whole in WHOLE]
+        self._zstd = ZstdTextCodec(packaged_dictionary())
+        half, quarter = (LM50, LM25) if lm else (GIST50, GIST25)
+        steps = [Step(VERBATIM, PACKED, self._recode(PACKED))]
+        if lm:
+            again = ((VERBATIM, LM), (PACKED, LM), (GIST50, LM50), (GIST25, LM25))
+            steps += [Step(source, target, self._recode(target)) for source, target in again]
+        shorter = ((VERBATIM, half), (PACKED, half), (GIST50, quarter), (LM, LM50), (LM50, LM25))
+        steps += [Step(source, target, self._shorten(target)) for source, target in shorter]
         self._ladder = Ladder(TEXTS, steps)
-        self._recent: dict[bytes, str] = {}  # unpacking one text alone takes longest of all steps
+        self._recent: dict[tuple[str, bytes], str] = {}  # decoding one text alone takes longest
+        self._remembered = 0
 
     @functools.cached_property
-    def packer(self) -> CountedTextCodec | None:
+    def packer(self) -> TokenTextCodec | None:
         """The codec of level `packed`; None where the backbone's tokens were not counted."""
         return packaged_packer(self._backbone)
 
-    def encode(self, texts: Sequence[str], level: str) -> list[bytes]:
-        """Payloads of texts. Raises InputError where the backbone has no packed level."""
-        if level == VERBATIM:
-            return [self._codec.encode(text) for text in texts]
+    @functools.cached_property
+    def predictor(self) -> TokenTextCodec:
+        """The codec of level `lm`. Raises InputError for models that are no plain Llama."""
+        known = self._backbone.tokenizer.get_vocab()
+        start = known.get(SEPARATOR, self._backbone.start_id)
+        return token_codec(self._backbone, TokenPredictions(integer_lm(self._backbone), start))
+
+    def _kind(self, level: str) -> str:
+        if level in (LM, LM50, LM25):
+            return _PREDICTIONS
+        packed = level == PACKED or (level in (GIST50, GIST25) and self.packer is not None)
+        return _COUNTS if packed else _ZSTD
+
+    def _codec(self, kind: str) -> ZstdTextCodec | TokenTextCodec:
+        if kind == _PREDICTIONS:
+            return self.predictor
+        if kind == _ZSTD:
+            return self._zstd
         if self.packer is None:
+            raise BankError("the bank holds packed texts, and this backbone has other tokens")
+        return self.packer
+
+    def encode(self, texts: Sequence[str], level: str) -> list[bytes]:
+        """Payloads of texts. Raises InputError where the backbone has no such level."""
+        if level == PACKED and self.packer is None:
             raise InputError(
                 f"packed texts count SmolLM2's tokens and {self._backbone.name} has others; "
                 "use entry='verbatim'"
             )
-        payloads = self.packer.encode_all(texts)
-        for payload, text in zip(payloads, texts, strict=True):
-            self._remember(payload, text)
+        kind = self._kind(level)
+        payloads = self._codec(kind).encode_all(texts)
+        self._remember(kind, payloads, texts)
         return payloads
 
     def decode(self, entries: Sequence[Entry]) -> list[str]:
         """The texts of entries of these levels, in their order."""
-        if self.packer is None:
-            if any(entry.level == PACKED for entry in entries):
-                raise BankError("the bank holds packed texts, and this backbone has other tokens")
-            return [self._codec.decode(entry.payload) for entry in entries]
-        packed = [entry.payload for entry in entries if entry.level != VERBATIM]
-        unpacked = {p: self._recent[p] for p in packed if p in self._recent}
-        cold = [payload for payload in packed if payload not in unpacked]
-        unpacked |= zip(cold, self.packer.decode_all(cold) if cold else [], strict=True)
-        return [
-            self._codec.decode(entry.payload)
-            if entry.level == VERBATIM
-            else unpacked[entry.payload]
-            for entry in entries
-        ]
+        found = [""] * len(entries)
+        waiting: dict[str, list[int]] = {}
+        for i, entry in enumerate(entries):
+            kind = self._kind(entry.level)
+            known = self._recent.get((kind, entry.payload))
+            if known is None:
+                waiting.setdefault(kind, []).append(i)
+            else:
+                found[i] = known
+        for kind, places in sorted(waiting.items()):
+            payloads = [entries[i].payload for i in places]
+            texts = self._codec(kind).decode_all(payloads)
+            for i, text in zip(places, texts, strict=True):
+                found[i] = text
+            if kind == _PREDICTIONS:
+                self._remember(kind, payloads, texts)
+        return found
 
-    def _remember(self, payload: bytes, text: str) -> None:
-        """Keeps what was packed last, so that the next step down need not unpack it."""
-        self._recent[payload] = text
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
+    def _remember(self, kind: str, payloads: Sequence[bytes], texts: Sequence[str]) -> None:
+        """Keeps what was coded last, so that the next step down need not decode it."""
+        if kind == _ZSTD:
+            return
+        for payload, text in zip(payloads, texts, strict=True):
+            self._remembered += len(text) - len(self._recent.pop((kind, payload), ""))
+            self._recent[kind, payload] = text
+        while self._recent and self._remembered > RECENT_CHARACTERS:
+            self._remembered -= len(self._recent.pop(next(iter(self._recent))))
 
     def fade(self, entry: Entry) -> Entry | None:
         """The entry one level down, or None below the last."""
         return self._ladder.fade(entry)
 
-    def _pack(self, entry: Entry) -> Entry | None:
-        if self.packer is None:
-            return None
-        text = self._codec.decode(entry.payload)
-        payload = self.packer.encode(text)
-        self._remember(payload, text)
-        shorter = len(payload) < len(entry.payload)
-        return replace(entry, level=PACKED, payload=payload) if shorter else None
+    def _recode(self, target: str) -> Callable[[Entry], Entry | None]:
+        """The step that keeps all of an entry's text in fewer bytes, if it can."""
+
+        def step(entry: Entry) -> Entry | None:
+            if target == PACKED and self.packer is None:
+                return None
+            return self._smaller(entry, target, self.decode([entry])[0])
+
+        return step
 
     def _shorten(self, target: str) -> Callable[[Entry], Entry | None]:
         """The step that keeps the leading half of an entry's text."""
 
         def step(entry: Entry) -> Entry | None:
             [text] = self.decode([entry])
-            kept = leading(text, len(text) // 2)
-            codec = self._codec if self.packer is None else self.packer
-            payload = codec.encode(kept)
-            if self.packer is not None:
-                self._remember(payload, kept)
-            shorter = len(payload) < len(entry.payload)
-            return replace(entry, level=target, payload=payload) if shorter else None
+            return self._smaller(entry, target, leading(text, len(text) // 2))
 
         return step
+
+    def _smaller(self, entry: Entry, target: str, text: str) -> Entry | None:
+        [payload] = self.encode([text], target)
+        shorter = len(payload) < len(entry.payload)
+        return replace(entry, level=target, payload=payload) if shorter else None
 
 
 def leading(text: str, characters: int) -> str:

@@ -103,6 +103,14 @@ class ZstdTextCodec:
                 f"A stored text is damaged: byte {error.start} is not UTF-8."
             ) from error
 
+    def encode_all(self, texts: Iterable[str]) -> list[bytes]:
+        """Bytes of each text; see `encode`."""
+        return [self.encode(text) for text in texts]
+
+    def decode_all(self, payloads: Iterable[bytes]) -> list[str]:
+        """The text of each; see `decode`."""
+        return [self.decode(data) for data in payloads]
+
     def _decompress(self, frame: bytes, limit_bytes: int) -> bytes:
         # The frame declares no size, so the output buffer is ours to bound: a small one first.
         try:

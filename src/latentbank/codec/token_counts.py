@@ -21,7 +21,7 @@ import numpy.typing as npt
 from latentbank.codec import rans
 from latentbank.errors import BankError
 
-__all__ = ["CountTables", "TokenCounts", "count_tokens", "most_tokens"]
+__all__ = ["CountTables", "TokenCounts", "count_tokens"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -31,11 +31,6 @@ CONTINUATION, FLOOR = 10, 3  # a token after c different tokens is worth CONTINU
 WINDOW = 256  # tokens that the caches look back
 CACHE_SHARE, CACHE_HALF = 12, 30  # percent of the mass, and tokens until half of it is used
 FOLLOW_SHARE, FOLLOW_HALF = 30, 1
-
-
-def most_tokens(size_bytes: int) -> int:
-    """The most tokens that so many bytes may hold: what bounds the time that damaged bytes take."""
-    return min(1 << 14, 64 * (size_bytes + 1))
 
 
 @dataclass(frozen=True)
@@ -135,6 +130,10 @@ class TokenCounts:
         continuations = np.bincount(tables.pair_tokens, minlength=v)
         self.single = np.concatenate([[0], np.cumsum(CONTINUATION * continuations + FLOOR)])
 
+    def most_tokens(self, size_bytes: int) -> int:
+        """The most tokens that so many bytes may hold."""
+        return min(1 << 14, 64 * (size_bytes + 1))
+
     # ---- one distribution
 
     def _mix(self, before: IntArray, last: IntArray, recent: IntArray) -> _Mix:
@@ -217,7 +216,7 @@ class TokenCounts:
     def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
         """Token ids of each stream; raises BankError where the bytes are damaged."""
         source = rans.Decoder(streams)
-        most = np.array([most_tokens(len(data)) for data in streams], np.int64)
+        most = np.array([self.most_tokens(len(data)) for data in streams], np.int64)
         rows = source.unfinished()
         said = np.full((len(streams), 2 + WINDOW), -1, np.int64)
         lengths = np.zeros(len(streams), np.int64)

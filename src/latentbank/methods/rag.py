@@ -1,7 +1,8 @@
 """Retrieval: documents kept as compressed text, the best of them put into the prompt.
 
 BM25 (Robertson and Zaragoza, 2009) through SQLite's FTS5; the text is compressed with zstd and a
-trained dictionary. `full_context` is the same reader with the gold document given: the ceiling.
+trained dictionary, or by one of the other codecs for texts. `full_context` is the same reader with
+the gold document given: the ceiling.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import torch
 
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
-from latentbank.codec.text import ZstdTextCodec
 from latentbank.conditioning import Conditioning, passage_ids
 from latentbank.document import Document
-from latentbank.errors import InputError
+from latentbank.errors import InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
@@ -30,21 +30,23 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.packaged import packaged_dictionary
 from latentbank.selection import LexicalIndex, Selected, supported
+from latentbank.text_levels import WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
-LEVEL = "text"
+TEXT = "text"  # the level of texts that zstd compressed
 
 
 @dataclass(frozen=True)
 class RagConfig:
-    """`passages`: documents put into the prompt, best first. `lora`: low-rank weights trained with
-    the gold passage in the prompt; rank 0 is the bare backbone. `least_match`: share of a
-    question's words, by weight, that a passage must hold to be read.
+    """`passages`: documents put into the prompt, best first. `entry`: what texts are coded with:
+    `text` (zstd), `packed` (token counts) or `lm` (the backbone's predictions). `lora`: low-rank
+    weights trained with the gold passage in the prompt; rank 0 is the bare backbone. `least_match`:
+    share of a question's words, by weight, that a passage must hold to be read.
     """
 
     passages: int = 1
+    entry: str = TEXT
     least_match: float = 0.0
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
@@ -52,6 +54,8 @@ class RagConfig:
     def __post_init__(self) -> None:
         if self.passages < 1:
             raise InputError(f"passages must be at least 1, got {self.passages}")
+        if self.entry not in (TEXT, *WHOLE[1:]):
+            raise unknown("rag entry", self.entry, [TEXT, *WHOLE[1:]])
         if not 0 <= self.least_match <= 1:
             raise InputError(f"least_match must lie between 0 and 1, got {self.least_match}")
 
@@ -70,19 +74,21 @@ class Retrieval(Method):
     def __init__(self, config: RagConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         self.lora = config.lora.build(backbone)
-        self.codec = ZstdTextCodec(packaged_dictionary())
+        self.texts = TextLevels(backbone)
         self.words = LexicalIndex()
 
     def bind(self, bank: MemoryBank) -> None:
         self.bank, self.words = bank, LexicalIndex()
-        for entry in bank.entries():
-            self.words.add([entry.id], [self.codec.decode(entry.payload)])
+        entries = list(bank.entries())
+        self.words.add([entry.id for entry in entries], self.texts.decode(entries))
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         began, bank = time.perf_counter(), self.require_bank()
+        level = self.config.entry
+        payloads = self.texts.encode([d.text for d in documents], level)
         entries = [
-            Entry(d.id, LEVEL, self.codec.encode(d.text), d.time, d.source, d.metadata)
-            for d in documents
+            Entry(d.id, level, payload, d.time, d.source, d.metadata)
+            for d, payload in zip(documents, payloads, strict=True)
         ]
         report = bank.append(entries, fade=self.fade)
         self.words.add([report.name(d.id) for d in documents], [d.text for d in documents])
@@ -123,7 +129,7 @@ class Retrieval(Method):
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)
-        return self.codec.decode(entry.payload) if entry is not None else ""
+        return self.texts.decode([entry])[0] if entry is not None else ""
 
     def loss(self, batch: Batch) -> Loss:
         """Answer loss with the gold passage before the question; a passage runs once for all of its

@@ -40,7 +40,7 @@ from latentbank.method import (
 from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, Selected, supported
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
-from latentbank.text_levels import TEXTS, WHOLE, TextLevels
+from latentbank.text_levels import LM, TEXTS, WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
 SEED = 0x5712A7A
@@ -48,17 +48,19 @@ SEED = 0x5712A7A
 
 @dataclass(frozen=True)
 class StrataConfig:
-    """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` (zstd), `packed`
-    (the same text by token counts: fewer bytes, slower to open) or `pooled`. `segments`: vectors of
-    a pooled entry. `read`: `states`, or `text` for texts in the prompt. `read_documents`: documents
-    read per question. `least_match`: share of a question's words, by weight, that a document must
-    hold to be read; below it the model answers without memory. `hot_bytes`: limit of the cache of
-    keys and values of documents that were read. `all_share`: share of training steps on all states;
-    `closed_share`: share of the questions that are trained without memory.
+    """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` (zstd), `packed` (by
+    token counts: fewer bytes, slower to open), `lm` (by the backbone's predictions: the fewest,
+    about a second each) or `pooled`. `lm`: whether fading texts are coded by predictions too.
+    `segments`: vectors of a pooled entry. `read`: `states`, or `text` for texts in the prompt.
+    `read_documents`: documents read per question. `least_match`: share of a question's words, by
+    weight, that a document must hold to be read; below it the model answers without memory.
+    `hot_bytes`: limit of the cache of keys and values of documents that were read. `all_share`:
+    share of training steps on all states; `closed_share`: of questions trained without memory.
     """
 
     inject_from: int = 12
     entry: str = VERBATIM
+    lm: bool = False
     segments: int = 48
     read: str = "states"
     read_documents: int = 1
@@ -124,7 +126,7 @@ class Strata(Method):
         self.network.to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.inject_from)
-        self.texts = TextLevels(backbone)
+        self.texts = TextLevels(backbone, config.lm or config.entry == LM)
         self.hot = HotCache(config.hot_bytes)
         self.words = LexicalIndex()
         self.keys = FusedIndex(config.key_width)

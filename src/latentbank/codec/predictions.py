@@ -1,0 +1,127 @@
+"""Token ids to bytes by the predictions of a language model, and back.
+
+Delétang et al., "Language Modeling Is Compression", 2023 (https://arxiv.org/abs/2309.10668): the
+better a model predicts a text, the fewer bytes it takes. Coding runs the model once over a text;
+decoding runs it token by token, many texts side by side. Every text begins after the start token;
+a longer one begins anew at each window. Knows nothing about text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from latentbank.codec import rans
+from latentbank.errors import BankError
+
+__all__ = ["NextTokenModel", "TokenPredictions"]
+
+IntArray = npt.NDArray[np.int64]
+
+_TOGETHER = 16  # texts decoded side by side: their keys and values take 23 MB each at most
+_ROWS = 64  # distributions held at once
+
+
+class NextTokenModel(Protocol):
+    """A model whose results do not depend on how its work is batched; see `IntegerLM`."""
+
+    vocabulary: int
+    context: int
+
+    def cache(self) -> Any: ...
+
+    def feed(self, ids: Tensor, cache: Any) -> Tensor: ...
+
+    def masses(self, states: Tensor, total: int) -> Tensor: ...
+
+
+class TokenPredictions:
+    """The `TokenModel` of a language model. `start`: the id before every text, never coded."""
+
+    def __init__(self, model: NextTokenModel, start: int) -> None:
+        self.vocabulary = model.vocabulary
+        self._model, self._start = model, start
+
+    def most_tokens(self, size_bytes: int) -> int:
+        """The most tokens that so many bytes may hold."""
+        return min(1 << 12, 16 * (size_bytes + 1))
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Bytes of each text of token ids below the vocabulary."""
+        found = []
+        for text in texts:
+            parts = [
+                self._intervals(text[at : at + self._model.context])
+                for at in range(0, len(text), self._model.context)
+            ]
+            lower, width = np.concatenate([np.zeros((2, 0), np.int64), *parts], 1)
+            found += rans.encode(lower[None], width[None], [len(text)])
+        return found
+
+    def _intervals(self, text: Sequence[int]) -> IntArray:
+        """(lower, width) [2, T] of the tokens of one window."""
+        ids = torch.tensor([[self._start, *text[:-1]]])
+        states, tokens = self._model.feed(ids, self._model.cache())[0], torch.tensor(text)
+        found = []
+        for part, token in zip(states.split(_ROWS), tokens.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]
+            masses = self._model.masses(part, rans.TOTAL - 1)
+            width = masses.gather(1, token[:, None])[:, 0]
+            upper = masses.cumsum(1).gather(1, token[:, None])[:, 0]
+            found.append(torch.stack([1 + upper - width, width]).long().numpy())
+        intervals: IntArray = np.concatenate(found, 1)
+        return intervals
+
+    def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
+        """Token ids of each stream; raises BankError where the bytes are damaged."""
+        found: list[list[int]] = []
+        for at in range(0, len(streams), _TOGETHER):
+            found += self._decode(streams[at : at + _TOGETHER])
+        return found
+
+    def _decode(self, streams: Sequence[bytes]) -> list[list[int]]:
+        source = rans.Decoder(streams)
+        most = [self.most_tokens(len(data)) for data in streams]
+        said: list[list[int]] = [[] for _ in streams]
+        rows = held = source.unfinished()  # held: in the cache, finished ones among them
+        cache: Any = None
+        step = 0
+        while len(rows):
+            if step % self._model.context == 0:
+                held, cache = rows, self._model.cache()
+                last = [self._start] * len(held)
+            else:
+                if 2 * len(rows) <= len(held):
+                    cache.keep(torch.from_numpy(np.searchsorted(held, rows)))
+                    held = rows
+                last = [said[row][-1] for row in held.tolist()]
+            states = self._model.feed(torch.tensor(last)[:, None], cache)[:, 0]
+            here = torch.from_numpy(np.searchsorted(held, rows))
+            masses = self._model.masses(states[here], rans.TOTAL - 1)
+            ends = masses.cumsum(1).long().numpy()
+            lower, width, tokens = self._find(ends, source.points(rows))
+            if any(step >= most[row] for row in rows.tolist()):
+                raise BankError("A stored text is damaged: it holds more tokens than it may.")
+            source.advance(rows, lower, width)
+            for row, token in zip(rows.tolist(), tokens, strict=True):
+                said[row].append(token)
+            step += 1
+            rows = source.unfinished()
+        return said
+
+    def _find(self, ends: IntArray, points: IntArray) -> tuple[IntArray, IntArray, list[int]]:
+        """(lower, width, token) of the intervals that hold `points`; `ends` [N, V] their sums."""
+        tokens = [
+            int(np.searchsorted(row, point - 1, side="right"))
+            for row, point in zip(ends, points.tolist(), strict=True)
+        ]
+        if (points < 1).any() or max(tokens) >= self.vocabulary:
+            raise BankError("A stored text is damaged: it holds no token that is known.")
+        at = np.arange(len(tokens))
+        upper = 1 + ends[at, tokens]
+        lower = np.where(np.array(tokens) > 0, 1 + ends[at, np.maximum(tokens, 1) - 1], 1)
+        return lower, upper - lower, tokens
