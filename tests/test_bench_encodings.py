@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from bench_world import MAC, MBC, NONE, RAG, SHORT, Oracle, bench, dataset, oracle
+from latentbank.bank import Entry
 from latentbank.bench.encodings import SharedEncodings
 from latentbank.bench.hooks import Hooks
 from latentbank.bench.record import read_record
 from latentbank.bench.rows import Row, build_row
 from latentbank.bench.runner import run_bench
+from latentbank.codec.predictions import TokenPredictions
+from latentbank.codec.token_text import TokenTextCodec
 from latentbank.encoder import BackboneEncoder
+from latentbank.method import build_method
 from test_bench_runner import stable, stable_rows
 from tiny import Backbones
 
@@ -68,6 +72,28 @@ def test_a_full_folder_takes_no_more(
         method.features(TEXTS)
         method.features(TEXTS)
     assert computed == [3, 3] and not list(tmp_path.iterdir()) and shared.bytes == 0
+
+
+def test_texts_by_predictions_are_coded_once(
+    backbones: Backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    encode = TokenPredictions.encode
+    monkeypatch.setattr(
+        TokenPredictions, "encode", lambda self, rows: asked.append(len(rows)) or encode(self, rows)
+    )
+    shared, found = SharedEncodings(tmp_path), []
+    for name in ("rag", "strata"):
+        overrides = {"entry": "lm"}
+        method = build_method(name, backbones.shared("llama"), overrides, preset="tiny")
+        with shared.lent_to(method):
+            found.append(method.texts.encode(TEXTS, "lm"))
+            assert method.texts.decode([Entry("a", "lm", found[0][1])]) == [TEXTS[1]]
+        assert type(method.texts.predictor) is TokenTextCodec, "given back"
+        assert method.texts.encode(TEXTS[:1], "lm") == found[0][:1]
+    assert found[0] == found[1]
+    assert asked == [1, 1, 1, 1, 1], "three together, and one by each method's own"
+    assert shared.saved_seconds > 0
 
 
 @pytest.mark.parametrize("task", ["online-qa", "duplicates", "noise"])

@@ -67,6 +67,10 @@ class TextLevels:
     @functools.cached_property
     def predictor(self) -> TokenTextCodec:
         """The codec of level `lm`. Raises InputError for models that are no plain Llama."""
+        return self.make_predictor()
+
+    def make_predictor(self) -> TokenTextCodec:
+        """What `predictor` is made of; the model in whole numbers is made once for a backbone."""
         known = self._backbone.tokenizer.get_vocab()
         start = known.get(SEPARATOR, self._backbone.start_id)
         return token_codec(self._backbone, TokenPredictions(integer_lm(self._backbone), start))

@@ -1,8 +1,9 @@
 """Documents encoded once for all rows, budgets and phases of a bench.
 
 Keeps what `BackboneEncoder` computed, by layer and the exact batch of texts, in files of a folder;
-the same batch asked again is read back bit for bit, so results do not depend on it. Knows the
-encoder; knows no protocol and no method by name.
+the same batch asked again is read back bit for bit, so results do not depend on it. Texts that were
+coded by the backbone's predictions are kept too. Knows the encoder and the codecs of texts; knows
+no protocol and no method by name.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from latentbank.codec.token_text import TokenTextCodec
 from latentbank.encoder import BackboneEncoder
 from latentbank.method import Method
+from latentbank.text_levels import TextLevels
 
 LIMIT_BYTES = 4 << 30
 
@@ -39,9 +43,9 @@ class SharedEncodings:
     """States of batches that were encoded already, for one backbone.
 
     `folder` takes the files, never more than `limit_bytes`; what comes after that is not kept.
-    `saved_seconds` adds up what the batches that were read back had taken when they were computed,
-    less the reading: hooks add it to the time of a write, so that speeds are those of a write that
-    encodes.
+    `saved_seconds` adds up what the batches and texts that were read back had taken when they were
+    computed, less the reading: hooks add it to the time of a write, so that speeds are those of a
+    write that encodes.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -49,10 +53,43 @@ class SharedEncodings:
         self.saved_seconds = 0.0
         self.bytes = 0
         self._kept: dict[str, _Kept] = {}
+        self._coded: dict[str, tuple[bytes, float]] = {}
 
     @contextmanager
     def lent_to(self, method: Method) -> Iterator[None]:
-        """Within the block the method's encoder takes from here; one of another kind stays."""
+        """Within the block the method's encoder and its codec by predictions take from here; an
+        encoder of another kind stays.
+        """
+        with self._states_lent_to(method), self._texts_lent_to(getattr(method, "texts", None)):
+            yield
+
+    @contextmanager
+    def _texts_lent_to(self, levels: Any) -> Iterator[None]:
+        if not isinstance(levels, TextLevels):
+            yield
+            return
+        own = levels.__dict__.pop("predictor", None)
+        levels.predictor = _Predictor(levels, self)
+        try:
+            yield
+        finally:
+            del levels.predictor  # made anew when asked for
+            if own is not None:
+                levels.predictor = own
+
+    def coded(self, codec: Callable[[], TokenTextCodec], texts: Sequence[str]) -> list[bytes]:
+        """Payloads of texts, known or coded now."""
+        for text in texts:
+            began = time.perf_counter()
+            if text not in self._coded:
+                payload = codec().encode(text)
+                self._coded[text] = payload, time.perf_counter() - began
+            else:
+                self.saved_seconds += self._coded[text][1]
+        return [self._coded[text][0] for text in texts]
+
+    @contextmanager
+    def _states_lent_to(self, method: Method) -> Iterator[None]:
         own = method.encoder
         if type(own) is not BackboneEncoder or own.cache is not None:
             yield
@@ -103,6 +140,24 @@ class _Encoder(BackboneEncoder):
     def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See `BackboneEncoder`."""
         return self._shared.get(self._own, texts)
+
+
+class _Predictor(TokenTextCodec):
+    """A codec by predictions in whose place the shared encodings stand."""
+
+    def __init__(self, levels: TextLevels, shared: SharedEncodings) -> None:
+        self._levels, self._shared = levels, shared
+
+    def _own(self) -> TokenTextCodec:
+        return self._levels.make_predictor()
+
+    def encode_all(self, texts: Sequence[str]) -> list[bytes]:
+        """See `TokenTextCodec`."""
+        return self._shared.coded(self._own, texts)
+
+    def decode_all(self, payloads: Sequence[bytes]) -> list[str]:
+        """See `TokenTextCodec`."""
+        return self._own().decode_all(payloads)
 
 
 def _key(layer: int, texts: Sequence[str]) -> str:
