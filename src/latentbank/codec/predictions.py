@@ -23,7 +23,7 @@ __all__ = ["NextTokenModel", "TokenPredictions"]
 
 IntArray = npt.NDArray[np.int64]
 
-_TOGETHER = 16  # texts decoded side by side: their keys and values take 23 MB each at most
+_TOGETHER, _PLACES = 64, 1 << 14  # texts, and tokens of all of them, decoded side by side
 _ROWS = 64  # distributions held at once
 
 
@@ -79,8 +79,14 @@ class TokenPredictions:
     def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
         """Token ids of each stream; raises BankError where the bytes are damaged."""
         found: list[list[int]] = []
-        for at in range(0, len(streams), _TOGETHER):
-            found += self._decode(streams[at : at + _TOGETHER])
+        at = 0
+        while at < len(streams):
+            # Two tokens a byte is more than most texts have; a window holds no more than context.
+            longest = max(len(data) for data in streams[at : at + _TOGETHER])
+            places = max(1, min(2 * longest, self._model.context))
+            count = max(1, min(_TOGETHER, _PLACES // places))
+            found += self._decode(streams[at : at + count])
+            at += count
         return found
 
     def _decode(self, streams: Sequence[bytes]) -> list[list[int]]:
