@@ -156,6 +156,7 @@ def main() -> int:
     parser.add_argument("--texts", action="append", default=[], metavar="KIND=FOLDER")
     parser.add_argument("--each", type=int, default=6000, help="texts of each kind at most")
     parser.add_argument("--drawn", type=int, default=500, help="texts of emoji, of random bytes")
+    parser.add_argument("--levels", nargs="*", default=WHOLE, choices=WHOLE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/exactness/texts.json"))
     options = parser.parse_args()
@@ -167,7 +168,7 @@ def main() -> int:
     metrics = {f"texts, {kind}": Metric(float(len(part)), "texts") for kind, part in kinds.items()}
     metrics["texts"] = Metric(float(len(texts)), "texts")
     lost = 0
-    for level in WHOLE:
+    for level in options.levels:
         whole, times = measure(level, texts)
         metrics[f"{level}: lost"] = Metric(float(len(whole) - sum(whole)), "texts")
         metrics |= times
