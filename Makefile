@@ -50,6 +50,8 @@ bench: $(STAMP)
 FULL := results/bench-full
 FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale
 FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata
+FULL_OPTIONS_online-qa ?= --methods 'strata lm=strata:strata-smollm2-135m,lm=true' \
+	--methods 'rag+LoRA lm=rag:rag-smollm2-135m,entry=lm'
 FULL_OPTIONS_noise ?= --noise-data $(SQUAD):train
 FULL_OPTIONS_forgetting ?= $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
 FULL_QUESTIONS_scale ?= 32
