@@ -62,11 +62,12 @@ FULL_DOCUMENTS_gold ?= 300
 FULL_DOCUMENTS_retention ?= 300
 FULL_DOCUMENTS_scale ?= 300
 FULL_OPTIONS_scale ?= --methods 'mbc histogram=mbc:mbc-smollm2-135m,form=histogram'
-FULL_QUESTIONS ?= 40
+FULL_QUESTIONS ?= 20
 FULL_QUESTIONS_online-qa ?= 100
 FULL_QUESTIONS_gold ?= 100
-FULL_QUESTIONS_updates ?= 80
-FULL_QUESTIONS_abstain ?= 80
+FULL_QUESTIONS_retention ?= 40
+FULL_QUESTIONS_updates ?= 60
+FULL_QUESTIONS_abstain ?= 60
 FULL_QUESTIONS_forgetting ?= 20
 FULL_BUDGETS ?= float
 FULL_BUDGETS_online-qa ?= 32,64,128,256,4096,float
