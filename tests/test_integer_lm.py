@@ -119,6 +119,11 @@ def test_other_models_are_refused(backbones: Backbones, family: str) -> None:
         IntegerLM(backbones.shared(family))
 
 
+def test_float16_is_refused(backbones: Backbones) -> None:
+    with pytest.raises(InputError, match="loaded in float16"):
+        IntegerLM(backbones.shared("llama", "float16"))
+
+
 def test_the_tables() -> None:
     steps = np.arange(len(_exponentials()) - 1)
     wanted = np.exp(-steps / 256) * 2**30

@@ -52,8 +52,8 @@ class IntegerLM:
     Takes about the backbone's size in float32 beside it. `vocabulary`: number of token ids;
     `context`: tokens that it reads at once.
 
-    Raises InputError unless the backbone is a plain Llama: rotary positions without scaling, SiLU,
-    no biases.
+    Raises InputError unless the backbone is a plain Llama (rotary positions without scaling, SiLU,
+    no biases) in float32 or bfloat16.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -311,6 +311,7 @@ def _plain_llama(backbone: Backbone) -> Any:
         (getattr(config, "attention_bias", False), "its attention has biases"),
         (getattr(config, "mlp_bias", False), "its layers have biases"),
         (backbone.geometry.head_dim % 2 == 1, "its heads have an odd width"),
+        (backbone.dtype == torch.float16, "it was loaded in float16, which changes its weights"),
         (
             CONTEXT * (_REACH + 1) * (1 << _MASS_BITS) > 2**_WIDE_BITS
             or backbone.geometry.head_dim * (_REACH + 1) ** 2 > 2**_WIDE_BITS
