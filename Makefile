@@ -50,8 +50,6 @@ bench: $(STAMP)
 FULL := results/bench-full
 FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale
 FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata
-FULL_OPTIONS_online-qa ?= --methods 'strata lm=strata:strata-smollm2-135m,lm=true' \
-	--methods 'rag+LoRA lm=rag:rag-smollm2-135m,entry=lm'
 FULL_OPTIONS_noise ?= --noise-data $(SQUAD):train
 FULL_OPTIONS_forgetting ?= $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
 FULL_QUESTIONS_scale ?= 32
@@ -61,6 +59,7 @@ FULL_DOCUMENTS_online-qa ?= 300
 FULL_DOCUMENTS_gold ?= 300
 FULL_DOCUMENTS_retention ?= 300
 FULL_DOCUMENTS_scale ?= 300
+FULL_OPTIONS_online-qa ?=
 FULL_OPTIONS_scale ?= --methods 'mbc histogram=mbc:mbc-smollm2-135m,form=histogram'
 FULL_QUESTIONS ?= 20
 FULL_QUESTIONS_online-qa ?= 100
@@ -68,12 +67,14 @@ FULL_QUESTIONS_gold ?= 100
 FULL_QUESTIONS_retention ?= 40
 FULL_QUESTIONS_updates ?= 60
 FULL_QUESTIONS_abstain ?= 60
-FULL_QUESTIONS_forgetting ?= 20
+FULL_QUESTIONS_forgetting ?= 10
 FULL_BUDGETS ?= float
 FULL_BUDGETS_online-qa ?= 32,64,128,256,4096,float
 FULL_BUDGETS_retention ?= 256,float
 FULL_OPTIONS_retention ?= -o first=100 -o every=100
 else
+FULL_OPTIONS_online-qa ?= --methods 'strata lm=strata:strata-smollm2-135m,lm=true' \
+	--methods 'rag+LoRA lm=rag:rag-smollm2-135m,entry=lm'
 FULL_QUESTIONS ?= 1000
 FULL_BUDGETS ?= grid
 endif
