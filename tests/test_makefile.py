@@ -51,8 +51,8 @@ def test_sizes_and_protocols_are_chosen(tmp_path: Path) -> None:
 
 def test_a_variable_of_one_protocol_and_the_short_sizes(tmp_path: Path) -> None:
     commands = printed(
-        tmp_path, "SQUAD=data", "SHORT=1", "FULL_TASKS=retention noise scale", "FULL_QUESTIONS=7",
-        "FULL_QUESTIONS_noise=9",
+        tmp_path, "SQUAD=data", "SHORT=1", "FULL_TASKS=retention noise scale",
+        "FULL_QUESTIONS_retention=7", "FULL_QUESTIONS_noise=9",
     )  # fmt: skip
     retention, noise, scale = commands[:3]
     assert "--documents 300" in retention and "--questions 7 " in retention
