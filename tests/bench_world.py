@@ -115,7 +115,8 @@ class Oracle:
             raise KeyboardInterrupt
         self.calls += 1
         entries = list(method.require_bank().entries())
-        held = [(e.id, method.codec.decode(e.payload)) for e in entries]  # type: ignore[attr-defined]
+        texts = method.texts.decode(entries) if entries else []  # type: ignore[attr-defined]
+        held = list(zip((e.id for e in entries), texts, strict=True))
         return [self._one(question, held if memory else [], documents) for question in questions]
 
     def _one(
