@@ -46,7 +46,7 @@ bench: $(STAMP)
 # dev-v1.1.json; CLOSED_BOOK files of questions and answers for the forgetting protocol. `gold` is
 # online-qa with the document named. FULL_TASKS picks protocols. FULL_DOCUMENTS (default: all),
 # FULL_QUESTIONS, FULL_BUDGETS and FULL_OPTIONS hold for all of them, with _TASK behind the name for
-# one. SHORT=1 takes the sizes of the records in results/bench-full, some two hours on two cores.
+# one. SHORT=1 is a small part of it, for an afternoon on a CPU.
 FULL := results/bench-full
 FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale
 FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata

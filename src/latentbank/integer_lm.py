@@ -1,12 +1,12 @@
-"""A Llama-type model in whole numbers: the same probabilities on every machine.
+"""A Llama-type model in whole numbers: the same probabilities however it is run.
 
 A text that is coded by a model's probabilities can be decoded only with the very same ones, and
 ordinary inference gives others with each batch size, number of threads and library. Here every sum
 is one of whole numbers small enough to be exact in its floating-point format, so that its order
 does not matter: weights and activations are rounded to 8 bits before each product (largest sum
 below 2^24 in float32), queries, keys and values to a fixed grid (below 2^53 in float64). What
-remains are single additions, products, divisions and square roots, which IEEE 754 rounds alike
-everywhere; exponentials and angles come from tables that decimal arithmetic fills. Measured on 10
+remains are single additions, products, divisions and square roots, which IEEE 754 rounds alike;
+exponentials and angles come from tables that decimal arithmetic fills. Measured on 10
 SQuAD paragraphs the rounding costs 1.4 % more bits than float32.
 
 Knows a backbone's weights; no text, no codec, no bank.

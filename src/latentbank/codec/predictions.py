@@ -33,11 +33,17 @@ class NextTokenModel(Protocol):
     vocabulary: int
     context: int
 
-    def cache(self) -> Any: ...
+    def cache(self) -> Any:
+        """An empty cache; its `keep(rows)` drops all other rows."""
+        ...
 
-    def feed(self, ids: Tensor, cache: Any) -> Tensor: ...
+    def feed(self, ids: Tensor, cache: Any) -> Tensor:
+        """States [B, T, width] of ids [B, T], which follow what the cache holds and join it."""
+        ...
 
-    def masses(self, states: Tensor, total: int) -> Tensor: ...
+    def masses(self, states: Tensor, total: int) -> Tensor:
+        """Whole numbers [N, V] of states [N, width]: each at least 1, a row's sum to `total`."""
+        ...
 
 
 class TokenPredictions:
@@ -68,7 +74,7 @@ class TokenPredictions:
         ids = torch.tensor([[self._start, *text[:-1]]])
         states, tokens = self._model.feed(ids, self._model.cache())[0], torch.tensor(text)
         found = []
-        for part, token in zip(states.split(_ROWS), tokens.split(_ROWS), strict=True):  # type: ignore[no-untyped-call]
+        for part, token in zip(torch.split(states, _ROWS), torch.split(tokens, _ROWS), strict=True):
             masses = self._model.masses(part, rans.TOTAL - 1)
             width = masses.gather(1, token[:, None])[:, 0]
             upper = masses.cumsum(1).gather(1, token[:, None])[:, 0]
