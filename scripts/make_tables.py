@@ -1,4 +1,4 @@
-"""Writes the tables and plots of README.md, docs/benchmarks.md and docs/bank.md from results/."""
+"""Writes the tables and plots of README.md and of the pages in docs/ from results/."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from latentbank.bench.bank_table import bank_table
 from latentbank.bench.benchmarks import benchmark_tables
+from latentbank.bench.levels_table import levels_table
 from latentbank.bench.readme_plots import write_plots
 from latentbank.bench.report import results_table, update_readme
 from latentbank.errors import InputError
@@ -27,6 +28,7 @@ def main(root: Path = ROOT) -> None:
     if (results / "frontier").exists():
         update_readme(page, "frontier", results_table(results / "frontier"))
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
+    update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
     for sentence in missing:
         print(sentence)
 

@@ -1,4 +1,4 @@
-"""Whether texts survive coding and decoding byte for byte; one record.
+"""Whether texts survive coding and decoding byte for byte, and in how many; one record.
 
 One process codes all of them; others, with one thread and with two and in batches of 1 to 16 texts,
 decode them and code again what they found. Every text must come back, and every coding
@@ -128,8 +128,8 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     return result
 
 
-def measure(level: str, texts: list[str]) -> tuple[list[bool], dict[str, Metric]]:
-    """Which texts every process found again, and times in milliseconds a text."""
+def measure(level: str, texts: list[str]) -> tuple[list[bool], list[int], dict[str, Metric]]:
+    """Which texts every process found again, the bytes of each, and milliseconds a text."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         first = run({"level": level, "threads": 1, "sizes": (4,), "texts": texts}, folder)
@@ -145,7 +145,7 @@ def measure(level: str, texts: list[str]) -> tuple[list[bool], dict[str, Metric]
                 whole[i] &= text == texts[i] and payload == payloads[i]
     share = 1000 / len(texts)
     found = {key: Metric(value * share, "milliseconds/text") for key, value in times.items()}
-    return whole, found
+    return whole, [len(payload) for payload in payloads], found
 
 
 def main() -> int:
@@ -165,11 +165,18 @@ def main() -> int:
         return 0
     kinds = collect(options)
     texts = [text for part in kinds.values() for text in part]
-    metrics = {f"texts, {kind}": Metric(float(len(part)), "texts") for kind, part in kinds.items()}
+    metrics = {}
+    for kind, part in kinds.items():
+        metrics[f"texts, {kind}"] = Metric(float(len(part)), "texts")
+        size = sum(len(text.encode()) for text in part) / len(part)
+        metrics[f"UTF-8, {kind}"] = Metric(size, "bytes/text")
     metrics["texts"] = Metric(float(len(texts)), "texts")
     lost = 0
     for level in options.levels:
-        whole, times = measure(level, texts)
+        whole, sizes, times = measure(level, texts)
+        for kind, part in kinds.items():
+            mine, sizes = sizes[: len(part)], sizes[len(part) :]
+            metrics[f"{level}, {kind}"] = Metric(sum(mine) / len(mine), "bytes/text")
         metrics[f"{level}: lost"] = Metric(float(len(whole) - sum(whole)), "texts")
         metrics |= times
         lost += len(whole) - sum(whole)

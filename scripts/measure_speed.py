@@ -99,7 +99,7 @@ def first_token_ratios(backbone: Backbone, data: QADataset, count: int) -> dict[
         method.write(data.documents)
     hot, cold, text = [], [], []
     for q in data.sample_questions(count, 0).questions[:count]:
-        strata.hot.clear()  # type: ignore[attr-defined]
+        strata.reader.hot.clear()  # type: ignore[attr-defined]
         cold.append(first_token(strata, q.text))
         hot.append(statistics.median(first_token(strata, q.text) for _ in range(3)))
         text.append(statistics.median(first_token(rag, q.text) for _ in range(3)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -239,6 +240,40 @@ def test_documents_sink_level_by_level_and_the_newest_are_whole(tmp_path: Path) 
         ]
         assert all(older < newer for older, newer in pairwise(middle))
         assert set(range(11_800, 12_000)) <= set(levels["codes"])
+
+
+def test_what_fades_without_loss_does_so_first(tmp_path: Path) -> None:
+    """Every document is recoded before the first is cut; a reopened, merged or older bank too."""
+
+    def half(one: Entry) -> Entry:
+        return dataclasses.replace(one, level="packed", payload=one.payload[:120])
+
+    def cut(one: Entry) -> Entry:
+        return dataclasses.replace(one, level="cut", payload=one.payload[:20])
+
+    steps = [Step("whole", "packed", half, lossless=True), Step("packed", "cut", cut)]
+    ladder = Ladder(["whole", "packed", "cut"], steps)
+    ladder = Ladder(["whole", "packed", "cut"], steps)
+    assert ladder.lossless == ("whole",)
+    path = tmp_path / "b"
+    with MemoryBank.create(path, PRINT, budget=LARGE, lossless=ladder.lossless) as bank:
+        levels: Counter[str] = Counter()
+        for first in range(0, 12_000, 200):
+            new = [entry(n, 240) for n in range(first, first + 200)]
+            bank.append([dataclasses.replace(one, level="whole") for one in new], fade=ladder.fade)
+            levels = Counter(one.level for one in bank.entries())
+            assert levels["cut"] == 0 or levels["whole"] <= 600  # of the last writes
+        assert levels["cut"] > 1000 and levels["packed"] > 1000
+    for again in (path, tmp_path / "copy"):
+        with MemoryBank.open(path, PRINT) as bank, MemoryBank.open(again, PRINT) as opened:
+            assert opened.settings.lossless == ("whole",)
+            if again == path:
+                bank.snapshot(tmp_path / "copy")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'lossless'")
+    connection.close()
+    with MemoryBank.open(path, PRINT) as bank:
+        assert bank.settings.lossless == () and bank.verify().ok
 
 
 def test_the_ladder_of_a_strata_bank(tmp_path: Path) -> None:

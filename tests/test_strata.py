@@ -93,14 +93,14 @@ def test_the_memory_of_a_document_does_not_depend_on_the_cache(
         if method.bank is None:
             fresh_bank(method)
             method.write(DOCUMENTS)
-        memories.append(method._memory(rows))
+        memories.append(method.reader.memory(rows, method._states))
     for memory in memories[1:]:
         for one, two in zip(memories[0].keys, memory.keys, strict=True):
             torch.testing.assert_close(one, two)
         assert torch.equal(memories[0].bias, memory.bias)
         assert torch.equal(memories[0].start, memory.start)
-    assert warm.hot.bytes > 0
-    assert cold.hot.bytes == 0
+    assert warm.reader.hot.bytes > 0
+    assert cold.reader.hot.bytes == 0
     assert memories[0].start.tolist()[2:] == [0, 0]
 
 

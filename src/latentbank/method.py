@@ -153,6 +153,11 @@ class Method(ABC):
         """
         return None
 
+    @property
+    def lossless(self) -> tuple[str, ...]:
+        """The levels that `fade` takes an entry down from without loss; see `MemoryBank.create`."""
+        return ()
+
     def helped(self, sources: Sequence[Sequence[tuple[str, float]]]) -> None:
         """Notes which documents B questions were answered from (`Conditioning.sources`): those
         with at least half the share of the best one. A bank with a budget keeps them longer.

@@ -237,7 +237,12 @@ def new_bank(
     """
     meta = {"overrides": {}, "config": asdict(method.config), **meta}
     return MemoryBank.create(
-        path, bank_fingerprint(method), budget_bytes=budget_bytes, meta=meta, **options
+        path,
+        bank_fingerprint(method),
+        budget_bytes=budget_bytes,
+        lossless=method.lossless,
+        meta=meta,
+        **options,
     )
 
 

@@ -49,10 +49,11 @@ class TextLevels:
         self._backbone = backbone
         self._zstd = ZstdTextCodec(packaged_dictionary())
         half, quarter = (LM50, LM25) if lm else (GIST50, GIST25)
-        steps = [Step(VERBATIM, PACKED, self._recode(PACKED))]
+        self._lm = lm
+        again = [(VERBATIM, PACKED)]
         if lm:
-            again = ((VERBATIM, LM), (PACKED, LM), (GIST50, LM50), (GIST25, LM25))
-            steps += [Step(source, target, self._recode(target)) for source, target in again]
+            again += [(VERBATIM, LM), (PACKED, LM), (GIST50, LM50), (GIST25, LM25)]
+        steps = [Step(source, target, self._recode(target), True) for source, target in again]
         shorter = ((VERBATIM, half), (PACKED, half), (GIST50, quarter), (LM, LM50), (LM50, LM25))
         steps += [Step(source, target, self._shorten(target)) for source, target in shorter]
         self._ladder = Ladder(TEXTS, steps)
@@ -74,6 +75,11 @@ class TextLevels:
         known = self._backbone.tokenizer.get_vocab()
         start = known.get(SEPARATOR, self._backbone.start_id)
         return token_codec(self._backbone, TokenPredictions(integer_lm(self._backbone), start))
+
+    @property
+    def lossless(self) -> tuple[str, ...]:
+        """The levels whose next step loses nothing."""
+        return self._ladder.lossless if self._lm or self.packer is not None else ()
 
     def _kind(self, level: str) -> str:
         if level in (LM, LM50, LM25):

@@ -137,6 +137,7 @@ def import_bank(
         budget=limit,
         ledger=settings.ledger,
         policy=settings.policy,
+        lossless=settings.lossless,
         meta=meta,
     )
     try:

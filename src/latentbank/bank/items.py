@@ -109,12 +109,15 @@ class Settings:
         ledger: "full", "ids" or "none".
         policy: which documents fade first; see `bank_policy.make_policy`.
         span: documents that age one by 1 in the policy's measure; 0: not chosen yet.
+        lossless: levels whose next step loses nothing; every document takes those steps before the
+            first one takes another.
     """
 
     budget_bytes: int | None = None
     ledger: str = "full"
     policy: str = "blend"
     span: float = 0.0
+    lossless: tuple[str, ...] = ()
 
     @property
     def space(self) -> Space:
@@ -218,18 +221,20 @@ class Items(ABC):
 
     def _load_settings(self, connection: sqlite3.Connection) -> Settings:
         """The settings; raises `BankError` where one is missing or of a wrong type."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"lossless": []}  # banks of older versions do not have it
         for item in fields(Settings):
-            found[item.name] = self._parse(
-                "bank", item.name, self._get(connection, "bank", item.name)
-            )
+            data = self._get(connection, "bank", item.name)
+            if data is not None or item.name not in found:
+                found[item.name] = self._parse("bank", item.name, data)
         budget, span = found["budget_bytes"], found["span"]
         whole = budget is None or (isinstance(budget, int) and not isinstance(budget, bool))
         whole = whole and (budget is None or budget > 0) and isinstance(span, int | float)
         whole = whole and found["ledger"] in LEDGERS and isinstance(found["policy"], str)
+        levels = found["lossless"]
+        whole = whole and isinstance(levels, list) and all(isinstance(x, str) for x in levels)
         if not whole or not 0 <= span < 1e12:
             raise BankError(f"Bank {self.name} is damaged: its settings cannot be read.")
-        return Settings(**found)
+        return Settings(**{**found, "lossless": tuple(levels)})
 
     # ---------------------------------------------------------- inside the bank's transactions
 

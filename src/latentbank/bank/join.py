@@ -101,6 +101,7 @@ def _like(bank: MemoryBank, path: str | Path, budget: int | str | None) -> Memor
         budget=budget,
         ledger=settings.ledger,
         policy=settings.policy,
+        lossless=settings.lossless,
         meta=bank.meta(),
     )
 

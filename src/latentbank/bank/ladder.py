@@ -44,13 +44,14 @@ def trace(levels: int) -> str:
 class Step:
     """One step down: `lower` turns an entry of level `source` into one of level `target`.
 
-    `lower` may return None where the entry has nothing to keep at `target`; the ladder then tries
-    the next step below.
+    `lossless`: whether all that the entry holds can be had from the lower one. `lower` may return
+    None where the entry has nothing to keep at `target`; the ladder then tries the next step below.
     """
 
     source: str
     target: str
     lower: Fade
+    lossless: bool = False
 
 
 class Ladder:
@@ -87,6 +88,13 @@ class Ladder:
         if level not in self.levels:
             raise InputError(f"{level!r} is no level of the ladder {' → '.join(self.levels)}.")
         return self.levels.index(level)
+
+    @property
+    def lossless(self) -> tuple[str, ...]:
+        """The levels whose next step loses nothing."""
+        return tuple(
+            level for level in self.levels if (s := self._steps.get(level)) and s[0].lossless
+        )
 
     def fade(self, entry: Entry) -> Entry | None:
         """The entry one level down, or None: forgotten. An unknown level is forgotten."""

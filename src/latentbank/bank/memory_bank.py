@@ -5,7 +5,7 @@ The layout of a page is in `bank.pages`, the file's safety in `bank.file`, writi
 fading in `bank.fading`; docs/bank.md tells the whole.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +68,7 @@ class MemoryBank(BankCore):
         budget_bytes: int | None = None,
         ledger: str = "full",
         policy: str = "blend",
+        lossless: Sequence[str] = (),
         meta: Mapping[str, Any] | None = None,
         timeout_seconds: float = 5.0,
     ) -> Self:
@@ -80,6 +81,7 @@ class MemoryBank(BankCore):
             ledger: "full", or "ids" (no times, sources, metadata), or "none" (no ids either: the
                 bank numbers its documents and cannot tell that one is written twice).
             policy: which documents fade first; see `bank_policy.make_policy`.
+            lossless: levels whose next step loses nothing: a full bank takes those steps first.
             meta: first values for `put_meta`.
             timeout_seconds: how long a write waits for another process's write.
         Raises `BankError` if the path exists or cannot be written, `InputError` if the budget is
@@ -99,7 +101,8 @@ class MemoryBank(BankCore):
             connection = connect(Path(path), read_only=False, timeout_seconds=timeout_seconds)
             bank = cls(connection, str(path), False)
         try:
-            bank._start(Settings(limit, ledger, policy), fingerprint, meta or {})
+            settings = Settings(limit, ledger, policy, lossless=tuple(lossless))
+            bank._start(settings, fingerprint, meta or {})
         except BaseException:
             bank.close()
             if bank.name != ":memory:":

@@ -26,7 +26,9 @@ _TIE = 1e-3  # of age, where a criterion says nothing
 
 
 class Policy(Protocol):
-    """The least valuable documents fade first; one level down counts as 1 more of value."""
+    """The least valuable documents fade first; one level down counts as 1 more of value, and what
+    can fade without loss goes before everything else.
+    """
 
     def value(self, facts: Facts, span: float) -> Values:
         """Values [n] of n documents; `span` is the number of documents that ages a document by 1.

@@ -106,6 +106,7 @@ def _rescue(
         budget=settings.budget_bytes,
         ledger=settings.ledger,
         policy=settings.policy,
+        lossless=settings.lossless,
         meta=meta,
     )
     with made:

@@ -33,6 +33,7 @@ __all__ = ["Write", "writing"]
 _TRIES = 50  # to begin behind another process that writes without pause
 _UNKNOWN = 1 << 61
 _MERGE_PAGES = 8
+_LOSSLESS = 1e10  # more than any policy's value: what can give bytes without loss goes first
 DEFAULT_SPAN = 10_000.0
 
 
@@ -300,7 +301,8 @@ class Write:
             near = key_redundancy(page.keys, page.count)
             redundancy = np.where(facts.redundancy == 0, near, facts.redundancy)
             facts = dataclasses.replace(facts, redundancy=redundancy)
-        return self._policy.value(facts, span) + page.depth
+        lossless = page.level in self.bank.settings.lossless
+        return self._policy.value(facts, span) + page.depth - lossless * _LOSSLESS
 
     def drop_page(self, seq: int, slot: Slot) -> None:
         """Remove a page."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,20 +18,16 @@ from torch import Tensor, nn
 
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
-from latentbank.bank.ladder import VERBATIM
 from latentbank.codec import array_codec
 from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
-from latentbank.errors import InputError, unknown
-from latentbank.hotcache import HotCache
-from latentbank.kv_memory import KVMemory, join_rows
+from latentbank.errors import InputError
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
     EXACT_DELETE,
     Batch,
-    LoraSettings,
     Loss,
     Method,
     WriteReport,
@@ -40,52 +36,12 @@ from latentbank.method import (
 from latentbank.pooling import SegmentPooler, Standardiser
 from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, Selected, supported
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
+from latentbank.state_reader import StateReader
+from latentbank.strata_settings import StrataConfig
 from latentbank.text_levels import LM, TEXTS, WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
 SEED = 0x5712A7A
-
-
-@dataclass(frozen=True)
-class StrataConfig:
-    """`inject_from`: layer whose states are kept and read. `entry`: `verbatim` (zstd), `packed` (by
-    token counts: fewer bytes, slower to open), `lm` (by the backbone's predictions: the fewest,
-    about a second each) or `pooled`. `lm`: whether fading texts are coded by predictions too.
-    `segments`: vectors of a pooled entry. `read`: `states`, or `text` for texts in the prompt.
-    `read_documents`: documents read per question. `least_match`: share of a question's words, by
-    weight, that a document must hold to be read; below it the model answers without memory.
-    `hot_bytes`: limit of the cache of keys and values of documents that were read. `all_share`:
-    share of training steps on all states; `closed_share`: of questions trained without memory.
-    """
-
-    inject_from: int = 12
-    entry: str = VERBATIM
-    lm: bool = False
-    segments: int = 48
-    read: str = "states"
-    read_documents: int = 1
-    least_match: float = 0.0
-    key_width: int = 128
-    hot_bytes: int = 256 << 20
-    train_segments: tuple[int, ...] = (48, 16)
-    all_share: float = 0.4
-    closed_share: float = 0.0
-    selector_weight: float = 0.2
-    chunk_tokens: int = 512
-    lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
-
-    def __post_init__(self) -> None:
-        if self.entry not in (*WHOLE, "pooled"):
-            raise unknown("strata entry", self.entry, [*WHOLE, "pooled"])
-        if self.read not in ("states", "text"):
-            raise unknown("strata read", self.read, ["states", "text"])
-        if self.read == "text" and self.entry not in WHOLE:
-            raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
-        if self.read_documents < 1 or self.segments < 1:
-            raise InputError("read_documents and segments must be at least 1")
-        for name in ("least_match", "all_share", "closed_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
 
 
 @register("strata")
@@ -127,7 +83,7 @@ class Strata(Method):
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.inject_from)
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
-        self.hot = HotCache(config.hot_bytes)
+        self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
         self.words = LexicalIndex()
         self.keys = FusedIndex(config.key_width)
 
@@ -138,12 +94,16 @@ class Strata(Method):
         texts = self.config.entry in WHOLE
         return self.config.entry if texts else f"pooled{self.config.segments}"
 
+    @property
+    def lossless(self) -> tuple[str, ...]:
+        return self.texts.lossless if self.config.entry in WHOLE else ()
+
     def fade(self, entry: Entry) -> Entry | None:
         return self.texts.fade(entry)
 
     def bind(self, bank: MemoryBank) -> None:
         self.bank = bank
-        self.hot.clear()
+        self.reader.hot.clear()
         self.words, self.keys = LexicalIndex(), FusedIndex(self.config.key_width)
         self._index(list(bank.entries()))
 
@@ -172,7 +132,7 @@ class Strata(Method):
         """Takes documents that faded or were forgotten out of what selects and remembers."""
         self.words.remove(names)
         self.keys.remove(names)
-        self.hot.drop(names)
+        self.reader.hot.drop(names)
 
     def _entries(self, documents: Sequence[Document]) -> list[Entry]:
         if self.config.entry in WHOLE:
@@ -219,12 +179,12 @@ class Strata(Method):
             chosen, support = supported(chosen, matches, self.config.least_match)
         else:
             chosen = [[(d, 1.0)] for d in documents]
-        transports: tuple[Any, ...] = (self.lora,) if self.lora is not None else ()
+        transports: tuple[Any, ...] = () if self.lora is None else (self.lora,)
         sources = tuple(_weights(row) for row in chosen)
         if self.config.read == "text":
             passages = tuple("\n\n".join(self._text(d) for d, _ in row) for row in chosen)
             return Conditioning(transports, passages, sources, support=support)
-        memory = self._memory([[d for d, _ in row] for row in chosen])
+        memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
         if memory is not None:
             transports = (*transports, KVPrefix(memory))
         return Conditioning(transports, None, sources, support=support)
@@ -277,73 +237,18 @@ class Strata(Method):
         entry = self.require_bank().get(name)
         return self.texts.decode([entry])[0] if entry is not None else ""
 
-    @torch.no_grad()
-    def _memory(self, rows: Sequence[Sequence[str]]) -> KVMemory | None:
-        """The keys and values of the documents of each row, from the hot cache where it can."""
-        needed = list(dict.fromkeys(name for row in rows for name in row))
-        held = {name: self.hot.get(name) for name in needed}
-        cold = [name for name in needed if held[name] is None]
-        for at in range(0, len(cold), 16):
-            held |= self._fill(cold[at : at + 16])
-        if not needed:
+    def _states(self, name: str) -> Tensor | None:
+        """States [M, D] of a document in the backbone's units, the start token's first."""
+        entry = self.require_bank().get(name)
+        if entry is None:
             return None
-        layers = self.backbone.geometry.layers - self.config.inject_from
-        return join_rows(
-            [[item for name in row if (item := held[name]) is not None] for row in rows],
-            self.config.inject_from,
-            layers,
-            self.backbone,
-        )
-
-    def _fill(self, names: Sequence[str]) -> dict[str, KVMemory | None]:
-        """Runs documents through the upper layers and puts the result into the hot cache."""
-        entries = [self.require_bank().get(name) for name in names]
-        states = [self._entry_states(e) for e in entries if e is not None]
-        found = [e.id for e in entries if e is not None]
-        if not states:
-            return {}
-        mask = torch.zeros(len(states), max(s.shape[0] for s in states), dtype=torch.bool)
-        padded = torch.zeros(*mask.shape, states[0].shape[1])
-        for i, row in enumerate(states):
-            padded[i, : len(row)], mask[i, : len(row)] = row, True
-        filled = self._fill_states(padded.to(self.backbone.device), mask.to(self.backbone.device))
-        result: dict[str, KVMemory | None] = {}
-        for i, name in enumerate(found):
-            length = int(mask[i].sum())
-            result[name] = one = KVMemory(
-                tuple(k[i : i + 1, :, :length].clone() for k in filled.keys),
-                tuple(v[i : i + 1, :, :length].clone() for v in filled.values),
-                filled.bias[i : i + 1, :length].clone(),
-                filled.start[i : i + 1].clone(),
-                filled.layer,
-                None if filled.positions is None else filled.positions[i : i + 1, :length].clone(),
-            )
-            self.hot.put(name, one)
-        return result
-
-    def _fill_states(self, states: Tensor, mask: Tensor) -> KVMemory:
-        layer = self.config.inject_from
-        if self.lora is None:
-            return self.backbone.fill(states, mask, layer)
-        with self.lora.attach(self.backbone):
-            return self.backbone.fill(states, mask, layer)
-
-    def _entry_states(self, entry: Entry) -> Tensor:
-        """States [M, D] of one entry in the backbone's units, the start token's first."""
         if entry.level in TEXTS:
             ids, mask = self.backbone.pad(passage_ids(self.backbone, self.texts.decode([entry])))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
         body = array_codec("float16").decode(split_sketch(entry.payload)[1], width)
         pooled = self.standard.restore(torch.from_numpy(body))
-        return torch.cat([self._start_state(), pooled])
-
-    def _start_state(self) -> Tensor:
-        """The start token's state [1, D]: the same for every text, so no entry stores it."""
-        if not hasattr(self, "_start"):
-            ids, mask = self.backbone.pad([[self.backbone.start_id]])
-            self._start = self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
-        return self._start
+        return torch.cat([self.reader.start_state, pooled])
 
     # ---- training
 
@@ -359,7 +264,7 @@ class Strata(Method):
             self.selector.queue = state["queue"]
 
     def loss(self, batch: Batch) -> Loss:
-        self.hot.clear()
+        self.reader.hot.clear()
         texts = [d.text for d in batch.documents]
         states, mask = self.features(texts)
         standard = self.standard(states[:, 1:])

@@ -1,0 +1,48 @@
+"""The tables of docs/strata.md: bytes and times of texts at the levels that lose nothing.
+
+Knows the records of scripts/measure_exactness.py; no text and no codec.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentbank.bench.record import Record, read_record
+
+__all__ = ["levels_table"]
+
+_UTF8 = "UTF-8"
+
+
+def levels_table(folder: Path) -> str:
+    """Markdown: a table for each record of the folder. Raises InputError for a bad record."""
+    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    records.sort(key=lambda record: -record.metrics["texts"].value)
+    return "\n\n".join(_table(record) for record in records)
+
+
+def _table(record: Record) -> str:
+    values = {name: metric.value for name, metric in record.metrics.items()}
+    kinds = [name.removeprefix("texts, ") for name in values if name.startswith("texts, ")]
+    levels = [name.removesuffix(": lost") for name in values if name.endswith(": lost")]
+    lines = [
+        f"| bytes of a text | texts | UTF-8 | {' | '.join(f'`{level}`' for level in levels)} |",
+        "|---|" + "---:|" * (2 + len(levels)),
+    ]
+    for kind in kinds:
+        sizes = [f"{values[f'{column}, {kind}']:,.0f}" for column in (_UTF8, *levels)]
+        lines.append(f"| {kind} | {values[f'texts, {kind}']:,.0f} | {' | '.join(sizes)} |")
+    for label, name in (
+        ("ms to code", "{}: encoding"),
+        ("ms to decode, 1 thread", "{}: decoding, 1 threads"),
+        ("ms to decode, 2 threads", "{}: decoding, 2 threads"),
+    ):
+        times = [_number(values[name.format(level)]) for level in levels]
+        lines.append(f"| {label} | | | {' | '.join(times)} |")
+    lost = [f"{values[f'{level}: lost']:,.0f}" for level in levels]
+    lines.append(f"| texts lost | | | {' | '.join(lost)} |")
+    return "\n".join([*lines, "", f"*`{record.command}`, revision {record.code_revision}.*"])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
