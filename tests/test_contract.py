@@ -39,7 +39,7 @@ from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 # every method as its preset has it, and the other forms of those that have several
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in methods()} | {
-    "strata pooled": ("strata", {"entry": "pooled"}),
+    "strata pooled": ("strata", {"entry": "pooled", "least_match": 0.0}),  # its keys are random
     "mac copy": ("mac", {"start": "copy", "heads": 1}),
     "cmt copy": ("cmt", {"start": "copy", "heads": 1}),
     "cmt plain": ("cmt", {"top_k": 0, "memory_aware": 0.0, "self_matching": 0.0}),

@@ -33,7 +33,7 @@ class StrataConfig:
     segments: int = 48
     read: str = "states"
     read_documents: int = 1
-    least_match: float = 0.0
+    least_match: float = 0.3
     key_width: int = 128
     hot_bytes: int = 256 << 20
     train_segments: tuple[int, ...] = (48, 16)

@@ -78,7 +78,9 @@ def bounded_bank(method: Method, path: str | Path, budget_bytes: int | None) -> 
 
     Raises InputError if not even an empty bank fits.
     """
-    bank = MemoryBank.create(path, bank_fingerprint(method), budget_bytes=budget_bytes)
+    bank = MemoryBank.create(
+        path, bank_fingerprint(method), budget_bytes=budget_bytes, lossless=method.lossless
+    )
     method.bind(bank)
     return bank
 

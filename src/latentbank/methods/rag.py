@@ -47,7 +47,7 @@ class RagConfig:
 
     passages: int = 1
     entry: str = TEXT
-    least_match: float = 0.0
+    least_match: float = 0.3
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
 
