@@ -166,7 +166,7 @@ def test_a_likely_token_takes_fewer_bytes(model: IntegerLM) -> None:
     assert len(likely) < 0.9 * len(random)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.binary(min_size=1, max_size=12))
 def test_damaged_bytes_are_refused_or_decode_to_some_text(
     backbones: Backbones, data: bytes
@@ -215,19 +215,19 @@ def test_smollm2_codes_the_same_bytes_in_another_process_with_other_threads() ->
         "Normandy, a region in France."
     )
     code = (
-        "import sys, torch; torch.set_num_threads(int(sys.argv[1]));"
+        "import sys, torch;"
         "from latentbank.backbone import load_backbone;"
         "from latentbank.text_levels import TextLevels;"
         "codec = TextLevels(load_backbone('smollm2-135m', dtype='float32')).predictor;"
-        "print(codec.encode_all([sys.argv[2], 'Another text.'])[0].hex())"
+        "say = lambda: codec.encode_all([sys.argv[1], 'Another text.'])[0].hex();"
+        "print(*[torch.set_num_threads(n) or say() for n in (1, 2)])"
     )
     here = TextLevels(load_backbone("smollm2-135m"))
     data = here.predictor.encode(text)
     assert len(data) < 0.8 * len(here.encode([text], "packed")[0])
     assert here.predictor.decode_all([data, data]) == [text, text]
-    for threads in ("1", "2"):
-        told = subprocess.run(
-            [sys.executable, "-c", code, threads, text],
-            capture_output=True, text=True, check=True, env=os.environ,
-        )  # fmt: skip
-        assert told.stdout.strip() == data.hex()
+    told = subprocess.run(
+        [sys.executable, "-c", code, text],
+        capture_output=True, text=True, check=True, env=os.environ,
+    )  # fmt: skip
+    assert told.stdout.split() == [data.hex(), data.hex()]
