@@ -8,6 +8,7 @@ no protocol and no method by name.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -146,10 +147,7 @@ class _Predictor(TokenTextCodec):
     """A codec by predictions in whose place the shared encodings stand."""
 
     def __init__(self, levels: TextLevels, shared: SharedEncodings) -> None:
-        self._levels, self._shared = levels, shared
-
-    def _own(self) -> TokenTextCodec:
-        return self._levels.make_predictor()
+        self._own, self._shared = functools.cache(levels.make_predictor), shared
 
     def encode_all(self, texts: Sequence[str]) -> list[bytes]:
         """See `TokenTextCodec`."""
