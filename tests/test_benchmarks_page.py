@@ -111,7 +111,7 @@ def test_one_command_fills_the_page(tmp_path: Path, capsys: pytest.CaptureFixtur
     fill(results / "bench-full")
     write_record(make("rag"), results / "squad-online" / "rag.json")
     docs.mkdir()
-    for source in (ROOT / "README.md", PAGE, ROOT / "docs" / "bank.md"):
+    for source in (ROOT / "README.md", PAGE, ROOT / "docs/bank.md", ROOT / "docs/strata.md"):
         target = (tmp_path if source.name == "README.md" else docs) / source.name
         target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     script = runpy.run_path(str(ROOT / "scripts/make_tables.py"))

@@ -68,6 +68,8 @@ def test_the_script_fills_the_readme(tmp_path: Path, capsys: pytest.CaptureFixtu
     bank = tmp_path / "docs" / "bank.md"
     bank.parent.mkdir(exist_ok=True)
     bank.write_text("<!-- results:bank -->\n<!-- /results:bank -->\n")
+    levels = "<!-- results:levels -->\n<!-- /results:levels -->\n"
+    (bank.parent / "strata.md").write_text(levels)
     page = ROOT / "docs" / "benchmarks.md"
     (tmp_path / "docs" / "benchmarks.md").write_text(page.read_text(encoding="utf-8"))
     script = runpy.run_path(str(ROOT / "scripts/make_tables.py"))
