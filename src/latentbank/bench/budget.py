@@ -76,10 +76,17 @@ def budget_label(budget: int | None) -> str:
 def bounded_bank(method: Method, path: str | Path, budget_bytes: int | None) -> MemoryBank:
     """A new bank at `path`, bound to `method`, whose file never exceeds `budget_bytes`.
 
+    Its ledger holds ids alone: what no answer needs is not paid for. Documents come in the order of
+    their times, so the newest is the one written last.
+
     Raises InputError if not even an empty bank fits.
     """
     bank = MemoryBank.create(
-        path, bank_fingerprint(method), budget_bytes=budget_bytes, lossless=method.lossless
+        path,
+        bank_fingerprint(method),
+        budget_bytes=budget_bytes,
+        ledger="ids",
+        lossless=method.lossless,
     )
     method.bind(bank)
     return bank
