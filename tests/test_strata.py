@@ -45,11 +45,11 @@ def test_a_reopened_bank_selects_the_same(backbones: Backbones, tmp_path: Path) 
         method.bind(bank)
         method.write(DOCUMENTS[:2])
         method.write(DOCUMENTS[1:])
-        before = method._select(ASKED)
+        before = method._select(ASKED, 3)
     with MemoryBank.open(path, bank_fingerprint(method), read_only=True) as bank:
         method.bind(bank)
         assert len(method.keys) == len(DOCUMENTS)
-        assert method._select(ASKED) == before
+        assert method._select(ASKED, 3) == before
     assert [len(row) for row in before] == [3] * len(ASKED)
     assert len({row[0][0] for row in before}) > 1, "or the test shows little"
 
@@ -78,8 +78,8 @@ def test_a_deleted_document_is_selected_no_more(backbones: Backbones) -> None:
     never = pooled(backbones, read_documents=5)
     fresh_bank(never)
     never.write(DOCUMENTS[1:])
-    assert method._select(ASKED) == never._select(ASKED)
-    assert len(method._select(ASKED)[0]) == 4
+    assert method._select(ASKED, 5) == never._select(ASKED, 5)
+    assert len(method._select(ASKED, 5)[0]) == 4
 
 
 @pytest.mark.parametrize("entry", ["verbatim", "pooled"])
@@ -140,7 +140,7 @@ def test_texts_and_states_in_one_bank_are_ranked_by_their_match(backbones: Backb
         method.config = replace(method.config, entry="verbatim")
         method.write(DOCUMENTS[3:])
         assert (len(method.keys), len(method.words)) == (3, 2)
-        for i, row in enumerate(method._select(QUESTIONS)):
+        for i, row in enumerate(method._select(QUESTIONS, 1)):
             best = method.words.search(QUESTIONS[i], 1) or [("", 0.0)]
             if i >= 3:
                 assert row[0] == best[0], "its document is the text"
@@ -244,11 +244,11 @@ def test_a_full_bank_packs_and_shortens_texts_before_it_forgets_any(
         method.texts._recent.clear()  # what lies in the bank, and not what is remembered of it
         assert method.texts.decode(entries) == list(texts.values())
         asked = [notes[-1].text, texts[entries[0].id]]
-        found = [row[0][0] for row in method._select(asked)]
+        found = [row[0][0] for row in method._select(asked, 1)]
         assert found == [notes[-1].id, entries[0].id]
     with MemoryBank.open(path, bank_fingerprint(method)) as bank:
         method.bind(bank)
-        assert [row[0][0] for row in method._select(asked)] == found
+        assert [row[0][0] for row in method._select(asked, 1)] == found
     method.texts.packer = None
     with (
         MemoryBank.open(path, bank_fingerprint(method)) as bank,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,6 +73,25 @@ def answer(
     if not questions:
         return []
     began = time.perf_counter()
+    shortlist = method.shortlist(questions) if memory and documents is None else None
+    if shortlist is None:
+        found = _read(method, questions, documents, decoding, memory)
+    else:
+        found = _surest(method, questions, shortlist, decoding, began)
+    seconds = (time.perf_counter() - began) / len(questions)
+    method.helped([one.documents for one in found])
+    return [replace(one, seconds=seconds) for one in found]
+
+
+def _read(
+    method: Method,
+    questions: Sequence[str],
+    documents: Sequence[str] | None,
+    decoding: DecodingConfig | None,
+    memory: bool,
+) -> list[Answer]:
+    """The answers of one batch, each read once; their `seconds` are not set."""
+    began = time.perf_counter()
     backbone = method.backbone
     conditioning = method.read(questions, documents) if memory else method.read_nothing()
     prompts = prompt_ids(backbone, questions, conditioning.passages)
@@ -80,15 +99,45 @@ def answer(
     with conditioning.attach(backbone):
         attached = time.perf_counter() - began
         found: list[Generation] = generate(backbone, prompts, decoding, conditioning.contrast)
-    seconds = (time.perf_counter() - began) / max(1, len(questions))
-    method.helped(conditioning.sources)
     sources = conditioning.sources or ((),) * len(questions)
     support = conditioning.support or (1.0,) * len(questions)
     first = max(read, attached)
     return [
-        Answer(g.text, s, g.confidence * fits, seconds, first + g.first_token_seconds)
+        Answer(g.text, s, g.confidence * fits, 0.0, first + g.first_token_seconds)
         for g, s, fits in zip(found, sources, support, strict=True)
     ]
+
+
+def _surest(
+    method: Method,
+    questions: Sequence[str],
+    shortlist: Sequence[Sequence[tuple[str, float]]],
+    decoding: DecodingConfig | None,
+    began: float,
+) -> list[Answer]:
+    """For each question the answer of most confidence times weight from the documents of its
+    shortlist, read one by one.
+
+    The best document of each is read first, of the others those whose weight could still win.
+    """
+    best: dict[int, Answer] = {}
+
+    def ask(rows: Sequence[tuple[int, str, float]], memory: bool) -> None:
+        before = time.perf_counter() - began
+        asked = [questions[i] for i, _, _ in rows]
+        named = [name for _, name, _ in rows] if memory else None
+        found = _read(method, asked, named, decoding, memory) if rows else []
+        for (i, _, weight), one in zip(rows, found, strict=True):
+            first, sure = before + one.first_token_seconds, one.confidence * weight
+            if i not in best or sure > best[i].confidence:
+                best[i] = replace(one, confidence=sure, first_token_seconds=first)
+
+    heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
+    ask([row for row in heads if row[1]], memory=True)
+    ask([row for row in heads if not row[1]], memory=False)
+    others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
+    ask([row for row in others if row[2] > best[row[0]].confidence], memory=True)
+    return [best[i] for i in range(len(questions))]
 
 
 def check_questions(

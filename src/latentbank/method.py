@@ -25,6 +25,7 @@ from latentbank.conditioning import Conditioning, LoraWeights, answer_ids, promp
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
 from latentbank.errors import AdapterError, InputError, unknown
+from latentbank.selection import Selected
 
 ENTRY_POINTS = "latentbank.methods"
 
@@ -145,6 +146,13 @@ class Method(ABC):
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
         """The conditioning for B questions; `documents` [B]: ids to read instead of selecting."""
+
+    def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
+        """For each of B questions the documents to read one by one, best first, with the weight in
+        [0, 1] of an answer from each: the answer of most confidence times weight counts. A name of
+        "" is the model without memory. None: `read` chooses.
+        """
+        return None
 
     def fade(self, entry: Entry) -> Entry | None:
         """One entry at its next level, with fewer bytes, or None: the bank forgets it. Called by a

@@ -127,6 +127,20 @@ def supported(
     return kept, support
 
 
+def weighed(chosen: Selected, matches: Sequence[float], least: float) -> Selected:
+    """The documents of a question, best first, with the weight of an answer from each: how much of
+    the question it holds, times the square of its score as a share of the best one's (LOG.md has
+    the alternatives). Where none holds `least`: nothing (""), with the weight of the best.
+    """
+    if not chosen or max(matches) < least:
+        return [("", max(matches, default=0.0))]
+    top = max(chosen[0][1], 1e-9)
+    return [
+        (name, fit * min(1.0, max(score, 0.0) / top) ** 2)
+        for (name, score), fit in zip(chosen, matches, strict=True)
+    ]
+
+
 class DenseSelector(nn.Module):
     """Two linear attention-pooling encoders, questions and documents → unit keys [B, key_width].
 

@@ -21,10 +21,13 @@ class StrataConfig:
     token counts: fewer bytes, slower to open), `lm` (by the backbone's predictions: the fewest,
     about a second each) or `pooled`. `lm`: whether fading texts are coded by predictions too.
     `segments`: vectors of a pooled entry. `read`: `states`, or `text` for texts in the prompt.
-    `read_documents`: documents read per question. `least_match`: share of a question's words, by
+    `read_documents`: documents read together per question; with 1, `candidates` texts are read one
+    by one, and the surest of their answers counts. `least_match`: share of a question's words, by
     weight, that a document must hold to be read; below it the model answers without memory.
-    `hot_bytes`: limit of the cache of keys and values of documents that were read. `all_share`:
-    share of training steps on all states; `closed_share`: of questions trained without memory.
+    `memory_aware`: α of memory-aware decoding from states (CMT), whose logits are (1 + α)·ℓ(memory)
+    − α·ℓ(no memory); 0 runs the question once. `hot_bytes`: limit of the cache of keys and values
+    of documents that were read. `all_share`: share of training steps on all states;
+    `closed_share`: of questions trained without memory.
     """
 
     inject_from: int = 12
@@ -33,7 +36,9 @@ class StrataConfig:
     segments: int = 48
     read: str = "states"
     read_documents: int = 1
+    candidates: int = 4
     least_match: float = 0.3
+    memory_aware: float = 0.0
     key_width: int = 128
     hot_bytes: int = 256 << 20
     train_segments: tuple[int, ...] = (48, 16)
@@ -50,8 +55,10 @@ class StrataConfig:
             raise unknown("strata read", self.read, ["states", "text"])
         if self.read == "text" and self.entry not in WHOLE:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
-        if self.read_documents < 1 or self.segments < 1:
-            raise InputError("read_documents and segments must be at least 1")
+        if min(self.read_documents, self.candidates, self.segments) < 1:
+            raise InputError("read_documents, candidates and segments must be at least 1")
         for name in ("least_match", "all_share", "closed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.memory_aware < 0:
+            raise InputError(f"memory_aware must not be negative, got {self.memory_aware}")

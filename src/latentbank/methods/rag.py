@@ -30,7 +30,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.selection import LexicalIndex, Selected, supported
+from latentbank.selection import LexicalIndex, Selected, supported, weighed
 from latentbank.text_levels import WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
@@ -39,21 +39,24 @@ TEXT = "text"  # the level of texts that zstd compressed
 
 @dataclass(frozen=True)
 class RagConfig:
-    """`passages`: documents put into the prompt, best first. `entry`: what texts are coded with:
+    """`passages`: documents put into the prompt, best first; with 1, `candidates` documents have a
+    prompt each, and the surest of their answers counts. `entry`: what texts are coded with:
     `text` (zstd), `packed` (token counts) or `lm` (the backbone's predictions). `lora`: low-rank
     weights trained with the gold passage in the prompt; rank 0 is the bare backbone. `least_match`:
     share of a question's words, by weight, that a passage must hold to be read.
     """
 
     passages: int = 1
+    candidates: int = 1
     entry: str = TEXT
     least_match: float = 0.3
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
 
     def __post_init__(self) -> None:
-        if self.passages < 1:
-            raise InputError(f"passages must be at least 1, got {self.passages}")
+        for name in ("passages", "candidates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.entry not in (TEXT, *WHOLE[1:]):
             raise unknown("rag entry", self.entry, [TEXT, *WHOLE[1:]])
         if not 0 <= self.least_match <= 1:
@@ -105,11 +108,7 @@ class Retrieval(Method):
     ) -> Conditioning:
         support: tuple[float, ...] = ()
         if documents is None:
-            chosen = [self._select(q) for q in questions]
-            matches = [
-                self.words.matches(q, [name for name, _ in row])
-                for q, row in zip(questions, chosen, strict=True)
-            ]
+            chosen, matches = self._select(questions, self.config.passages)
             chosen, support = supported(chosen, matches, self.config.least_match)
         else:
             chosen = [[(name, 1.0)] for name in documents]
@@ -118,14 +117,31 @@ class Retrieval(Method):
         lora = () if self.lora is None else (self.lora,)
         return Conditioning(lora, passages, sources, support=support)
 
-    def _select(self, question: str) -> Selected:
-        found = self.words.search(question, max(self.config.passages, REACH))
-        return newest(
-            found,
-            self.config.passages,
-            lambda name: content(self._text(name)),
-            lambda name: self.require_bank().age(name),
-        )
+    def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
+        if self.config.candidates == 1 or self.config.passages > 1:
+            return None
+        chosen, matches = self._select(questions, self.config.candidates)
+        least = self.config.least_match
+        return [weighed(row, fits, least) for row, fits in zip(chosen, matches, strict=True)]
+
+    def _select(
+        self, questions: Sequence[str], top: int
+    ) -> tuple[list[Selected], list[list[float]]]:
+        """The `top` documents of each question, and how much of it each of them holds."""
+        chosen = [
+            newest(
+                self.words.search(question, max(top, REACH)),
+                top,
+                lambda name: content(self._text(name)),
+                lambda name: self.require_bank().age(name),
+            )
+            for question in questions
+        ]
+        matches = [
+            self.words.matches(question, [name for name, _ in row])
+            for question, row in zip(questions, chosen, strict=True)
+        ]
+        return chosen, matches
 
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)

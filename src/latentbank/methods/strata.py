@@ -34,7 +34,14 @@ from latentbank.method import (
     register,
 )
 from latentbank.pooling import SegmentPooler, Standardiser
-from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, Selected, supported
+from latentbank.selection import (
+    DenseKeys,
+    DenseSelector,
+    LexicalIndex,
+    Selected,
+    supported,
+    weighed,
+)
 from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
 from latentbank.state_reader import StateReader
 from latentbank.strata_settings import StrataConfig
@@ -174,7 +181,7 @@ class Strata(Method):
     ) -> Conditioning:
         support: tuple[float, ...] = ()
         if documents is None:
-            chosen = self._select(questions)
+            chosen = self._select(questions, self.config.read_documents)
             matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
             chosen, support = supported(chosen, matches, self.config.least_match)
         else:
@@ -187,10 +194,18 @@ class Strata(Method):
         memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
         if memory is not None:
             transports = (*transports, KVPrefix(memory))
-        return Conditioning(transports, None, sources, support=support)
+        return Conditioning(transports, None, sources, self.config.memory_aware, support)
 
-    def _select(self, questions: Sequence[str]) -> list[list[tuple[str, float]]]:
-        top = self.config.read_documents
+    def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
+        top = self.config.candidates
+        if top == 1 or self.config.read_documents > 1 or len(self.keys):
+            return None
+        chosen = self._select(questions, top)
+        matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
+        least = self.config.least_match
+        return [weighed(row, fits, least) for row, fits in zip(chosen, matches, strict=True)]
+
+    def _select(self, questions: Sequence[str], top: int) -> list[Selected]:
         reach = max(top, REACH)
         lexical = [self._newest(self.words.search(q, reach), top) for q in questions]
         if not len(self.keys):

@@ -1,0 +1,108 @@
+"""Documents read one by one, of whose answers the surest counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from latentbank.document import Document
+from latentbank.errors import InputError
+from latentbank.evaluation import answer, fresh_bank
+from latentbank.generation import DecodingConfig
+from latentbank.method import Method, build_method
+from latentbank.selection import weighed
+from tiny import DOCUMENTS, QUESTIONS, Backbones
+
+SHORT = DecodingConfig(max_new_tokens=4)
+MORE = [
+    *DOCUMENTS,
+    Document("The harbour of Bergen did not freeze in the winter of 1924."),
+    Document("The first program ran on a machine, the first of its kind."),
+    Document("When the comet returned, the bees of Oslo were told."),
+]
+STORED = [("strata", {}), ("strata", {"read": "text"}), ("rag", {})]
+
+
+def made(backbones: Backbones, name: str, **config: Any) -> Method:
+    method = build_method(name, backbones.fresh("llama"), config, preset="tiny", seed=0)
+    method.prepare(DOCUMENTS)
+    method.train(False)
+    fresh_bank(method)
+    method.write(MORE)
+    return method
+
+
+@pytest.mark.parametrize("equal", [False, True])
+@pytest.mark.parametrize(("name", "config"), STORED)
+def test_the_surest_answer_counts(
+    backbones: Backbones, name: str, config: dict[str, Any], equal: bool
+) -> None:
+    method = made(backbones, name, candidates=3, least_match=0.0, **config)
+    rows = method.shortlist(QUESTIONS)
+    assert rows is not None and max(map(len, rows)) == 3
+    if equal:  # the model alone decides
+        rows = [[(document.id, 1.0) for document in DOCUMENTS] for _ in QUESTIONS]
+        method.shortlist = lambda questions: rows  # type: ignore[method-assign]
+    found = answer(method, QUESTIONS, None, SHORT)
+    others = 0
+    for question, row, got in zip(QUESTIONS, rows, found, strict=True):
+        alone = [
+            (one.confidence * weight, name, one.text)
+            for name, weight in row
+            for one in answer(method, [question], [name], SHORT)
+        ]
+        sure, best, text = max(alone, key=lambda one: one[0])  # the first of equals
+        assert (got.text, got.documents) == (text, ((best, 1.0),))
+        assert got.confidence == pytest.approx(sure, rel=1e-4)
+        others += best != row[0][0]
+        assert got.seconds > 0 and got.first_token_seconds > 0
+    assert others or not equal, "or the first document would have done"
+
+
+@pytest.mark.parametrize(("name", "config"), STORED)
+def test_one_candidate_is_what_read_chooses(
+    backbones: Backbones, name: str, config: dict[str, Any]
+) -> None:
+    method = made(backbones, name, candidates=1, **config)
+    assert method.shortlist(QUESTIONS) is None
+
+
+def test_pooled_states_are_chosen_once(backbones: Backbones) -> None:
+    assert made(backbones, "strata", entry="pooled").shortlist(QUESTIONS) is None
+
+
+@pytest.mark.parametrize("name", ["strata", "rag"])
+def test_what_fits_nothing_is_answered_without_memory(backbones: Backbones, name: str) -> None:
+    method = made(backbones, name, candidates=2, least_match=0.4)
+    asked = [QUESTIONS[0], "Which zeppelin crossed the glacier?", "Xyzzy?"]
+    found = answer(method, asked, None, SHORT)
+    plain = answer(method, asked, None, SHORT, memory=False)
+    assert found[0].documents and not found[1].documents and not found[2].documents
+    assert [one.text for one in found[1:]] == [one.text for one in plain[1:]]
+    assert found[1].confidence < plain[1].confidence
+
+
+def test_only_the_document_of_the_answer_has_helped(backbones: Backbones) -> None:
+    method = made(backbones, "strata", candidates=3)
+    noted: list[str] = []
+    bank = method.require_bank()
+    bank.note_hits = lambda names: noted.extend(names)  # type: ignore[method-assign]
+    found = answer(method, QUESTIONS, None, SHORT)
+    assert noted == [one.documents[0][0] for one in found]
+
+
+def test_weights_fall_with_the_score() -> None:
+    chosen = [("a", 8.0), ("b", 4.0), ("c", -1.0)]
+    assert weighed(chosen, [0.5, 0.8, 1.0], 0.3) == [("a", 0.5), ("b", 0.2), ("c", 0.0)]
+    assert weighed(chosen, [0.1, 0.2, 0.0], 0.3) == [("", 0.2)]
+    assert weighed([], [], 0.3) == [("", 0.0)]
+
+
+@pytest.mark.parametrize(("name", "together"), [("strata", "read_documents"), ("rag", "passages")])
+def test_documents_that_are_read_together_are_not_read_one_by_one(
+    backbones: Backbones, name: str, together: str
+) -> None:
+    assert made(backbones, name, candidates=2, **{together: 2}).shortlist(QUESTIONS) is None
+    with pytest.raises(InputError, match="at least 1"):
+        made(backbones, name, candidates=0)
