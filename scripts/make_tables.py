@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from latentbank.bench.ablation_table import ablation_table
 from latentbank.bench.bank_table import bank_table
 from latentbank.bench.benchmarks import benchmark_tables
 from latentbank.bench.levels_table import levels_table
@@ -29,6 +30,8 @@ def main(root: Path = ROOT) -> None:
         update_readme(page, "frontier", results_table(results / "frontier"))
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
+    if (results / "cmt").exists():
+        update_readme(root / "docs" / "cmt.md", "cmt", ablation_table(results / "cmt", "cmt full"))
     for sentence in missing:
         print(sentence)
 

@@ -80,7 +80,7 @@ def compare_records(
     """
     first, second = read_record(a), read_record(b)
     _comparable(first, Path(a), second, Path(b))
-    left, right = _scores(Path(a)), _scores(Path(b))
+    left, right = question_scores(Path(a)), question_scores(Path(b))
     shared = sorted(left.keys() & right.keys())  # the order in the files does not matter
     if not shared or (not common and (len(left) != len(shared) or len(right) != len(shared))):
         hint = "; --common compares on those" if shared else ""
@@ -126,7 +126,7 @@ def _comparable(first: Record, a: Path, second: Record, b: Path) -> None:
         )
 
 
-def _scores(path: Path) -> dict[str, dict[str, float]]:
+def question_scores(path: Path) -> dict[str, dict[str, float]]:
     """Question id → score by metric, the mean over the rows of that question."""
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in read_predictions(path):
