@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentbank.bench.compare import question_scores
@@ -63,5 +63,5 @@ def _difference(runs: Runs, base: Runs) -> str:
     return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}] | {found.p_value:.2g}"
 
 
-def _joined(pairs: list[tuple[Mapping[str, float], Mapping[str, float]]], side: int) -> list[float]:
+def _joined(pairs: Sequence[tuple[dict[str, float], dict[str, float]]], side: int) -> list[float]:
     return [pair[side][name] for pair in pairs for name in sorted(pair[0])]
