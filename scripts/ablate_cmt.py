@@ -42,7 +42,7 @@ def train(latentbank: list[str], options: argparse.Namespace, variant: str, seed
         return folder / "last"
     command = [
         *latentbank, "train", "--method", "cmt", "--backbone", "smollm2-135m",
-        "--data", str(options.data), "--val-data", options.squad, "--val-split", "val",
+        "--data", options.data, "--val-data", options.squad, "--val-split", "val",
         "--documents-per-step", "32", "--questions-per-document", "1",
         "--trainer", "neighbours=16", "--out", str(folder), "--init-from", "mac-smollm2-135m",
         "--steps", str(options.steps), "--seed", str(seed), "--learning-rate", "0.0002",
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/cmt"))
     parser.add_argument("--latentbank", default=f"{Path(sys.executable).parent / 'latentbank'}")
     options = parser.parse_args()
-    options.data = options.data or f"{options.squad}"
+    options.data = options.data or f"{options.squad}:train"
     latentbank = shlex.split(options.latentbank)
     for seed in options.seeds:
         for variant in options.variants:
