@@ -141,6 +141,12 @@ def weighed(chosen: Selected, matches: Sequence[float], least: float) -> Selecte
     ]
 
 
+def shares(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Selection scores of one question as shares that sum to 1."""
+    total = sum(max(score, 0.0) for _, score in row) or 1.0
+    return tuple((name, max(score, 0.0) / total) for name, score in row)
+
+
 class DenseSelector(nn.Module):
     """Two linear attention-pooling encoders, questions and documents → unit keys [B, key_width].
 

@@ -30,7 +30,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.selection import LexicalIndex, Selected, supported, weighed
+from latentbank.selection import LexicalIndex, Selected, shares, supported, weighed
 from latentbank.text_levels import WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
@@ -113,7 +113,7 @@ class Retrieval(Method):
         else:
             chosen = [[(name, 1.0)] for name in documents]
         passages = tuple("\n\n".join(self._text(name) for name, _ in row) for row in chosen)
-        sources = tuple(_shares(row) for row in chosen)
+        sources = tuple(shares(row) for row in chosen)
         lora = () if self.lora is None else (self.lora,)
         return Conditioning(lora, passages, sources, support=support)
 
@@ -158,12 +158,6 @@ class Retrieval(Method):
             with self.backbone.with_memory(memory.rows(owner)):
                 answer = self.answer_terms(batch)
         return Loss(answer, {"answer": answer.item()})
-
-
-def _shares(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    """Scores of one question as shares that sum to 1."""
-    total = sum(max(score, 0.0) for _, score in row) or 1.0
-    return tuple((name, max(score, 0.0) / total) for name, score in row)
 
 
 @register("full_context")

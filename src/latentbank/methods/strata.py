@@ -39,6 +39,7 @@ from latentbank.selection import (
     DenseSelector,
     LexicalIndex,
     Selected,
+    shares,
     supported,
     weighed,
 )
@@ -187,7 +188,7 @@ class Strata(Method):
         else:
             chosen = [[(d, 1.0)] for d in documents]
         transports: tuple[Any, ...] = () if self.lora is None else (self.lora,)
-        sources = tuple(_weights(row) for row in chosen)
+        sources = tuple(shares(row) for row in chosen)
         if self.config.read == "text":
             passages = tuple("\n\n".join(self._text(d) for d, _ in row) for row in chosen)
             return Conditioning(transports, passages, sources, support=support)
@@ -308,9 +309,3 @@ class Strata(Method):
                 answer = self.answer_terms(batch)
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)
-
-
-def _weights(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    """Selection scores of one question as shares that sum to 1."""
-    total = sum(max(score, 0.0) for _, score in row) or 1.0
-    return tuple((name, max(score, 0.0) / total) for name, score in row)
