@@ -160,12 +160,32 @@ def test_questions_are_trained_without_memory_where_the_config_asks(backbones: B
     assert len({round(value, 4) for value in losses.values()}) == 3
 
 
+@pytest.mark.parametrize("entry", ["verbatim", "pooled"])
+def test_memory_aware_answers_move_away_from_those_without_memory(
+    backbones: Backbones, entry: str
+) -> None:
+    """What is read with much contrast is what the memory adds, and an empty bank adds nothing."""
+    short = DecodingConfig(max_new_tokens=3)
+    told = [document.id for document in DOCUMENTS]
+    answers = {}
+    for weight in (0.0, 20.0):
+        method = pooled(backbones, entry=entry, memory_aware=weight)
+        fresh_bank(method)
+        plain = [one.text for one in answer(method, QUESTIONS, None, short, memory=False)]
+        assert [one.text for one in answer(method, QUESTIONS, None, short)] == plain
+        method.write(DOCUMENTS)
+        answers[weight] = [one.text for one in answer(method, QUESTIONS, told, short)]
+    assert answers[0.0] != answers[20.0]
+
+
 def test_a_match_must_be_a_share(backbones: Backbones) -> None:
     for method in ("strata", "rag"):
         with pytest.raises(InputError, match=r"least_match must lie between 0 and 1, got 2"):
             build_method(method, backbones.shared("llama"), {"least_match": 2}, preset="tiny")
     with pytest.raises(InputError, match=r"closed_share must lie between 0 and 1, got -0.5"):
         build_method("strata", backbones.shared("llama"), {"closed_share": -0.5}, preset="tiny")
+    with pytest.raises(InputError, match=r"memory_aware must not be negative, got -1"):
+        build_method("strata", backbones.shared("llama"), {"memory_aware": -1}, preset="tiny")
 
 
 # ---- presets of larger backbones
