@@ -111,7 +111,8 @@ class LoraSettings:
 class Method(ABC):
     """How documents are written into a bank and read from it, and what is trained.
 
-    `network` holds the trained modules (may be empty), `lora` the low-rank weights or None.
+    `network` holds the trained modules (may be empty), `lora` the low-rank weights or None, and
+    `closed_lora` those that answer without memory where it is not `lora` that does.
     Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank. `claims` are
     the class's; an instance whose config cannot keep one of them sets its own, smaller set.
     """
@@ -127,6 +128,7 @@ class Method(ABC):
         self.config, self.backbone = config, backbone
         self.network = nn.ModuleDict()
         self.lora: LoraWeights | None = None
+        self.closed_lora: LoraWeights | None = None
         self.encoder: BackboneEncoder | None = None
         self.bank: MemoryBank | None = None
         self.replaced_rows: list[tuple[Tensor, Tensor]] = []
@@ -182,7 +184,8 @@ class Method(ABC):
 
     def read_nothing(self) -> Conditioning:
         """The plain model with the adapter's low-rank weights: what `--no-memory` answers with."""
-        return Conditioning(() if self.lora is None else (self.lora,))
+        weights = self.lora if self.closed_lora is None else self.closed_lora
+        return Conditioning(() if weights is None else (weights,))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Removes documents and their influence; returns how many were there."""
@@ -223,15 +226,19 @@ class Method(ABC):
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name → parameter that training changes; none of them belongs to the backbone."""
         found = {f"network.{k}": p for k, p in self.network.named_parameters() if p.requires_grad}
-        if self.lora is not None:
-            found |= {f"lora.{k}": p for k, p in self.lora.parameters.items()}
+        for kind, weights in self._low_rank().items():
+            found |= {f"{kind}.{k}": p for k, p in weights.parameters.items()}
         return found
+
+    def _low_rank(self) -> dict[str, LoraWeights]:
+        both = {"lora": self.lora, "closed_lora": self.closed_lora}
+        return {kind: weights for kind, weights in both.items() if weights is not None}
 
     def train(self, mode: bool = True) -> None:
         """Dropout on or off in everything trained."""
         self.network.train(mode)
-        if self.lora is not None:
-            self.lora.train(mode)
+        for weights in self._low_rank().values():
+            weights.train(mode)
 
     def _network_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """(tensors of the network, each once; name → the name that it is kept under)."""
@@ -246,8 +253,8 @@ class Method(ABC):
     def state(self) -> dict[str, Tensor]:
         """Every trained tensor and buffer, by name, once: the content of an adapter."""
         found = {f"network.{k}": v for k, v in self._network_state()[0].items()}
-        if self.lora is not None:
-            found |= {f"lora.{k}": v for k, v in self.lora.state().items()}
+        for kind, weights in self._low_rank().items():
+            found |= {f"{kind}.{k}": v for k, v in weights.state().items()}
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -269,9 +276,10 @@ class Method(ABC):
                 f"tensor {sorted(wrong)[0]} is missing or has another shape"
             )
         self.network.load_state_dict({k: own[n].to(expected[n].dtype) for k, n in names.items()})
-        if self.lora is not None:
-            self.lora.load_state(
-                {k.removeprefix("lora."): v for k, v in state.items() if k.startswith("lora.")}
+        for kind, weights in self._low_rank().items():
+            start = f"{kind}."
+            weights.load_state(
+                {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
             )
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:  # noqa: B027

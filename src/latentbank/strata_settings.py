@@ -27,7 +27,8 @@ class StrataConfig:
     `memory_aware`: α of memory-aware decoding from states (CMT), whose logits are (1 + α)·ℓ(memory)
     − α·ℓ(no memory); 0 runs the question once. `hot_bytes`: limit of the cache of keys and values
     of documents that were read. `all_share`: share of training steps on all states;
-    `closed_share`: of questions trained without memory.
+    `closed_share`: of questions trained without memory. `closed_lora`: low-rank weights that answer
+    where nothing is read; rank 0: `lora` does.
     """
 
     inject_from: int = 12
@@ -47,6 +48,7 @@ class StrataConfig:
     selector_weight: float = 0.2
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
+    closed_lora: LoraSettings = LoraSettings(rank=0)
 
     def __post_init__(self) -> None:
         if self.entry not in (*WHOLE, "pooled"):

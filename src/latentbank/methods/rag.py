@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
+import numpy as np
 
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
+from latentbank.closed_share import shared_answer_loss
 from latentbank.conditioning import Conditioning, passage_ids
 from latentbank.document import Document
 from latentbank.errors import InputError, unknown
@@ -34,6 +35,7 @@ from latentbank.selection import LexicalIndex, Selected, shares, supported, weig
 from latentbank.text_levels import WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
+SEED = 0x2A6
 TEXT = "text"  # the level of texts that zstd compressed
 
 
@@ -43,7 +45,9 @@ class RagConfig:
     prompt each, and the surest of their answers counts. `entry`: what texts are coded with:
     `text` (zstd), `packed` (token counts) or `lm` (the backbone's predictions). `lora`: low-rank
     weights trained with the gold passage in the prompt; rank 0 is the bare backbone. `least_match`:
-    share of a question's words, by weight, that a passage must hold to be read.
+    share of a question's words, by weight, that a passage must hold to be read. `closed_share`: of
+    questions trained without a passage. `closed_lora`: low-rank weights that answer where nothing
+    is read; rank 0: `lora` does.
     """
 
     passages: int = 1
@@ -52,6 +56,8 @@ class RagConfig:
     least_match: float = 0.3
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=0)
+    closed_share: float = 0.0
+    closed_lora: LoraSettings = LoraSettings(rank=0)
 
     def __post_init__(self) -> None:
         for name in ("passages", "candidates"):
@@ -59,8 +65,9 @@ class RagConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.entry not in (TEXT, *WHOLE[1:]):
             raise unknown("rag entry", self.entry, [TEXT, *WHOLE[1:]])
-        if not 0 <= self.least_match <= 1:
-            raise InputError(f"least_match must lie between 0 and 1, got {self.least_match}")
+        for name in ("least_match", "closed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
 
 
 @register("rag")
@@ -77,6 +84,7 @@ class Retrieval(Method):
     def __init__(self, config: RagConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         self.lora = config.lora.build(backbone)
+        self.closed_lora = config.closed_lora.build(backbone)
         self.texts = TextLevels(backbone)
         self.words = LexicalIndex()
 
@@ -110,6 +118,8 @@ class Retrieval(Method):
         if documents is None:
             chosen, matches = self._select(questions, self.config.passages)
             chosen, support = supported(chosen, matches, self.config.least_match)
+            if not any(chosen):
+                return replace(self.read_nothing(), support=support)
         else:
             chosen = [[(name, 1.0)] for name in documents]
         passages = tuple("\n\n".join(self._text(name) for name, _ in row) for row in chosen)
@@ -118,9 +128,10 @@ class Retrieval(Method):
         return Conditioning(lora, passages, sources, support=support)
 
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
-        if self.config.candidates == 1 or self.config.passages > 1:
+        top = self.config.candidates
+        if self.config.passages > 1 or (top == 1 and self.closed_lora is None):
             return None
-        chosen, matches = self._select(questions, self.config.candidates)
+        chosen, matches = self._select(questions, top)
         least = self.config.least_match
         return [weighed(row, fits, least) for row, fits in zip(chosen, matches, strict=True)]
 
@@ -152,11 +163,11 @@ class Retrieval(Method):
         questions, as keys and values from layer 0 (equal to the prompt, see tests).
         """
         ids, mask = self.backbone.pad(passage_ids(self.backbone, [d.text for d in batch.documents]))
-        owner = torch.tensor(batch.owner, device=ids.device)
         with Conditioning(() if self.lora is None else (self.lora,)).attach(self.backbone):
             memory = self.backbone.fill(self.backbone.states(ids, mask, 0), mask, 0)
-            with self.backbone.with_memory(memory.rows(owner)):
-                answer = self.answer_terms(batch)
+        draw = np.random.default_rng([SEED, batch.step])
+        hidden = draw.random(len(batch.owner)) < self.config.closed_share
+        answer = shared_answer_loss(self, batch, memory, hidden)
         return Loss(answer, {"answer": answer.item()})
 
 

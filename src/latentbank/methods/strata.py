@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
+from latentbank.closed_share import shared_answer_loss
 from latentbank.codec import array_codec
 from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
 from latentbank.document import Document
@@ -89,6 +90,7 @@ class Strata(Method):
         )
         self.network.to(backbone.device)
         self.lora = config.lora.build(backbone)
+        self.closed_lora = config.closed_lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.inject_from)
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
         self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
@@ -185,6 +187,8 @@ class Strata(Method):
             chosen = self._select(questions, self.config.read_documents)
             matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
             chosen, support = supported(chosen, matches, self.config.least_match)
+            if not any(chosen):
+                return replace(self.read_nothing(), support=support)
         else:
             chosen = [[(d, 1.0)] for d in documents]
         transports: tuple[Any, ...] = () if self.lora is None else (self.lora,)
@@ -198,8 +202,8 @@ class Strata(Method):
         return Conditioning(transports, None, sources, self.config.memory_aware, support)
 
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
-        top = self.config.candidates
-        if top == 1 or self.config.read_documents > 1 or len(self.keys):
+        top = 1 if len(self.keys) else self.config.candidates
+        if self.config.read_documents > 1 or (top == 1 and self.closed_lora is None):
             return None
         chosen = self._select(questions, top)
         matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
@@ -303,9 +307,7 @@ class Strata(Method):
             label = "all"
         with Conditioning(() if self.lora is None else (self.lora,)).attach(self.backbone):
             memory = self.backbone.fill(states, mask, self.config.inject_from)
-            hidden = torch.from_numpy(draw.random(len(owner)) < self.config.closed_share)
-            asked_of = memory.rows(owner).hide(hidden.to(owner.device))
-            with self.backbone.with_memory(asked_of):
-                answer = self.answer_terms(batch)
+        hidden = draw.random(len(owner)) < self.config.closed_share
+        answer = shared_answer_loss(self, batch, memory, hidden)
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)
