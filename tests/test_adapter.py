@@ -70,7 +70,8 @@ def test_packaged_adapters_name_the_parameters_of_their_methods(
     folder = packaged_adapters()[name]
     stored = read_config(folder)
     place = [field for field in ("encoder_layer", "inject_from") if field in stored["config"]]
-    changes = {**dict.fromkeys(place, 1), "lora": {"layer": 1}}
+    low_rank = [field for field in ("lora", "closed_lora") if field in stored["config"]]
+    changes = {**dict.fromkeys(place, 1), **{field: {"layer": 1} for field in low_rank}}
     values = merged(stored["config"], changes)
     method = build_method(stored["method"], backbones.fresh("llama"), values)
     names = {key for key in load_state_of(folder) if key.startswith("network.")}
