@@ -30,7 +30,7 @@ def main(root: Path = ROOT) -> None:
         update_readme(page, "frontier", results_table(results / "frontier"))
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
-    if (results / "cmt").exists():
+    if any((results / "cmt").glob("*.json")):
         update_readme(root / "docs" / "cmt.md", "cmt", ablation_table(results / "cmt", "cmt full"))
     for sentence in missing:
         print(sentence)

@@ -26,7 +26,7 @@ from bench_world import (
 )
 from latentbank.bench.task import Settings, task_class, tasks
 from latentbank.bench.tasks.noise import Noise, NoiseConfig
-from latentbank.bench.tasks.scale import _memory
+from latentbank.bench.tasks.scale import COPIES, _memory
 from latentbank.bench.tasks.updates import build_updates, coarse_type
 from latentbank.data import load_dataset
 from latentbank.errors import InputError, UnknownNameError
@@ -269,10 +269,10 @@ def test_scale_stops_before_the_disk_or_the_memory_is_full(
 def test_the_memory_of_a_larger_bank_is_told_from_two_sizes() -> None:
     model, asking, each = 500, 100, 2  # what is loaded, what a question takes, what a document does
     peaks = {n: float(model + asking + each * n) for n in (100, 1000)}
-    assert _memory(10_000, peaks, model) == model + asking + each * 10_000
-    assert _memory(1000, {100: peaks[100]}, model) == model + 10 * (asking + each * 100)
-    assert _memory(1000, {10: 900.0, 100: 800.0}, model) == 800, "less memory is no slope"
-    assert _memory(1000, {}, model) == model
+    assert _memory(10_000, peaks, 77) == model + asking + each * 10_000
+    assert _memory(1000, {100: peaks[100]}, 50) == peaks[100] + COPIES * 50 / 100 * 900
+    assert _memory(1000, {10: 900.0, 100: 800.0}, 50) == 800, "less memory is no slope"
+    assert _memory(1000, {}, 50) == 0
 
 
 def test_scale_takes_no_budget(backbones: Backbones, tmp_path: Path) -> None:
