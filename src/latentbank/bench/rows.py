@@ -76,7 +76,7 @@ def only_lora(adapter: str) -> bool:
     path = find_adapter(adapter) / "adapter.safetensors"
     try:
         with safe_open(str(path), framework="pt") as file:
-            return all(name.startswith("lora.") for name in file.keys())  # noqa: SIM118
+            return all(name.startswith(("lora.", "closed_lora.")) for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"'{path}' is damaged: {error}") from None
 

@@ -119,7 +119,8 @@ class Retrieval(Method):
             chosen, matches = self._select(questions, self.config.passages)
             chosen, support = supported(chosen, matches, self.config.least_match)
             if not any(chosen):
-                return replace(self.read_nothing(), support=support)
+                nothing = ((),) * len(questions)
+                return replace(self.read_nothing(), sources=nothing, support=support)
         else:
             chosen = [[(name, 1.0)] for name in documents]
         passages = tuple("\n\n".join(self._text(name) for name, _ in row) for row in chosen)

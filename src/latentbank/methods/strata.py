@@ -188,7 +188,8 @@ class Strata(Method):
             matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
             chosen, support = supported(chosen, matches, self.config.least_match)
             if not any(chosen):
-                return replace(self.read_nothing(), support=support)
+                nothing = ((),) * len(questions)
+                return replace(self.read_nothing(), sources=nothing, support=support)
         else:
             chosen = [[(d, 1.0)] for d in documents]
         transports: tuple[Any, ...] = () if self.lora is None else (self.lora,)
