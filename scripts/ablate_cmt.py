@@ -54,15 +54,13 @@ def train(latentbank: list[str], options: argparse.Namespace, variant: str, seed
     return folder / "last"
 
 
-def ask(latentbank: list[str], options: argparse.Namespace, rows: dict[str, Path]) -> None:
-    """One record for each row: the same documents and questions of the validation split."""
+def ask(latentbank: list[str], options: argparse.Namespace, name: str, adapter: Path) -> None:
+    """One record: the same documents and questions of the validation split for every row."""
     command = [
         *latentbank, "bench", "online-qa", "--data", options.squad, "--split", "val",
         "--documents", str(options.documents), "--questions", str(options.questions),
-        "--out", str(options.out),
+        "--out", str(options.out), "--methods", f"{name}=cmt:{adapter}",
     ]  # fmt: skip
-    for name, adapter in rows.items():
-        command += ["--methods", f"{name}=cmt:{adapter}"]
     print(shlex.join(command), flush=True)
     subprocess.run(command, check=True)
 
@@ -86,7 +84,7 @@ def main() -> None:
     for seed in options.seeds:
         for variant in options.variants:
             adapter = train(latentbank, options, variant, seed)
-            ask(latentbank, options, {f"cmt {variant} seed {seed}": adapter})
+            ask(latentbank, options, f"cmt {variant} seed {seed}", adapter)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ def main() -> None:
     if other["method"] != "none" or config["backbone"] != other["backbone"]:
         raise InputError(f"{closed} is no adapter of `none` for {config['backbone']}")
     config["config"]["closed_lora"] = other["config"]["lora"]
-    config["training"]["closed_lora"] = {"from": closed.name, **other["training"]}
+    config.setdefault("training", {})["closed_lora"] = {
+        "from": closed.name,
+        **other.get("training", {}),
+    }
     state = load_file(str(base / "adapter.safetensors"))
     added = load_file(str(closed / "adapter.safetensors"))
     state |= {f"closed_{name}": value for name, value in added.items() if name.startswith("lora.")}

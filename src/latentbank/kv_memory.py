@@ -45,14 +45,6 @@ class KVMemory:
             positions=None if self.positions is None else self.positions.index_select(0, index),
         )
 
-    def hide(self, hidden: Tensor) -> KVMemory:
-        """The memory with rows `hidden` [B] bool that attend to nothing, as if they had none."""
-        return replace(
-            self,
-            bias=self.bias.masked_fill(hidden[:, None], -torch.inf),
-            start=self.start.masked_fill(hidden, 0),
-        )
-
     @property
     def slots(self) -> int:
         """M, the number of memory positions of each row, padding included."""

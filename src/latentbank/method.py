@@ -111,8 +111,8 @@ class LoraSettings:
 class Method(ABC):
     """How documents are written into a bank and read from it, and what is trained.
 
-    `network` holds the trained modules (may be empty), `lora` the low-rank weights or None, and
-    `closed_lora` those that answer without memory where it is not `lora` that does.
+    `network` holds the trained modules (may be empty), `lora` the low-rank weights or None,
+    `closed_lora` those that answer without memory; None: `lora` does.
     Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank. `claims` are
     the class's; an instance whose config cannot keep one of them sets its own, smaller set.
     """

@@ -23,7 +23,7 @@ class StrataConfig:
     `segments`: vectors of a pooled entry. `read`: `states`, or `text` for texts in the prompt.
     `read_documents`: documents read together per question; with 1, `candidates` texts are read one
     by one, and the surest of their answers counts. `least_match`: share of a question's words, by
-    weight, that a document must hold to be read; below it the model answers without memory.
+    weight, that one of them must hold; else the model answers without memory.
     `memory_aware`: α of memory-aware decoding from states (CMT), whose logits are (1 + α)·ℓ(memory)
     − α·ℓ(no memory); 0 runs the question once. `hot_bytes`: limit of the cache of keys and values
     of documents that were read. `all_share`: share of training steps on all states;

@@ -32,7 +32,7 @@ def ablation_table(folder: Path, whole: str) -> str:
         record = read_record(path)
         name = str(record.config.get("name", record.method))
         seed = _SEED.search(name)
-        scores = {name: 100 * row["f1"] for name, row in question_scores(path).items()}
+        scores = {one: 100 * row["f1"] for one, row in question_scores(path).items()}
         variants[_SEED.sub("", name)][int(seed[1]) if seed else record.seed] = record, scores
     if whole not in variants:
         raise InputError(f"{folder} holds no record of {whole!r} to compare with.")

@@ -45,9 +45,9 @@ class RagConfig:
     prompt each, and the surest of their answers counts. `entry`: what texts are coded with:
     `text` (zstd), `packed` (token counts) or `lm` (the backbone's predictions). `lora`: low-rank
     weights trained with the gold passage in the prompt; rank 0 is the bare backbone. `least_match`:
-    share of a question's words, by weight, that a passage must hold to be read. `closed_share`: of
-    questions trained without a passage. `closed_lora`: low-rank weights that answer where nothing
-    is read; rank 0: `lora` does.
+    share of a question's words, by weight, that one of them must hold; else none is read.
+    `closed_share`: of questions trained without a passage. `closed_lora`: low-rank weights that
+    answer where nothing is read; rank 0: `lora` does.
     """
 
     passages: int = 1
