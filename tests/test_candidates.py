@@ -83,6 +83,27 @@ def test_what_fits_nothing_is_answered_without_memory(backbones: Backbones, name
     assert found[1].confidence < plain[1].confidence
 
 
+@pytest.mark.parametrize("name", ["strata", "rag"])
+def test_the_model_without_memory_competes(backbones: Backbones, name: str) -> None:
+    method = made(backbones, name, candidates=2, least_match=0.0, closed_weight=0.5)
+    rows = method.shortlist(QUESTIONS)
+    assert rows is not None and all(row[-1] == ("", 0.5) for row in rows)
+    plain = answer(method, QUESTIONS, None, SHORT, memory=False)
+    for weight in (1e-9, 1.0):  # of the documents, against that of the model alone
+        less = [[*((one, weight) for one, _ in row[:-1]), ("", 1e-4)] for row in rows]
+        method.shortlist = lambda questions, less=less: less  # type: ignore[method-assign]
+        found = answer(method, QUESTIONS, None, SHORT)
+        for one, alone in zip(found, plain, strict=True):
+            assert bool(one.documents) == (weight == 1.0)
+            if weight < 1:
+                assert one.text == alone.text
+                assert one.confidence == pytest.approx(1e-4 * alone.confidence, rel=1e-4)
+
+
+def test_pooled_entries_do_not_compete_with_the_model_alone(backbones: Backbones) -> None:
+    assert made(backbones, "strata", entry="pooled", closed_weight=0.5).shortlist(QUESTIONS) is None
+
+
 def test_only_the_document_of_the_answer_has_helped(backbones: Backbones) -> None:
     method = made(backbones, "strata", candidates=3)
     noted: list[str] = []
@@ -97,6 +118,8 @@ def test_weights_fall_with_the_score() -> None:
     assert weighed(chosen, [0.5, 0.8, 1.0], 0.3) == [("a", 0.5), ("b", 0.2), ("c", 0.0)]
     assert weighed(chosen, [0.1, 0.2, 0.0], 0.3) == [("", 0.2)]
     assert weighed([], [], 0.3) == [("", 0.0)]
+    assert weighed(chosen[:1], [0.5], 0.3, 0.25) == [("a", 0.5), ("", 0.25)]
+    assert weighed(chosen[:1], [0.1], 0.3, 0.25) == [("", 0.1)]
 
 
 @pytest.mark.parametrize(("name", "together"), [("strata", "read_documents"), ("rag", "passages")])

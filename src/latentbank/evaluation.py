@@ -115,28 +115,33 @@ def _surest(
     decoding: DecodingConfig | None,
     began: float,
 ) -> list[Answer]:
-    """For each question the answer of most confidence times weight from the documents of its
-    shortlist, read one by one.
+    """For each question the answer of most confidence times weight from its shortlist: documents
+    read one by one, or the model without memory.
 
-    The best document of each is read first, of the others those whose weight could still win.
+    The first of each is asked first, of the others those whose weight could still win.
     """
     best: dict[int, Answer] = {}
 
     def ask(rows: Sequence[tuple[int, str, float]], memory: bool) -> None:
         before = time.perf_counter() - began
-        asked = [questions[i] for i, _, _ in rows]
-        named = [name for _, name, _ in rows] if memory else None
-        found = _read(method, asked, named, decoding, memory) if rows else []
-        for (i, _, weight), one in zip(rows, found, strict=True):
+        part = [
+            row
+            for row in rows
+            if bool(row[1]) == memory and (row[0] not in best or row[2] > best[row[0]].confidence)
+        ]
+        asked = [questions[i] for i, _, _ in part]
+        named = [name for _, name, _ in part] if memory else None
+        found = _read(method, asked, named, decoding, memory) if part else []
+        for (i, _, weight), one in zip(part, found, strict=True):
             first, sure = before + one.first_token_seconds, one.confidence * weight
             if i not in best or sure > best[i].confidence:
                 best[i] = replace(one, confidence=sure, first_token_seconds=first)
 
     heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
-    ask([row for row in heads if row[1]], memory=True)
-    ask([row for row in heads if not row[1]], memory=False)
     others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
-    ask([row for row in others if row[2] > best[row[0]].confidence], memory=True)
+    for rows in (heads, others):
+        ask(rows, memory=True)
+        ask(rows, memory=False)
     return [best[i] for i in range(len(questions))]
 
 

@@ -127,18 +127,22 @@ def supported(
     return kept, support
 
 
-def weighed(chosen: Selected, matches: Sequence[float], least: float) -> Selected:
+def weighed(
+    chosen: Selected, matches: Sequence[float], least: float, closed: float = 0.0
+) -> Selected:
     """The documents of a question, best first, with the weight of an answer from each: how much of
     the question it holds, times the square of its score as a share of the best one's (LOG.md has
-    the alternatives). Where none holds `least`: nothing (""), with the weight of the best.
+    the alternatives). Then, unless `closed` is 0, the model without memory (""), with that weight.
+    Where no document holds `least`: the latter alone, with the weight of the best.
     """
     if not chosen or max(matches) < least:
         return [("", max(matches, default=0.0))]
     top = max(chosen[0][1], 1e-9)
-    return [
+    found = [
         (name, fit * min(1.0, max(score, 0.0) / top) ** 2)
         for (name, score), fit in zip(chosen, matches, strict=True)
     ]
+    return [*found, ("", closed)] if closed else found
 
 
 def shares(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:

@@ -28,7 +28,8 @@ class StrataConfig:
     − α·ℓ(no memory); 0 runs the question once. `hot_bytes`: limit of the cache of keys and values
     of documents that were read. `all_share`: share of training steps on all states;
     `closed_share`: of questions trained without memory. `closed_lora`: low-rank weights that answer
-    where nothing is read; rank 0: `lora` does.
+    where nothing is read; rank 0: `lora` does. `closed_weight`: of their answer to a question that
+    texts were read for, which counts where it is the surest; 0: it is not asked for.
     """
 
     inject_from: int = 12
@@ -49,6 +50,7 @@ class StrataConfig:
     chunk_tokens: int = 512
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
     closed_lora: LoraSettings = LoraSettings(rank=0)
+    closed_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.entry not in (*WHOLE, "pooled"):
@@ -59,7 +61,7 @@ class StrataConfig:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
         if min(self.read_documents, self.candidates, self.segments) < 1:
             raise InputError("read_documents, candidates and segments must be at least 1")
-        for name in ("least_match", "all_share", "closed_share"):
+        for name in ("least_match", "all_share", "closed_share", "closed_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.memory_aware < 0:

@@ -47,7 +47,8 @@ class RagConfig:
     weights trained with the gold passage in the prompt; rank 0 is the bare backbone. `least_match`:
     share of a question's words, by weight, that one of them must hold; else none is read.
     `closed_share`: of questions trained without a passage. `closed_lora`: low-rank weights that
-    answer where nothing is read; rank 0: `lora` does.
+    answer where nothing is read; rank 0: `lora` does. `closed_weight`: of their answer to a
+    question that texts were read for, which counts where it is the surest; 0: it is not asked for.
     """
 
     passages: int = 1
@@ -58,6 +59,7 @@ class RagConfig:
     lora: LoraSettings = LoraSettings(rank=0)
     closed_share: float = 0.0
     closed_lora: LoraSettings = LoraSettings(rank=0)
+    closed_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("passages", "candidates"):
@@ -65,7 +67,7 @@ class RagConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.entry not in (TEXT, *WHOLE[1:]):
             raise unknown("rag entry", self.entry, [TEXT, *WHOLE[1:]])
-        for name in ("least_match", "closed_share"):
+        for name in ("least_match", "closed_share", "closed_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
 
@@ -130,11 +132,14 @@ class Retrieval(Method):
 
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
         top = self.config.candidates
-        if self.config.passages > 1 or (top == 1 and self.closed_lora is None):
+        closed = self.config.closed_weight
+        if self.config.passages > 1 or (top == 1 and self.closed_lora is None and not closed):
             return None
         chosen, matches = self._select(questions, top)
         least = self.config.least_match
-        return [weighed(row, fits, least) for row, fits in zip(chosen, matches, strict=True)]
+        return [
+            weighed(row, fits, least, closed) for row, fits in zip(chosen, matches, strict=True)
+        ]
 
     def _select(
         self, questions: Sequence[str], top: int

@@ -204,12 +204,16 @@ class Strata(Method):
 
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
         top = 1 if len(self.keys) else self.config.candidates
-        if self.config.read_documents > 1 or (top == 1 and self.closed_lora is None):
+        closed = 0.0 if len(self.keys) else self.config.closed_weight
+        alone = top == 1 and self.closed_lora is None and not closed
+        if self.config.read_documents > 1 or alone:
             return None
         chosen = self._select(questions, top)
         matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
         least = self.config.least_match
-        return [weighed(row, fits, least) for row, fits in zip(chosen, matches, strict=True)]
+        return [
+            weighed(row, fits, least, closed) for row, fits in zip(chosen, matches, strict=True)
+        ]
 
     def _select(self, questions: Sequence[str], top: int) -> list[Selected]:
         reach = max(top, REACH)
