@@ -156,6 +156,27 @@ def test_texts_longer_than_the_context_round_trip(model: IntegerLM) -> None:
     assert predictions.decode(predictions.encode(rows)) == rows
 
 
+def test_the_leading_part_of_a_text_is_coded_without_the_model(
+    model: IntegerLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = np.random.default_rng(2).integers(3, 250, model.context + 40).tolist()
+    parts = [text[:n] for n in (model.context + 3, 60, 16)]
+    other = [*text[:16], text[16] + 1, *text[17:40]]
+    alone = [TokenPredictions(model, 0).encode([row])[0] for row in (*parts, other, parts[0])]
+    asked: list[int] = []
+    feed = IntegerLM.feed
+    monkeypatch.setattr(
+        IntegerLM, "feed", lambda self, ids, cache: asked.append(1) or feed(self, ids, cache)
+    )
+    predictions = TokenPredictions(model, 0)
+    predictions.encode([text])
+    assert predictions.encode(parts) == alone[:3] and len(asked) == 2, "two windows of the whole"
+    assert predictions.encode([other, parts[0]]) == alone[3:] and len(asked) == 5
+    monkeypatch.setattr("latentbank.codec.predictions._KNOWN_TOKENS", 100)
+    assert predictions.encode([text, parts[1]]) == predictions.encode([text, parts[1]])
+    assert predictions._known_tokens <= 100
+
+
 def test_a_likely_token_takes_fewer_bytes(model: IntegerLM) -> None:
     """Greedy text of the model itself against random tokens."""
     cache, last, said = model.cache(), torch.tensor([[0]]), []

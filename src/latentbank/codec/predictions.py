@@ -3,7 +3,8 @@
 Delétang et al., "Language Modeling Is Compression", 2023 (https://arxiv.org/abs/2309.10668): the
 better a model predicts a text, the fewer bytes it takes. Coding runs the model once over a text;
 decoding runs it token by token, many texts side by side. Every text begins after the start token;
-a longer one begins anew at each window. Knows nothing about text.
+a longer one begins anew at each window. The leading part of a text coded lately is coded without
+the model: its tokens were predicted already. Knows nothing about text.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ IntArray = npt.NDArray[np.int64]
 
 _TOGETHER, _PLACES = 64, 1 << 14  # texts, and tokens of all of them, decoded side by side
 _ROWS = 64  # distributions held at once
+_KNOWN_TOKENS = 1 << 21  # of texts whose intervals are remembered, at 16 bytes each
+_HEAD = 16  # tokens that a remembered text is found by
 
 
 class NextTokenModel(Protocol):
@@ -52,6 +55,8 @@ class TokenPredictions:
     def __init__(self, model: NextTokenModel, start: int) -> None:
         self.vocabulary = model.vocabulary
         self._model, self._start = model, start
+        self._known: dict[tuple[int, ...], tuple[list[int], IntArray]] = {}
+        self._known_tokens = 0
 
     def most_tokens(self, size_bytes: int) -> int:
         """The most tokens that so many bytes may hold."""
@@ -61,15 +66,30 @@ class TokenPredictions:
         """Bytes of each text of token ids below the vocabulary."""
         found = []
         for text in texts:
-            parts = [
-                self._intervals(text[at : at + self._model.context])
-                for at in range(0, len(text), self._model.context)
-            ]
-            lower, width = np.concatenate([np.zeros((2, 0), np.int64), *parts], 1)
+            lower, width = self._intervals(list(text))
             found += rans.encode(lower[None], width[None], [len(text)])
         return found
 
-    def _intervals(self, text: Sequence[int]) -> IntArray:
+    def _intervals(self, text: list[int]) -> IntArray:
+        """(lower, width) [2, T] of the tokens of a text."""
+        head = tuple(text[:_HEAD])
+        longer, intervals = self._known.get(head, ([], np.zeros((2, 0), np.int64)))
+        if text != longer[: len(text)]:
+            parts = [
+                self._window(text[at : at + self._model.context])
+                for at in range(0, len(text), self._model.context)
+            ]
+            intervals = np.concatenate(parts, 1)
+            self._remember(head, text, intervals)
+        return intervals[:, : len(text)]
+
+    def _remember(self, head: tuple[int, ...], text: list[int], intervals: IntArray) -> None:
+        self._known_tokens += len(text) - len(self._known.pop(head, ([],))[0])
+        self._known[head] = text, intervals
+        while self._known_tokens > _KNOWN_TOKENS:
+            self._known_tokens -= len(self._known.pop(next(iter(self._known)))[0])
+
+    def _window(self, text: Sequence[int]) -> IntArray:
         """(lower, width) [2, T] of the tokens of one window."""
         ids = torch.tensor([[self._start, *text[:-1]]])
         states, tokens = self._model.feed(ids, self._model.cache())[0], torch.tensor(text)
