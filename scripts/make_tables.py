@@ -8,8 +8,11 @@ from pathlib import Path
 from latentbank.bench.ablation_table import ablation_table
 from latentbank.bench.bank_table import bank_table
 from latentbank.bench.benchmarks import benchmark_tables
+from latentbank.bench.frontier_table import frontier_table
+from latentbank.bench.latency import latency_figure, latency_table
 from latentbank.bench.levels_table import levels_table
-from latentbank.bench.readme_plots import write_plots
+from latentbank.bench.readme_plots import write_plot, write_plots
+from latentbank.bench.record import read_record
 from latentbank.bench.report import results_table, update_readme
 from latentbank.errors import InputError
 
@@ -21,13 +24,22 @@ def main(root: Path = ROOT) -> None:
     readme, results = root / "README.md", root / "results"
     page = root / "docs" / "benchmarks.md"
     update_readme(readme, "squad-online", results_table(results / "squad-online"))
-    text, missing = write_plots(results / "bench-full", root / "docs")
+    text, missing = write_plots(results, root / "docs")
     update_readme(readme, "plots", text)
     update_readme(page, "plots", text.replace("](docs/", "]("))
     for task, table in benchmark_tables(results / "bench-full").items():
         update_readme(page, f"bench-{task}", table)
     if (results / "frontier").exists():
         update_readme(page, "frontier", results_table(results / "frontier"))
+        table = frontier_table(results / "frontier", "strata", "rag+LoRA")
+        update_readme(readme, "frontier", table)
+        update_readme(page, "frontier-matrix", table)
+    if (latency := results / "speed" / "latency.json").exists():
+        record = read_record(latency)
+        picture = write_plot(latency_figure(record), root / "docs" / "latency.svg")
+        update_readme(readme, "latency", picture)
+        table = f"{picture.replace('](docs/', '](')}\n\n{latency_table(record)}"
+        update_readme(root / "docs" / "strata.md", "latency", table)
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
     if any((results / "cmt").glob("*.json")):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentbank.bench.readme_plots import write_plots
-from latentbank.bench.record import Metric, Series, write_record
+from latentbank.bench.record import DataInfo, Metric, Series, write_record
 from test_record import make
 
 pytest.importorskip("matplotlib")
@@ -81,9 +81,19 @@ def test_the_script_fills_the_readme(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "retention.svg is not made" in capsys.readouterr().out
 
 
-def test_the_readme_has_a_place_for_both() -> None:
+def test_the_first_folder_that_has_a_plot_gives_it(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    fill(results, retention=False)
+    for method in ("strata", "rag"):
+        record = make(method, task="online-qa", data=DataInfo("whole", "1" * 32))
+        write_record(record, results / "frontier" / f"{method}.json")
+    text, _ = write_plots(results, tmp_path / "docs")
+    assert "online-qa, whole." in text
+
+
+def test_the_readme_has_a_place_for_all() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("squad-online", "plots"):
+    for name in ("squad-online", "plots", "frontier", "latency"):
         assert (
             text.count(f"<!-- results:{name} -->") == text.count(f"<!-- /results:{name} -->") == 1
         )

@@ -1,0 +1,91 @@
+"""The table of the frontier: F1 of each row at each budget, beside its paired difference from one.
+
+Knows records and predictions; runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from latentbank.bench.compare import question_scores
+from latentbank.bench.results import Result, load_results, newest
+from latentbank.bench.words import MISSING
+from latentbank.errors import InputError
+from latentbank.metrics import paired_bootstrap
+
+__all__ = ["frontier_table"]
+
+_NO_LIMIT = float("inf")
+Row = dict[float, Result]  # bytes per document -> result
+
+
+def frontier_table(folder: Path, ours: str, other: str) -> str:
+    """Markdown: F1 with its interval of each row of a folder at each budget, best rows first; then
+    the difference of the row `ours` from `other` where both have a budget, with its p-value.
+
+    Raises InputError if the folder holds no record of either.
+    """
+    rows: defaultdict[str, Row] = defaultdict(dict)
+    for result in newest(load_results(folder).results):
+        if not result.record.skipped:
+            rows[result.label][_budget(result)] = result
+    for name in (ours, other):
+        if name not in rows:
+            raise InputError(f"{folder} holds no record of {name!r}.")
+    budgets = sorted({budget for row in rows.values() for budget in row})
+    heads = ["no limit" if budget == _NO_LIMIT else f"{budget:,.0f} B" for budget in budgets]
+    lines = [f"| F1 | {' | '.join(heads)} |", "|---|" + "---:|" * len(budgets)]
+    for name, row in sorted(rows.items(), key=lambda item: -_best(item[1])):
+        cells = [_score(row[budget]) if budget in row else MISSING for budget in budgets]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    pairs = [
+        _difference(rows[ours][budget], rows[other][budget])
+        if budget in rows[ours] and budget in rows[other]
+        else MISSING
+        for budget in budgets
+    ]
+    lines.append(f"| *{ours} − {other}* | {' | '.join(pairs)} |")
+    return "\n".join(
+        [*lines, "", _note([result for row in rows.values() for result in row.values()])]
+    )
+
+
+def _budget(result: Result) -> float:
+    """Bytes for each document of the stream."""
+    each = result.record.config.get("budget_per_document")
+    return float(each) if isinstance(each, int) else _NO_LIMIT
+
+
+def _best(row: Row) -> float:
+    return max(result.value("f1") or 0.0 for result in row.values())
+
+
+def _score(result: Result) -> str:
+    metric = result.record.metrics["f1"]
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.1f}"
+    return f"{metric.value:.1f} [{metric.low:.0f}, {metric.high:.0f}]"
+
+
+def _difference(ours: Result, other: Result) -> str:
+    """The paired difference of F1 in points, and its p-value."""
+    one, two = question_scores(ours.path), question_scores(other.path)
+    if one.keys() != two.keys():
+        raise InputError(f"{ours.name} and {other.name} were asked different questions.")
+    names = sorted(one)
+    found = paired_bootstrap(
+        [100 * one[n]["f1"] for n in names], [100 * two[n]["f1"] for n in names]
+    )
+    return f"{found.difference:+.1f} (p = {found.p_value:.2g})"
+
+
+def _note(results: list[Result]) -> str:
+    """What the rows have in common, and which code revisions made them."""
+    first = max(results, key=lambda result: result.value("documents") or 0.0)
+    revisions = sorted({result.record.code_revision for result in results})
+    return (
+        f"*`{first.record.data.name}`, {first.value('documents'):,.0f} documents, "
+        f"{first.value('questions'):,.0f} questions, seed {first.record.seed}; "
+        f"code {', '.join(revisions)}.*"
+    )
