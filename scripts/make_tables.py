@@ -34,6 +34,12 @@ def main(root: Path = ROOT) -> None:
         table = frontier_table(results / "frontier", "strata", "rag+LoRA")
         update_readme(readme, "frontier", table)
         update_readme(page, "frontier-matrix", table)
+    if (results / "archivalqa").exists():
+        table = frontier_table(results / "archivalqa", "strata", "rag+LoRA")
+        update_readme(page, "archivalqa", table)
+    if (results / "retention").exists():
+        table = benchmark_tables(results / "retention")["retention"]
+        update_readme(page, "retention-long", table)
     if (latency := results / "speed" / "latency.json").exists():
         record = read_record(latency)
         picture = write_plot(latency_figure(record), root / "docs" / "latency.svg")
@@ -42,8 +48,10 @@ def main(root: Path = ROOT) -> None:
         update_readme(root / "docs" / "strata.md", "latency", table)
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
-    if any((results / "cmt").glob("*.json")):
-        update_readme(root / "docs" / "cmt.md", "cmt", ablation_table(results / "cmt", "cmt full"))
+    for method, whole in (("cmt", "cmt full"), ("strata", "strata")):
+        if any((results / method).glob("*.json")):
+            table = ablation_table(results / method, whole)
+            update_readme(root / "docs" / f"{method}.md", f"{method}-parts", table)
     for sentence in missing:
         print(sentence)
 

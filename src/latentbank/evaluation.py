@@ -25,7 +25,7 @@ from latentbank.metrics import contains_answer, exact_match, f1, prefix_match
 class Answer:
     """An answer with the documents it was read from (id, share). `confidence` in [0, 1]: the mean
     probability of its tokens, times how well the selected document fits the question where the
-    method can tell.
+    method can tell, or times the weight of the model without memory where that answered.
     """
 
     text: str
