@@ -30,7 +30,7 @@ from latentbank.methods.strata import Strata
 
 ONE_TOKEN = DecodingConfig(max_new_tokens=1)
 LEVELS = ("verbatim", "packed", "gist50", "gist25", "lm", "pooled48", "pooled16")
-SLOW = 4  # questions asked cold of texts by predictions: each takes many seconds
+SLOW = 4  # questions asked of texts by predictions: each takes many seconds cold
 
 
 def seconds(run: Callable[[], object], repeats: int = 1) -> float:
@@ -90,17 +90,14 @@ def levels(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric]
     for level in LEVELS:
         strata, size = stored(level, backbone, data)
         times: dict[str, list[float]] = {"hot": [], "cold": [], "rag": []}
-        for number, question in enumerate(asked):
-            if level != "lm" or number < SLOW:
-                forget(strata)
-                times["cold"].append(seconds(partial(first_token, strata, question)))
-            else:
-                first_token(strata, question)
+        for question in asked[:SLOW] if level == "lm" else asked:
+            forget(strata)
+            times["cold"].append(seconds(partial(first_token, strata, question)))
             for name, method in (("hot", strata), ("rag", rag)):
                 times[name].append(seconds(partial(first_token, method, question), 3))
         for name in ("hot", "cold"):
             middle = statistics.median(times[name])
-            pairs = zip(times["rag"], times[name], strict=name == "hot")
+            pairs = zip(times["rag"], times[name], strict=True)
             ratio = statistics.median(text / own for text, own in pairs)
             metrics[f"{level}: {name}"] = Metric(1000 * middle, "ms")
             metrics[f"{level}: rag over {name}"] = Metric(ratio, "ratio")
@@ -138,7 +135,7 @@ def main() -> None:
     """Runs all parts and writes one record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/speed/latency.json"))
-    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--documents", type=int, default=40)
     options = parser.parse_args()
     backbone, data = load_backbone("smollm2-135m"), load_sample().take(options.documents)
