@@ -19,6 +19,7 @@ def put(folder: Path, name: str, budget: int | None, scores: list[float]) -> Non
         "f1": Metric(mean, "percent", mean - 2, mean + 2),
         "documents": Metric(1674.0, "documents"),
         "questions": Metric(float(len(scores)), "questions"),
+        "bytes_per_document": Metric(37_318.0, "bytes"),
     }
     rows = [{"id": f"q{i}", "f1": f1, "exact_match": 0.0} for i, f1 in enumerate(scores)]
     record = make(
@@ -37,7 +38,7 @@ def test_rows_by_budgets_with_the_difference(tmp_path: Path) -> None:
     lines = frontier_table(tmp_path, "ours", "other").splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:-2]]
     assert cells[0] == ["F1", "16 B", "256 B", "1,024 B", "no limit"]
-    assert cells[2] == ["third", "–", "–", "–", "100.0 [98, 102]"]
+    assert cells[2] == ["third", "–", "–", "–", "100.0 [98, 102] at 37.3 kB"]
     assert {row[0] for row in cells[3:5]} == {"ours", "other"}
     assert next(row for row in cells if row[0] == "ours")[1:3] == ["25.0 [23, 27]", "50.0 [48, 52]"]
     last = cells[-1]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from latentbank.bench.compare import question_scores
-from latentbank.bench.results import Result, load_results, newest
+from latentbank.bench.results import Result, format_bytes, load_results, newest
 from latentbank.bench.words import MISSING
 from latentbank.errors import InputError
 from latentbank.metrics import paired_bootstrap
@@ -62,10 +62,14 @@ def _best(row: Row) -> float:
 
 
 def _score(result: Result) -> str:
-    metric = result.record.metrics["f1"]
-    if metric.low is None or metric.high is None:
-        return f"{metric.value:.1f}"
-    return f"{metric.value:.1f} [{metric.low:.0f}, {metric.high:.0f}]"
+    """F1 with its interval; of a bank without a limit also what it took."""
+    metric, size = result.record.metrics["f1"], result.value("bytes_per_document")
+    text = f"{metric.value:.1f}"
+    if metric.low is not None and metric.high is not None:
+        text += f" [{metric.low:.0f}, {metric.high:.0f}]"
+    if _budget(result) == _NO_LIMIT and size:
+        text += f" at {format_bytes(size)}"
+    return text
 
 
 def _difference(ours: Result, other: Result) -> str:
