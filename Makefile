@@ -1,11 +1,11 @@
-# setup, demo, test, check (lint and types), bench, bench-full, bench-own, squad-online. PYTHON
+# setup, demo, test, check (lint and types), bench, bench-full, bench-own, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-long check bench bench-full bench-own bench-bank squad-online
+.PHONY: setup demo test test-long check bench bench-full bench-own bench-bank squad-online frontier
 
 setup: $(STAMP)
 
@@ -93,6 +93,15 @@ bench-full: $(STAMP)
 	@test -n "$(SQUAD)" || { echo "bench-full needs SQUAD=FOLDER with train-v1.1.json" >&2; exit 2; }
 	$(foreach task,$(FULL_RUN),$(call full-run,$(task)))
 	$(BIN)/latentbank bench report $(FULL) --out $(FULL)/report.html
+	$(BIN)/python scripts/make_tables.py
+
+# The frontier of the README: the whole test at each budget. SQUAD as above.
+FRONTIER = $(BIN)/latentbank bench online-qa --data $(SQUAD) --split test-online --questions 200 \
+	--out results/frontier
+frontier: $(STAMP)
+	@test -n "$(SQUAD)" || { echo "frontier needs SQUAD=FOLDER with dev-v1.1.json" >&2; exit 2; }
+	$(FRONTIER) --methods strata,rag+LoRA --budget 512,256,128,64,32,16
+	$(FRONTIER) --methods none+LoRA,mbc,mac,cmt
 	$(BIN)/python scripts/make_tables.py
 
 # What the bench adds to the work that it measures.
