@@ -123,4 +123,4 @@ class CrossAttention(nn.Module):
             part = (scores(span) - total[..., None]).exp().mean(1)  # (B or 1, T or B·T, S)
             part = part.view(batch, tokens, -1).mean(1)
             shares.index_add_(1, owner[span].to(shares.device), part.float())
-        return shares
+        return shares / shares.sum(1, keepdim=True)  # 1 but for the rounding of `total`
