@@ -1,4 +1,4 @@
-"""Speed of writing, first token and aggregation, side by side in one run; one record.
+"""Speed of writing and aggregation, side by side in one run; one record.
 
 Ratios are the result: absolute times belong to the machine that ran it.
 """
@@ -18,15 +18,11 @@ import torch
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
-from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset, load_sample
 from latentbank.denormals import flushed_denormals
 from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig, generate
 from latentbank.method import Method
 from latentbank.methods.mbc import Mbc
-
-ONE_TOKEN = DecodingConfig(max_new_tokens=1)
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -78,45 +74,6 @@ def write_ratios(backbone: Backbone, data: QADataset, repeats: int) -> dict[str,
     return metrics
 
 
-def first_token(method: Method, question: str) -> float:
-    """Seconds from the question's text to its first token, selection and all."""
-    began = time.perf_counter()
-    conditioning = method.read([question])
-    prompts = prompt_ids(method.backbone, [question], conditioning.passages)
-    with conditioning.attach(method.backbone):
-        generate(method.backbone, prompts, ONE_TOKEN)
-    return time.perf_counter() - began
-
-
-def first_token_ratios(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric]:
-    """First token of rag with one passage against strata's hot and cold reading, question by
-    question.
-    """
-    strata = load_adapter(find_adapter("strata-smollm2-135m"), backbone)
-    rag = load_adapter(find_adapter("rag-smollm2-135m"), backbone)
-    for method in (strata, rag):
-        fresh_bank(method)
-        method.write(data.documents)
-    hot, cold, text = [], [], []
-    for q in data.sample_questions(count, 0).questions[:count]:
-        strata.reader.hot.clear()  # type: ignore[attr-defined]
-        cold.append(first_token(strata, q.text))
-        hot.append(statistics.median(first_token(strata, q.text) for _ in range(3)))
-        text.append(statistics.median(first_token(rag, q.text) for _ in range(3)))
-    middle = statistics.median
-    return {
-        "first token strata hot": Metric(1000 * middle(hot), "ms"),
-        "first token strata cold": Metric(1000 * middle(cold), "ms"),
-        "first token rag": Metric(1000 * middle(text), "ms"),
-        "first token: rag over strata hot": Metric(
-            middle(t / h for t, h in zip(text, hot, strict=True)), "ratio"
-        ),
-        "first token: rag over strata cold": Metric(
-            middle(t / c for t, c in zip(text, cold, strict=True)), "ratio"
-        ),
-    }
-
-
 @torch.no_grad()
 def aggregation(backbone: Backbone, count: int, repeats: int) -> dict[str, Metric]:
     """MBC's two bank forms after `count` documents of random codes: time and difference."""
@@ -148,12 +105,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/speed/speed.json"))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--documents", type=int, default=20_000, help="for the aggregation part")
     options = parser.parse_args()
     backbone, data = load_backbone("smollm2-135m"), load_sample()
     metrics = write_ratios(backbone, data, options.repeats)
-    metrics |= first_token_ratios(backbone, data, options.questions)
     metrics |= aggregation(backbone, options.documents, options.repeats)
     for name, metric in metrics.items():
         print(f"{name}: {metric.value:.4g} {metric.unit}")

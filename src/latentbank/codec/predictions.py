@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 
 _TOGETHER, _PLACES = 64, 1 << 14  # texts, and tokens of all of them, decoded side by side
 _ROWS = 64  # distributions held at once
-_KNOWN_TOKENS = 1 << 21  # of texts whose intervals are remembered, at 16 bytes each
+_KNOWN_TOKENS = 1 << 19  # of texts whose intervals are remembered, at about 50 bytes each
 _HEAD = 16  # tokens that a remembered text is found by
 
 
