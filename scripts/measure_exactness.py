@@ -78,7 +78,8 @@ def collect(options: argparse.Namespace) -> dict[str, list[str]]:
     for spec in options.data:
         path, _, split = spec.partition(":")
         documents = load_dataset(path, split or None).documents
-        kinds[Path(path).name] = [document.text for document in documents]
+        name = Path(path).name + (f":{split}" if split else "")
+        kinds[name] = [document.text for document in documents]
     for item in options.texts:
         kind, _, folder = item.partition("=")
         kinds[kind] = list(dict.fromkeys(paragraphs(Path(folder))))
