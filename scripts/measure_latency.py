@@ -19,11 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from latentbank.adapter import find_adapter, load_adapter
+from latentbank.answering import answer
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
 from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset, load_sample
-from latentbank.evaluation import answer, fresh_bank
+from latentbank.evaluation import fresh_bank
 from latentbank.generation import DecodingConfig, generate
 from latentbank.method import Method
 from latentbank.methods.strata import Strata

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from latentbank.answering import Answer
 from latentbank.bench.plan import Bench
 from latentbank.bench.record import Record, read_record
 from latentbank.bench.rows import Row
 from latentbank.bench.runner import Watcher, run_bench
 from latentbank.bench.task import Settings
 from latentbank.data import QADataset, load_dataset
-from latentbank.evaluation import Answer
 from latentbank.generation import DecodingConfig
 from latentbank.method import Method
 from tiny import Backbones

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentbank.backbone import Backbone
 from latentbank.errors import InputError
-from latentbank.generation import DecodingConfig, generate
+from latentbank.generation import DecodingConfig, generate, prompt_likelihoods
 from latentbank.kv_memory import KVMemory
 from tiny import NAMES, Backbones, random_ids
 
@@ -175,3 +175,23 @@ def test_decoding_settings_are_checked() -> None:
         DecodingConfig(max_new_tokens=0)
     with pytest.raises(InputError, match="groups must divide beams"):
         DecodingConfig(beams=5, groups=2)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("remembers", [False, True])
+def test_prompts_are_as_likely_as_an_answer_of_their_tokens(
+    backbone: Backbone, beams: int, remembers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentbank.generation._SCORED_AT_ONCE", 4)
+    counts = [11, 2, 0]
+    heads = [row[: len(row) - count] for row, count in zip(ROWS, counts, strict=True)]
+    tails = [row[len(row) - count :] for row, count in zip(ROWS, counts, strict=True)]
+    with torch.no_grad(), backbone.with_memory(memories(backbone, 3) if remembers else None):
+        wanted = (-backbone.answer_loss(heads, tails)[0]).tolist()
+        assert prompt_likelihoods(backbone, ROWS, counts) == pytest.approx(wanted, abs=1e-3)
+        config = DecodingConfig(max_new_tokens=4, beams=beams)
+        found = generate(backbone, ROWS, config, scored=counts)
+        assert [one.likelihood for one in found] == pytest.approx(wanted, abs=1e-3)
+        without = generate(backbone, ROWS, config)
+    assert [one.text for one in found] == [one.text for one in without]
+    assert prompt_likelihoods(backbone, [], []) == []

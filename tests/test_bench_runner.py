@@ -22,6 +22,7 @@ from bench_world import (
     values,
     write_rows,
 )
+from latentbank.answering import Answer
 from latentbank.bench.measures import PEAK, TIME_UNITS
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.plan import Bench
@@ -30,7 +31,6 @@ from latentbank.bench.rows import Row
 from latentbank.bench.runner import run_bench
 from latentbank.data import load_dataset
 from latentbank.errors import AdapterError, InputError, UnknownNameError
-from latentbank.evaluation import Answer
 from tiny import Backbones
 
 __all__ = ["oracle"]

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from latentbank.answering import answer
+from latentbank.conditioning import prompt_ids
 from latentbank.document import Document
 from latentbank.errors import InputError
-from latentbank.evaluation import answer, fresh_bank
-from latentbank.generation import DecodingConfig
+from latentbank.evaluation import fresh_bank
+from latentbank.generation import DecodingConfig, prompt_likelihoods
 from latentbank.method import Method, build_method
-from latentbank.selection import weighed
+from latentbank.selection import QuestionGain, weighed
 from tiny import DOCUMENTS, QUESTIONS, Backbones
 
 SHORT = DecodingConfig(max_new_tokens=4)
@@ -98,6 +100,52 @@ def test_the_model_without_memory_competes(backbones: Backbones, name: str) -> N
             if weight < 1:
                 assert one.text == alone.text
                 assert one.confidence == pytest.approx(1e-4 * alone.confidence, rel=1e-4)
+
+
+def likelihood(method: Method, question: str, document: str | None) -> float:
+    """Of the question's tokens in nats, with a document or without."""
+    reading = method.read_nothing() if document is None else method.read([question], [document])
+    prompts = prompt_ids(method.backbone, [question], reading.passages)
+    count = len(prompt_ids(method.backbone, [question])[0]) - 1
+    with reading.attach(method.backbone):
+        return prompt_likelihoods(method.backbone, prompts, [count])[0]
+
+
+@pytest.mark.parametrize(("name", "config"), STORED)
+def test_answers_count_by_how_likely_their_text_makes_the_question(
+    backbones: Backbones, name: str, config: dict[str, Any]
+) -> None:
+    settings = {"candidates": 3, "least_match": 0.0, "closed_weight": 0.1, **config}
+    method = made(backbones, name, gain_half=0.1, gain_scale=0.05, **settings)
+    gain = QuestionGain(0.1, 0.05)
+    rows = method.shortlist(QUESTIONS)
+    assert rows is not None
+    rows = [[*((document, 0.9) for document, _ in row[:-1]), row[-1]] for row in rows]
+    method.shortlist = lambda questions: rows  # type: ignore[method-assign]
+    found, chosen, gains = answer(method, QUESTIONS, None, SHORT), [], []
+    for question, row, got in zip(QUESTIONS, rows, found, strict=True):
+        plain = likelihood(method, question, None)
+        alone = answer(method, [question], None, SHORT, memory=False)[0]
+        scores = {"": 0.1 * alone.confidence}
+        for document, _ in row[:-1]:
+            gains.append(likelihood(method, question, document) - plain)
+            one = answer(method, [question], [document], SHORT)[0]
+            scores[document] = 0.9 * one.confidence * gain.weight(gains[-1])
+        best = max(scores, key=lambda one: scores[one])
+        chosen.append(got.documents[0][0] if got.documents else "")
+        assert chosen[-1] == best
+        assert got.confidence == pytest.approx(scores[best], rel=1e-3)
+    assert max(gains) - min(gains) > 0.05, "the weights are alike"
+
+
+def test_gains_weigh_from_nothing_to_all() -> None:
+    gain = QuestionGain.of(10.0, 5.0)
+    assert gain is not None and QuestionGain.of(10.0, 0.0) is None
+    found = [gain.weight(nats) for nats in (-1e9, 5.0, 10.0, 15.0, 1e9)]
+    assert found == pytest.approx([0.0, 0.2689414, 0.5, 0.7310586, 1.0])
+    for method in ("strata", "rag"):
+        with pytest.raises(InputError, match="gain_scale must not be negative, got -1"):
+            build_method(method, None, {"gain_scale": -1.0})  # type: ignore[arg-type]
 
 
 def test_pooled_entries_do_not_compete_with_the_model_alone(backbones: Backbones) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from latentbank.adapter import load_adapter, save_adapter
+from latentbank.answering import answer
 from latentbank.closed_share import shared_answer_loss
 from latentbank.conditioning import Conditioning
-from latentbank.evaluation import answer, fresh_bank
+from latentbank.evaluation import fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import Batch, Method, build_method
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from latentbank.adapter import load_adapter, save_adapter
+from latentbank.answering import answer
 from latentbank.backbone import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.conditioning import prompt_ids
 from latentbank.document import Document
 from latentbank.errors import AdapterError, BankError, UnknownNameError
-from latentbank.evaluation import answer, fresh_bank
+from latentbank.evaluation import fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import (
     CALLS_ADD_UP,

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from latentbank.answering import answer, check_questions
 from latentbank.bank import MemoryBank
 from latentbank.bank.insert import bank_rows
 from latentbank.data import QADataset, Question
 from latentbank.document import Document
 from latentbank.errors import AdapterError, BankError, InputError
-from latentbank.evaluation import answer, check_questions, evaluate, fresh_bank
+from latentbank.evaluation import evaluate, fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import Method, build_method
 from latentbank.model import MemoryModel, bank_fingerprint

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny
+from latentbank.answering import answer
 from latentbank.backbone import Backbone
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec.text import ZstdTextCodec
@@ -18,7 +19,7 @@ from latentbank.codec.token_text import TokenTextCodec
 from latentbank.conditioning import Conditioning
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.evaluation import answer, fresh_bank
+from latentbank.evaluation import fresh_bank
 from latentbank.generation import DecodingConfig
 from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint

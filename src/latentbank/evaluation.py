@@ -1,38 +1,22 @@
-"""Asks a method questions and scores the answers: shared by training, the CLI and the bench.
+"""Fills a bank with a data set, asks a method its questions and scores the answers: shared by
+training, the CLI and the bench.
 
 Knows methods through their contract; knows no files.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from latentbank.backbone import Backbone
+from latentbank.answering import Answer, in_batches
 from latentbank.bank import BankFingerprint, MemoryBank
-from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset
-from latentbank.errors import InputError
-from latentbank.generation import DecodingConfig, Generation, generate
+from latentbank.generation import DecodingConfig
 from latentbank.method import Method
 from latentbank.metrics import contains_answer, exact_match, f1, prefix_match
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer with the documents it was read from (id, share). `confidence` in [0, 1]: the mean
-    probability of its tokens, times how well the selected document fits the question where the
-    method can tell, or times the weight of the model without memory where that answered.
-    """
-
-    text: str
-    documents: tuple[tuple[str, float], ...]
-    confidence: float
-    seconds: float
-    first_token_seconds: float
 
 
 @dataclass(frozen=True)
@@ -56,156 +40,6 @@ class Evaluation:
             "gold_selected": 100 * float(np.mean(self.selected)),
             "milliseconds": 1000 * float(np.mean([a.seconds for a in self.answers])),
         }
-
-
-def answer(
-    method: Method,
-    questions: Sequence[str],
-    documents: Sequence[str] | None = None,
-    decoding: DecodingConfig | None = None,
-    memory: bool = True,
-) -> list[Answer]:
-    """Answers to a batch of questions from the bound bank.
-
-    `documents` [B] names the document to read for each question instead of selecting. With
-    `memory` False the plain model answers, with the method's low-rank weights and nothing else.
-    """
-    if not questions:
-        return []
-    began = time.perf_counter()
-    shortlist = method.shortlist(questions) if memory and documents is None else None
-    if shortlist is None:
-        found = _read(method, questions, documents, decoding, memory)
-    else:
-        found = _surest(method, questions, shortlist, decoding, began)
-    seconds = (time.perf_counter() - began) / len(questions)
-    method.helped([one.documents for one in found])
-    return [replace(one, seconds=seconds) for one in found]
-
-
-def _read(
-    method: Method,
-    questions: Sequence[str],
-    documents: Sequence[str] | None,
-    decoding: DecodingConfig | None,
-    memory: bool,
-) -> list[Answer]:
-    """The answers of one batch, each read once; their `seconds` are not set."""
-    began = time.perf_counter()
-    backbone = method.backbone
-    conditioning = method.read(questions, documents) if memory else method.read_nothing()
-    prompts = prompt_ids(backbone, questions, conditioning.passages)
-    read = time.perf_counter() - began
-    with conditioning.attach(backbone):
-        attached = time.perf_counter() - began
-        found: list[Generation] = generate(backbone, prompts, decoding, conditioning.contrast)
-    sources = conditioning.sources or ((),) * len(questions)
-    support = conditioning.support or (1.0,) * len(questions)
-    first = max(read, attached)
-    return [
-        Answer(g.text, s, g.confidence * fits, 0.0, first + g.first_token_seconds)
-        for g, s, fits in zip(found, sources, support, strict=True)
-    ]
-
-
-def _surest(
-    method: Method,
-    questions: Sequence[str],
-    shortlist: Sequence[Sequence[tuple[str, float]]],
-    decoding: DecodingConfig | None,
-    began: float,
-) -> list[Answer]:
-    """For each question the answer of most confidence times weight from its shortlist: documents
-    read one by one, or the model without memory.
-
-    The first of each is asked first, of the others those whose weight could still win.
-    """
-    best: dict[int, Answer] = {}
-
-    def ask(rows: Sequence[tuple[int, str, float]], memory: bool) -> None:
-        before = time.perf_counter() - began
-        part = [
-            row
-            for row in rows
-            if bool(row[1]) == memory and (row[0] not in best or row[2] > best[row[0]].confidence)
-        ]
-        asked = [questions[i] for i, _, _ in part]
-        named = [name for _, name, _ in part] if memory else None
-        found = _read(method, asked, named, decoding, memory) if part else []
-        for (i, _, weight), one in zip(part, found, strict=True):
-            first, sure = before + one.first_token_seconds, one.confidence * weight
-            if i not in best or sure > best[i].confidence:
-                best[i] = replace(one, confidence=sure, first_token_seconds=first)
-
-    heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
-    others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
-    for rows in (heads, others):
-        ask(rows, memory=True)
-        ask(rows, memory=False)
-    return [best[i] for i in range(len(questions))]
-
-
-def check_questions(
-    backbone: Backbone,
-    questions: Sequence[str],
-    decoding: DecodingConfig | None = None,
-    places: Sequence[str] = (),
-) -> None:
-    """Refuses what cannot be asked, before a memory is read for it.
-
-    `places` [B]: where each question stands, for the sentence.
-
-    Raises:
-        InputError: a question that is empty, is no valid text, or does not fit into the backbone's
-            positions with its prompt and the answer, memory aside.
-    """
-    kept = (decoding or DecodingConfig()).max_new_tokens
-    positions = backbone.geometry.max_positions
-    for i, question in enumerate(questions):
-        place = f"{places[i]}: the" if places and places[i] else "The"
-        if not question.strip():
-            raise InputError(f"{place} question is empty.")
-        if any("\ud800" <= character <= "\udfff" for character in question):
-            raise InputError(f"{place} question is not valid Unicode text.")
-        if 4 * (len(question) + 64) + kept <= positions:  # a character is four tokens at most
-            continue
-        if len(prompt_ids(backbone, [question])[0]) + kept > positions:
-            tokens = backbone.count_tokens([question])[0]
-            raise InputError(
-                f"{place} question has {tokens} tokens; with its prompt and {kept} for the answer "
-                f"it does not fit into the {positions} of {backbone.name}. Shorten it."
-            )
-
-
-def batches(
-    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = 16
-) -> list[list[int]]:
-    """Indices of the questions in the batches to ask them in: those of one document or of like
-    length go together.
-    """
-    order = sorted(
-        range(len(questions)),
-        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
-    )
-    return [order[at : at + batch] for at in range(0, len(order), batch)]
-
-
-def in_batches(
-    method: Method,
-    questions: Sequence[str],
-    documents: Sequence[str] | None = None,
-    batch: int = 16,
-    decoding: DecodingConfig | None = None,
-    memory: bool = True,
-    advance: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, Answer]]:
-    """(index, answer) of every question; questions of the same document or length go together."""
-    for part in batches(questions, documents, batch):
-        given = None if documents is None else [documents[i] for i in part]
-        answers = answer(method, [questions[i] for i in part], given, decoding, memory)
-        yield from zip(part, answers, strict=True)
-        if advance is not None:
-            advance(len(part))
 
 
 def fresh_bank(method: Method) -> MemoryBank:

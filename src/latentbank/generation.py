@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentbank.backbone import Backbone
 from latentbank.errors import InputError
+
+_SCORED_AT_ONCE = 256  # tokens whose logits over the vocabulary are in memory together
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,15 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text, the mean probability of its tokens, seconds to the first token."""
+    """One answer: its text, the mean probability of its tokens, seconds to the first token.
+
+    `likelihood`: log-likelihood, in nats, of the last tokens of its prompt; see `generate`.
+    """
 
     text: str
     confidence: float
     first_token_seconds: float
+    likelihood: float = 0.0
 
 
 @torch.no_grad()
@@ -53,11 +59,13 @@ def generate(
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig | None = None,
     contrast: float = 0.0,
+    scored: Sequence[int] | None = None,
 ) -> list[Generation]:
     """Answers to a batch of tokenised prompts, with the memory that is attached to `backbone`.
 
     With `contrast` α the next token comes from (1 + α)·ℓ(memory) − α·ℓ(no memory): memory-aware
-    decoding (CMT), which runs the text twice.
+    decoding (CMT), which runs the text twice. `scored` [B]: of how many last tokens of each prompt
+    the log-likelihood is wanted; it is that with the memory, whatever the contrast.
 
     Left padding; a row's answer does not depend on the other rows' lengths. Stops at the end token
     or after `max_new_tokens`.
@@ -78,9 +86,38 @@ def generate(
             f"new ones exceeds the {backbone.geometry.max_positions} positions of {backbone.name}; "
             "shorten it"
         )
-    if config.beams > 1:
-        return _beam(backbone, prompts, config, contrast)
-    return _greedy(backbone, prompts, config, contrast)
+    decode = _beam if config.beams > 1 else _greedy
+    return decode(backbone, prompts, config, contrast, scored)
+
+
+@torch.no_grad()
+def prompt_likelihoods(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], scored: Sequence[int]
+) -> list[float]:
+    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of prompts, with the memory
+    that is attached to `backbone`.
+    """
+    if not prompts:
+        return []
+    ids, mask = backbone.pad(prompts, left=True)
+    return _likelihoods(backbone, ids, backbone.session(len(prompts)).feed(ids, mask), scored)
+
+
+def _likelihoods(
+    backbone: Backbone, ids: Tensor, hidden: Tensor, scored: Sequence[int]
+) -> list[float]:
+    """The same from left-padded ids [B, T] and their states [B, T, D]."""
+    last = ids.shape[1] - 1
+    place = torch.arange(last, device=ids.device)
+    wanted = place >= last - torch.tensor(scored, device=ids.device)[:, None]
+    states, targets = hidden[:, :-1][wanted], ids[:, 1:][wanted]
+    surprise = torch.zeros(len(targets), device=ids.device)
+    for at in range(0, len(targets), _SCORED_AT_ONCE):
+        part = slice(at, at + _SCORED_AT_ONCE)
+        logits = backbone.logits(states[part]).float()
+        surprise[part] = nn.functional.cross_entropy(logits, targets[part], reduction="none")
+    found = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, -surprise)
+    return [float(one) for one in found.sum(1)]
 
 
 class _Run:
@@ -93,9 +130,24 @@ class _Run:
             with backbone.with_memory(None):
                 self.sessions.append(backbone.session(batch))
 
-    def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [B, V] after the tokens ids [B, T], mask [B, T] bool."""
-        found = [self.backbone.logits(s.feed(ids, mask)[:, -1]).float() for s in self.sessions]
+    def begin(
+        self, prompts: Sequence[Sequence[int]], scored: Sequence[int] | None
+    ) -> tuple[Tensor, list[float]]:
+        """(logits [B, V] after the prompts, log-likelihoods [B] of their last `scored` tokens)."""
+        ids, mask = self.backbone.pad(prompts, left=True)
+        hidden = [session.feed(ids, mask) for session in self.sessions]
+        likelihoods = [0.0] * len(prompts)
+        if scored is not None:
+            likelihoods = _likelihoods(self.backbone, ids, hidden[0], scored)
+        return self._logits([states[:, -1] for states in hidden]), likelihoods
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Logits [B, V] after one more token [B] each."""
+        mask = torch.ones_like(tokens, dtype=torch.bool)[:, None]
+        return self._logits([s.feed(tokens[:, None], mask)[:, -1] for s in self.sessions])
+
+    def _logits(self, states: Sequence[Tensor]) -> Tensor:
+        found = [self.backbone.logits(one).float() for one in states]
         if len(found) == 1:
             return found[0]
         return found[0] + self.contrast * (found[0] - found[1])
@@ -110,13 +162,13 @@ def _greedy(
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig,
     contrast: float,
+    scored: Sequence[int] | None,
 ) -> list[Generation]:
     began = time.perf_counter()
-    ids, mask = backbone.pad(prompts, left=True)
     run = _Run(backbone, len(prompts), contrast)
-    logits = run.feed(ids, mask)
+    logits, likelihoods = run.begin(prompts, scored)
     first = time.perf_counter() - began
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=ids.device)
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=logits.device)
     tokens: list[Tensor] = []
     scores: list[Tensor] = []
     alive: list[Tensor] = []
@@ -128,10 +180,10 @@ def _greedy(
         done = done | (token == backbone.end_id)
         if bool(done.all()) or step == config.max_new_tokens - 1:
             break
-        logits = run.feed(token[:, None], torch.ones_like(token, dtype=torch.bool)[:, None])
+        logits = run.feed(token)
     kept = torch.stack(alive, 1)
     mean = (torch.stack(scores, 1) * kept).sum(1) / kept.sum(1)
-    return _texts(backbone, torch.stack(tokens, 1), mean, first)
+    return _texts(backbone, torch.stack(tokens, 1), mean, first, likelihoods)
 
 
 def _beam(
@@ -139,20 +191,20 @@ def _beam(
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig,
     contrast: float,
+    scored: Sequence[int] | None,
 ) -> list[Generation]:
     """Beam search in groups; an ended beam keeps its length-normalised score and waits."""
     began, width, batch = time.perf_counter(), config.beams, len(prompts)
-    ids, mask = backbone.pad(prompts, left=True)
     run = _Run(backbone, batch, contrast)
-    logits = run.feed(ids, mask)
-    first = time.perf_counter() - began
-    run.reorder(torch.arange(batch, device=ids.device).repeat_interleave(width))
+    logits, likelihoods = run.begin(prompts, scored)
+    first, device = time.perf_counter() - began, logits.device
+    run.reorder(torch.arange(batch, device=device).repeat_interleave(width))
     logits = logits.repeat_interleave(width, 0)
-    total = torch.full((batch, width), -torch.inf, device=ids.device)
+    total = torch.full((batch, width), -torch.inf, device=device)
     total[:, :: width // config.groups] = 0.0  # one live beam for each group at the start
-    done = torch.zeros(batch, width, dtype=torch.bool, device=ids.device)
-    tokens = torch.zeros(batch, width, 0, dtype=torch.long, device=ids.device)
-    lengths = torch.zeros(batch, width, device=ids.device)
+    done = torch.zeros(batch, width, dtype=torch.bool, device=device)
+    tokens = torch.zeros(batch, width, 0, dtype=torch.long, device=device)
+    lengths = torch.zeros(batch, width, device=device)
     for step in range(config.max_new_tokens):
         scores = torch.log_softmax(logits, -1).view(batch, width, -1)
         parent, token, total = _advance(scores, total, done, backbone.end_id, config)
@@ -164,15 +216,13 @@ def _beam(
         done = was_done | (token == backbone.end_id)
         if bool(done.all()) or step == config.max_new_tokens - 1:
             break
-        offset = torch.arange(batch, device=ids.device)[:, None] * width
+        offset = torch.arange(batch, device=device)[:, None] * width
         run.reorder((parent + offset).view(-1))
-        logits = run.feed(
-            token.view(-1, 1), torch.ones(batch * width, 1, dtype=torch.bool, device=ids.device)
-        )
+        logits = run.feed(token.view(-1))
     normal = total / lengths.clamp_min(1)
     best = normal.argmax(1, keepdim=True)
     chosen = tokens.gather(1, best[..., None].expand(-1, 1, tokens.shape[2])).squeeze(1)
-    return _texts(backbone, chosen, normal.gather(1, best).squeeze(1), first)
+    return _texts(backbone, chosen, normal.gather(1, best).squeeze(1), first, likelihoods)
 
 
 def _advance(
@@ -199,11 +249,13 @@ def _advance(
     return torch.cat(parents, 1), torch.cat(tokens, 1), torch.cat(totals, 1)
 
 
-def _texts(backbone: Backbone, tokens: Tensor, mean: Tensor, first: float) -> list[Generation]:
+def _texts(
+    backbone: Backbone, tokens: Tensor, mean: Tensor, first: float, likelihoods: Sequence[float]
+) -> list[Generation]:
     """Decodes token rows [B, T] up to the end token."""
     answers = []
-    for row, score in zip(tokens.tolist(), mean.tolist(), strict=True):
+    for row, score, likelihood in zip(tokens.tolist(), mean.tolist(), likelihoods, strict=True):
         cut = row.index(backbone.end_id) if backbone.end_id in row else len(row)
         text = backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip()
-        answers.append(Generation(text, float(torch.tensor(score).exp()), first))
+        answers.append(Generation(text, float(torch.tensor(score).exp()), first, likelihood))
     return answers

@@ -25,7 +25,7 @@ from latentbank.conditioning import Conditioning, LoraWeights, answer_ids, promp
 from latentbank.document import Document
 from latentbank.encoder import BackboneEncoder
 from latentbank.errors import AdapterError, InputError, unknown
-from latentbank.selection import Selected
+from latentbank.selection import QuestionGain, Selected
 
 ENTRY_POINTS = "latentbank.methods"
 
@@ -112,7 +112,8 @@ class Method(ABC):
     """How documents are written into a bank and read from it, and what is trained.
 
     `network` holds the trained modules (may be empty), `lora` the low-rank weights or None,
-    `closed_lora` those that answer without memory; None: `lora` does.
+    `closed_lora` those that answer without memory; None: `lora` does. `question_gain`: what answers
+    of the shortlist count by how likely their document makes the question, or None: all alike.
     Subclasses keep in memory whatever `read` needs; `bind` rebuilds it from a bank. `claims` are
     the class's; an instance whose config cannot keep one of them sets its own, smaller set.
     """
@@ -129,6 +130,7 @@ class Method(ABC):
         self.network = nn.ModuleDict()
         self.lora: LoraWeights | None = None
         self.closed_lora: LoraWeights | None = None
+        self.question_gain: QuestionGain | None = None
         self.encoder: BackboneEncoder | None = None
         self.bank: MemoryBank | None = None
         self.replaced_rows: list[tuple[Tensor, Tensor]] = []
@@ -283,9 +285,7 @@ class Method(ABC):
             )
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:  # noqa: B027
-        """Called once before training, with a few hundred documents and questions: statistics,
-        codebooks, starts.
-        """
+        """Called once before training, with some documents and questions: statistics, codebooks."""
 
     def after_step(self, batch: Batch) -> None:  # noqa: B027
         """Called after each optimiser step; codebooks are reset here.

@@ -18,12 +18,12 @@ from latentbank.adapter import (
     read_config,
     save_adapter,
 )
+from latentbank.answering import Answer, answer, check_questions
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank
 from latentbank.conditioning import prompt_ids
 from latentbank.document import Document, chunk, find_entries
 from latentbank.errors import BankError, InputError, UnknownNameError, unknown
-from latentbank.evaluation import Answer, answer, check_questions
 from latentbank.generation import DecodingConfig, generate
 from latentbank.loading import PACKAGED
 from latentbank.method import Method, WriteReport, build_method, merged, methods

@@ -9,6 +9,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -143,6 +144,27 @@ def weighed(
         for (name, score), fit in zip(chosen, matches, strict=True)
     ]
     return [*found, ("", closed)] if closed else found
+
+
+@dataclass(frozen=True)
+class QuestionGain:
+    """What an answer counts by how much likelier its document makes the question than no memory
+    does: σ((gain − half) / scale), the gain and both settings in nats.
+
+    Query likelihood (Ponte and Croft 1998) with the model that answers.
+    """
+
+    half: float
+    scale: float
+
+    @classmethod
+    def of(cls, half: float, scale: float) -> QuestionGain | None:
+        """None where `scale` is 0: answers count alike."""
+        return cls(half, scale) if scale else None
+
+    def weight(self, gain: float) -> float:
+        """From 0 to 1; 0.5 at a gain of `half`."""
+        return 0.5 + 0.5 * math.tanh((gain - self.half) / self.scale / 2)
 
 
 def shares(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:

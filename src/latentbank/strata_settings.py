@@ -29,7 +29,9 @@ class StrataConfig:
     of documents that were read. `all_share`: share of training steps on all states;
     `closed_share`: of questions trained without memory. `closed_lora`: low-rank weights that answer
     where nothing is read; rank 0: `lora` does. `closed_weight`: of their answer to a question that
-    texts were read for, which counts where it is the surest; 0: it is not asked for.
+    texts were read for, which counts where it is the surest; 0: it is not asked for. `gain_scale`,
+    `gain_half`: an answer counts by σ((gain − half) / scale), the gain being how many nats likelier
+    its text makes the question; scale 0: all alike.
     """
 
     inject_from: int = 12
@@ -51,6 +53,8 @@ class StrataConfig:
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
     closed_lora: LoraSettings = LoraSettings(rank=0)
     closed_weight: float = 0.0
+    gain_half: float = 10.0
+    gain_scale: float = 0.0
 
     def __post_init__(self) -> None:
         if self.entry not in (*WHOLE, "pooled"):
@@ -64,5 +68,6 @@ class StrataConfig:
         for name in ("least_match", "all_share", "closed_share", "closed_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.memory_aware < 0:
-            raise InputError(f"memory_aware must not be negative, got {self.memory_aware}")
+        for name in ("memory_aware", "gain_scale"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from latentbank.answering import Answer, answer, batches
 from latentbank.bank import MemoryBank
 from latentbank.bench.budget import Written, bounded_bank, write_within
 from latentbank.bench.encodings import SharedEncodings
@@ -24,7 +25,7 @@ from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset
 from latentbank.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.evaluation import Answer, Evaluation, answer, batches, score_answers
+from latentbank.evaluation import Evaluation, score_answers
 from latentbank.generation import generate
 from latentbank.method import Method
 

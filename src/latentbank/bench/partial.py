@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from latentbank.answering import Answer
 from latentbank.bench.record import write_atomically
 from latentbank.errors import InputError
-from latentbank.evaluation import Answer
 
 
 class PartialAnswers:

@@ -30,7 +30,7 @@ from latentbank.cli.common import (
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
-    from latentbank.evaluation import Answer
+    from latentbank.answering import Answer
     from latentbank.generation import DecodingConfig
     from latentbank.model import MemoryModel
 
@@ -148,14 +148,14 @@ class Asker:
 
     def check(self, rows: list[QuestionRow]) -> None:
         """Raises InputError for a question that is empty or longer than the context window."""
-        from latentbank.evaluation import check_questions
+        from latentbank.answering import check_questions
 
         texts, places = [row.text for row in rows], [row.where for row in rows]
         check_questions(self.model.backbone, texts, self.decoding, places)
 
     def answer_rows(self, rows: list[QuestionRow]) -> Iterator[dict[str, Any]]:
         """One JSON row for each question, in order."""
-        from latentbank.evaluation import in_batches
+        from latentbank.answering import in_batches
 
         for at in range(0, len(rows), WINDOW):
             part = rows[at : at + WINDOW]

@@ -31,7 +31,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.selection import LexicalIndex, Selected, shares, supported, weighed
+from latentbank.selection import LexicalIndex, QuestionGain, Selected, shares, supported, weighed
 from latentbank.text_levels import WHOLE, TextLevels
 from latentbank.versions import REACH, content, newest
 
@@ -49,6 +49,8 @@ class RagConfig:
     `closed_share`: of questions trained without a passage. `closed_lora`: low-rank weights that
     answer where nothing is read; rank 0: `lora` does. `closed_weight`: of their answer to a
     question that texts were read for, which counts where it is the surest; 0: it is not asked for.
+    `gain_scale`, `gain_half`: an answer counts by σ((gain − half) / scale), the gain being how many
+    nats likelier its passage makes the question; scale 0: all alike.
     """
 
     passages: int = 1
@@ -60,6 +62,8 @@ class RagConfig:
     closed_share: float = 0.0
     closed_lora: LoraSettings = LoraSettings(rank=0)
     closed_weight: float = 0.0
+    gain_half: float = 10.0
+    gain_scale: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("passages", "candidates"):
@@ -70,6 +74,8 @@ class RagConfig:
         for name in ("least_match", "closed_share", "closed_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.gain_scale < 0:
+            raise InputError(f"gain_scale must not be negative, got {self.gain_scale}")
 
 
 @register("rag")
@@ -87,6 +93,7 @@ class Retrieval(Method):
         super().__init__(config, backbone)
         self.lora = config.lora.build(backbone)
         self.closed_lora = config.closed_lora.build(backbone)
+        self.question_gain = QuestionGain.of(config.gain_half, config.gain_scale)
         self.texts = TextLevels(backbone)
         self.words = LexicalIndex()
 
@@ -133,7 +140,8 @@ class Retrieval(Method):
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
         top = self.config.candidates
         closed = self.config.closed_weight
-        if self.config.passages > 1 or (top == 1 and self.closed_lora is None and not closed):
+        alone = top == 1 and self.closed_lora is None and not closed
+        if self.config.passages > 1 or alone:
             return None
         chosen, matches = self._select(questions, top)
         least = self.config.least_match

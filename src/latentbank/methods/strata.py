@@ -39,6 +39,7 @@ from latentbank.selection import (
     DenseKeys,
     DenseSelector,
     LexicalIndex,
+    QuestionGain,
     Selected,
     shares,
     supported,
@@ -91,6 +92,7 @@ class Strata(Method):
         self.network.to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.closed_lora = config.closed_lora.build(backbone)
+        self.question_gain = QuestionGain.of(config.gain_half, config.gain_scale)
         self.encoder = BackboneEncoder(backbone, config.inject_from)
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
         self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
