@@ -8,7 +8,7 @@ from pathlib import Path
 from latentbank.bench.ablation_table import ablation_table
 from latentbank.bench.bank_table import bank_table
 from latentbank.bench.benchmarks import benchmark_tables
-from latentbank.bench.frontier_table import frontier_table
+from latentbank.bench.frontier_table import frontier_table, shares_table
 from latentbank.bench.latency import latency_figure, latency_table
 from latentbank.bench.levels_table import levels_table
 from latentbank.bench.readme_plots import write_plot, write_plots
@@ -34,6 +34,7 @@ def main(root: Path = ROOT) -> None:
         table = frontier_table(results / "frontier", "strata", "rag+LoRA")
         update_readme(readme, "frontier", table)
         update_readme(page, "frontier-matrix", table)
+        update_readme(page, "frontier-shares", shares_table(results / "frontier", "mac"))
     if (results / "archivalqa").exists():
         table = frontier_table(results / "archivalqa", "strata", "rag+LoRA")
         update_readme(page, "archivalqa", table)

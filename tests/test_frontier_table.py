@@ -6,20 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench.frontier_table import frontier_table
+from latentbank.bench.frontier_table import frontier_table, shares_table
 from latentbank.bench.record import Metric, write_record
 from latentbank.errors import InputError
 from test_record import make
 
 
-def put(folder: Path, name: str, budget: int | None, scores: list[float]) -> None:
+def put(
+    folder: Path, name: str, budget: int | None, scores: list[float], size: float = 37_318.0
+) -> None:
     """A record of the row `name` at a budget whose questions q0, q1, … have these F1."""
     mean = 100 * sum(scores) / len(scores)
     metrics = {
         "f1": Metric(mean, "percent", mean - 2, mean + 2),
         "documents": Metric(1674.0, "documents"),
         "questions": Metric(float(len(scores)), "questions"),
-        "bytes_per_document": Metric(37_318.0, "bytes"),
+        "bytes_per_document": Metric(size, "bytes"),
     }
     rows = [{"id": f"q{i}", "f1": f1, "exact_match": 0.0} for i, f1 in enumerate(scores)]
     record = make(
@@ -54,3 +56,20 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     put(tmp_path, "other", 16, [0.5])
     with pytest.raises(InputError, match="different questions"):
         frontier_table(tmp_path, "ours", "other")
+
+
+def test_shares_of_the_bytes_of_another_row(tmp_path: Path) -> None:
+    put(tmp_path, "ours", 49, [0.5] * 4, 37.3)
+    put(tmp_path, "ours", 16, [0.25] * 4, 7.46)
+    put(tmp_path, "large", 1024, [1.0] * 4, 374.0)  # more than a hundredth
+    put(tmp_path, "nothing", None, [0.1] * 4, 0.0)
+    put(tmp_path, "mac", None, [0.25] * 4)
+    lines = shares_table(tmp_path, "mac").splitlines()
+    assert "share of `mac`'s 37.3 kB" in lines[0] and "times `mac`'s 25.0" in lines[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:-2]]
+    assert cells == [
+        ["ours", "16 B", "7.5", "0.02 %", "25.0", "1"],
+        ["ours", "49 B", "37.3", "0.1 %", "50.0", "2"],
+    ]
+    with pytest.raises(InputError, match="no record of 'cmt'"):
+        shares_table(tmp_path, "cmt")

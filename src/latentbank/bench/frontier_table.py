@@ -14,7 +14,7 @@ from latentbank.bench.words import MISSING
 from latentbank.errors import InputError
 from latentbank.metrics import paired_bootstrap
 
-__all__ = ["frontier_table"]
+__all__ = ["frontier_table", "shares_table"]
 
 _NO_LIMIT = float("inf")
 Row = dict[float, Result]  # bytes per document -> result
@@ -26,13 +26,7 @@ def frontier_table(folder: Path, ours: str, other: str) -> str:
 
     Raises InputError if the folder holds no record of either.
     """
-    rows: defaultdict[str, Row] = defaultdict(dict)
-    for result in newest(load_results(folder).results):
-        if not result.record.skipped:
-            rows[result.label][_budget(result)] = result
-    for name in (ours, other):
-        if name not in rows:
-            raise InputError(f"{folder} holds no record of {name!r}.")
+    rows = _rows(folder, ours, other)
     budgets = sorted({budget for row in rows.values() for budget in row})
     heads = ["no limit" if budget == _NO_LIMIT else f"{budget:,.0f} B" for budget in budgets]
     lines = [f"| F1 | {' | '.join(heads)} |", "|---|" + "---:|" * len(budgets)]
@@ -49,6 +43,47 @@ def frontier_table(folder: Path, ours: str, other: str) -> str:
     return "\n".join(
         [*lines, "", _note([result for row in rows.values() for result in row.values()])]
     )
+
+
+def shares_table(folder: Path, other: str) -> str:
+    """Markdown: rows whose files take at most a hundredth of the bytes of the row `other`, fewest
+    first, with their share of its bytes and how many times its F1 they have.
+
+    Raises InputError if the folder holds no record of `other`.
+    """
+    rows = _rows(folder, other)
+    against = max(rows.pop(other).values(), key=lambda result: result.value("f1") or 0.0)
+    whole, base = against.value("bytes_per_document") or 0.0, against.value("f1") or 0.0
+    found = sorted(
+        (size, name, result)
+        for name, row in rows.items()
+        for result in row.values()
+        if 0 < (size := result.value("bytes_per_document") or 0.0) <= whole / 100
+    )
+    lines = [
+        f"| | budget | file, bytes/document | share of `{other}`'s {format_bytes(whole)} | F1 | "
+        f"times `{other}`'s {base:.1f} |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for size, name, result in found:
+        budget = _budget(result)
+        given = MISSING if budget == _NO_LIMIT else f"{budget:,.0f} B"
+        f1 = result.record.metrics["f1"].value
+        share, times = f"{100 * size / whole:.2g} %", f"{f1 / base:.2g}"
+        lines.append(f"| {name} | {given} | {size:.1f} | {share} | {f1:.1f} | {times} |")
+    return "\n".join([*lines, "", _note([against, *(result for _, _, result in found)])])
+
+
+def _rows(folder: Path, *needed: str) -> defaultdict[str, Row]:
+    """The newest results of a folder by row and budget."""
+    rows: defaultdict[str, Row] = defaultdict(dict)
+    for result in newest(load_results(folder).results):
+        if not result.record.skipped:
+            rows[result.label][_budget(result)] = result
+    for name in needed:
+        if name not in rows:
+            raise InputError(f"{folder} holds no record of {name!r}.")
+    return rows
 
 
 def _budget(result: Result) -> float:
