@@ -31,6 +31,7 @@ from latentbank.methods.strata import Strata
 
 ONE_TOKEN = DecodingConfig(max_new_tokens=1)
 LEVELS = ("verbatim", "packed", "gist50", "gist25", "lm", "pooled48", "pooled16")
+ONE = {"candidates": 1, "closed_weight": 0.0, "gain_scale": 0.0}  # one document, read once
 SLOW = 4  # questions asked of texts by predictions: each takes many seconds cold
 
 
@@ -83,7 +84,7 @@ def forget(method: Strata) -> None:
 
 def levels(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric]:
     """First tokens of every level, hot and cold, and of rag with one passage in the prompt."""
-    rag = load_adapter(find_adapter("rag-smollm2-135m"), backbone, {"least_match": 0.0})
+    rag = load_adapter(find_adapter("rag-smollm2-135m"), backbone, ONE | {"least_match": 0.0})
     fresh_bank(rag)
     rag.write(data.documents)
     asked = [q.text for q in data.sample_questions(count, 0).questions]
@@ -112,8 +113,9 @@ def answers(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric
     """Whole answers: strata with the adapter's candidates and with one, everything hot; rag."""
     rows = {
         "strata": ("strata-smollm2-135m", {}),
-        "strata, one document": ("strata-smollm2-135m", {"candidates": 1, "closed_weight": 0.0}),
-        "rag": ("rag-smollm2-135m", {}),
+        "strata, one document": ("strata-smollm2-135m", ONE),
+        "rag": ("rag-smollm2-135m", ONE),
+        "rag, candidates": ("rag-smollm2-135m", {}),
     }
     asked = [q.text for q in data.sample_questions(count, 0).questions]
     times: dict[str, list[float]] = {}

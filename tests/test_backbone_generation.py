@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -193,5 +194,17 @@ def test_prompts_are_as_likely_as_an_answer_of_their_tokens(
         found = generate(backbone, ROWS, config, scored=counts)
         assert [one.likelihood for one in found] == pytest.approx(wanted, abs=1e-3)
         without = generate(backbone, ROWS, config)
+        asked: list[list[float]] = []
+
+        def worth(likelihoods: Sequence[float]) -> list[bool]:
+            asked.append(list(likelihoods))
+            return [False, True, remembers]
+
+        some = generate(backbone, ROWS, config, scored=counts, worth=worth)
+    assert asked == [pytest.approx(wanted, abs=1e-3)]
     assert [one.text for one in found] == [one.text for one in without]
+    assert (some[0].text, some[0].confidence) == ("", 0.0)
+    for at in (1, 2) if remembers else (1,):
+        assert some[at].text == found[at].text
+        assert some[at].confidence == pytest.approx(found[at].confidence, rel=1e-4)
     assert prompt_likelihoods(backbone, [], []) == []

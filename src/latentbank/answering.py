@@ -48,21 +48,12 @@ def answer(
     began = time.perf_counter()
     shortlist = method.shortlist(questions) if memory and documents is None else None
     if shortlist is None:
-        read = _read(method, questions, documents, decoding, memory)
-        found = [one.answer for one in read]
+        found, _ = _read(method, questions, documents, decoding, memory)
     else:
-        found = _surest(method, questions, shortlist, decoding, began)
+        found = _Contest(method, questions, decoding, began).surest(shortlist)
     seconds = (time.perf_counter() - began) / len(questions)
     method.helped([one.documents for one in found])
     return [replace(one, seconds=seconds) for one in found]
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """An answer, its `seconds` not set, and the log-likelihood of its question, if asked for."""
-
-    answer: Answer
-    likelihood: float
 
 
 def _read(
@@ -71,28 +62,28 @@ def _read(
     documents: Sequence[str] | None,
     decoding: DecodingConfig | None,
     memory: bool,
-    likelihoods: bool = False,
-) -> list[_Reading]:
-    """The answers of one batch, each read once."""
+    worth: Callable[[Sequence[float]], Sequence[bool]] | None = None,
+) -> tuple[list[Answer], list[float]]:
+    """(answers of one batch, each read once, their `seconds` not set; log-likelihoods of the
+    questions where `worth` asks for them). `worth` is as for `generate`.
+    """
     began = time.perf_counter()
     backbone = method.backbone
     conditioning = method.read(questions, documents) if memory else method.read_nothing()
     prompts = prompt_ids(backbone, questions, conditioning.passages)
-    scored = _question_tokens(backbone, questions) if likelihoods else None
+    scored = None if worth is None else _question_tokens(backbone, questions)
     read = time.perf_counter() - began
     with conditioning.attach(backbone):
         attached = time.perf_counter() - began
-        found = generate(backbone, prompts, decoding, conditioning.contrast, scored)
+        found = generate(backbone, prompts, decoding, conditioning.contrast, scored, worth)
     sources = conditioning.sources or ((),) * len(questions)
     support = conditioning.support or (1.0,) * len(questions)
     first = max(read, attached)
-    return [
-        _Reading(
-            Answer(g.text, s, g.confidence * fits, 0.0, first + g.first_token_seconds),
-            g.likelihood,
-        )
+    answers = [
+        Answer(g.text, s, g.confidence * fits, 0.0, first + g.first_token_seconds)
         for g, s, fits in zip(found, sources, support, strict=True)
     ]
+    return answers, [g.likelihood for g in found]
 
 
 def _question_tokens(backbone: Backbone, questions: Sequence[str]) -> list[int]:
@@ -108,51 +99,77 @@ def _likelihoods_without_memory(method: Method, questions: Sequence[str]) -> lis
         return prompt_likelihoods(backbone, prompt_ids(backbone, questions), scored)
 
 
-def _surest(
-    method: Method,
-    questions: Sequence[str],
-    shortlist: Sequence[Selected],
-    decoding: DecodingConfig | None,
-    began: float,
-) -> list[Answer]:
+class _Contest:
     """For each question the answer of most confidence times weight from its shortlist: documents
     read one by one, or the model without memory. Where the method says so, an answer from a
     document counts the less, the less likely its document makes the question.
-
-    The first of each is asked first, of the others those whose weight could still win.
     """
-    best: dict[int, Answer] = {}
-    gain, plain = method.question_gain, dict[int, float]()
-    if gain is not None:
-        reads = [i for i, row in enumerate(shortlist) if any(name for name, _ in row)]
-        found = _likelihoods_without_memory(method, [questions[i] for i in reads])
-        plain = dict(zip(reads, found, strict=True))
 
-    def ask(rows: Sequence[tuple[int, str, float]], memory: bool) -> None:
-        before = time.perf_counter() - began
-        part = [
-            row
-            for row in rows
-            if bool(row[1]) == memory and (row[0] not in best or row[2] > best[row[0]].confidence)
-        ]
-        if not part:
+    def __init__(
+        self,
+        method: Method,
+        questions: Sequence[str],
+        decoding: DecodingConfig | None,
+        began: float,
+    ) -> None:
+        self.method, self.questions, self.decoding = method, questions, decoding
+        self.began = began
+        self.best: dict[int, Answer] = {}
+        self.plain: dict[int, float] = {}  # log-likelihood of a question where nothing is read
+
+    def surest(self, shortlist: Sequence[Selected]) -> list[Answer]:
+        """The first of each row is asked first, of the others those whose weight could still win;
+        what its likelihood tells cannot win is not answered.
+        """
+        if self.method.question_gain is not None:
+            reads = [i for i, row in enumerate(shortlist) if any(name for name, _ in row)]
+            found = _likelihoods_without_memory(self.method, [self.questions[i] for i in reads])
+            self.plain = dict(zip(reads, found, strict=True))
+        heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
+        others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
+        for rows in (heads, others):
+            self._ask([row for row in rows if row[1]], memory=True)
+            self._ask([row for row in rows if not row[1]], memory=False)
+        return [self.best[i] for i in range(len(self.questions))]
+
+    def _ask(self, rows: Sequence[tuple[int, str, float]], memory: bool) -> None:
+        before = time.perf_counter() - self.began
+        rows = [row for row in rows if self._could_win(row[0], row[2])]
+        if not rows:
             return
-        asked = [questions[i] for i, _, _ in part]
-        named = [name for _, name, _ in part] if memory else None
-        found = _read(method, asked, named, decoding, memory, memory and gain is not None)
-        for (i, _, weight), one in zip(part, found, strict=True):
-            if memory and gain is not None:
-                weight *= gain.weight(one.likelihood - plain[i])
-            first, sure = before + one.answer.first_token_seconds, one.answer.confidence * weight
-            if i not in best or sure > best[i].confidence:
-                best[i] = replace(one.answer, confidence=sure, first_token_seconds=first)
+        numbers, names, weights = zip(*rows, strict=True)
+        gain = self.method.question_gain if memory else None
 
-    heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
-    others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
-    for rows in (heads, others):
-        ask(rows, memory=True)
-        ask(rows, memory=False)
-    return [best[i] for i in range(len(questions))]
+        def weighed(likelihoods: Sequence[float]) -> list[float]:
+            if gain is None:
+                return list(weights)
+            return [
+                weight * gain.weight(found - self.plain[i])
+                for i, weight, found in zip(numbers, weights, likelihoods, strict=True)
+            ]
+
+        def worth(likelihoods: Sequence[float]) -> list[bool]:
+            return [
+                self._could_win(i, weight)
+                for i, weight in zip(numbers, weighed(likelihoods), strict=True)
+            ]
+
+        answers, likelihoods = _read(
+            self.method,
+            [self.questions[i] for i in numbers],
+            names if memory else None,
+            self.decoding,
+            memory,
+            None if gain is None else worth,
+        )
+        for i, weight, one in zip(numbers, weighed(likelihoods), answers, strict=True):
+            sure = one.confidence * weight
+            if self._could_win(i, sure):
+                first = before + one.first_token_seconds
+                self.best[i] = replace(one, confidence=sure, first_token_seconds=first)
+
+    def _could_win(self, i: int, weight: float) -> bool:
+        return i not in self.best or weight > self.best[i].confidence
 
 
 def check_questions(

@@ -6,8 +6,8 @@ Knows token ids, scores and stopping; where the memory is and how it is cached, 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +60,14 @@ def generate(
     config: DecodingConfig | None = None,
     contrast: float = 0.0,
     scored: Sequence[int] | None = None,
+    worth: Callable[[Sequence[float]], Sequence[bool]] | None = None,
 ) -> list[Generation]:
     """Answers to a batch of tokenised prompts, with the memory that is attached to `backbone`.
 
     With `contrast` α the next token comes from (1 + α)·ℓ(memory) − α·ℓ(no memory): memory-aware
     decoding (CMT), which runs the text twice. `scored` [B]: of how many last tokens of each prompt
-    the log-likelihood is wanted; it is that with the memory, whatever the contrast.
+    the log-likelihood is wanted; it is that with the memory, whatever the contrast. `worth` says of
+    those log-likelihoods [B] which prompts to answer; the others get no text and confidence 0.
 
     Left padding; a row's answer does not depend on the other rows' lengths. Stops at the end token
     or after `max_new_tokens`.
@@ -76,6 +78,28 @@ def generate(
     config = config or DecodingConfig()
     if not prompts:
         return []
+    _check_length(backbone, prompts, config)
+    began = time.perf_counter()
+    run = _Run(backbone, len(prompts), contrast)
+    logits, likelihoods = run.begin(prompts, scored)
+    first = time.perf_counter() - began
+    found = [Generation("", 0.0, first, likelihood) for likelihood in likelihoods]
+    kept = [i for i, yes in enumerate(worth(likelihoods) if worth else [True] * len(found)) if yes]
+    if 0 < len(kept) < len(found):
+        index = torch.tensor(kept, device=logits.device)
+        run.reorder(index)
+        logits = logits[index]
+    if kept:
+        tokens, mean = (_beam if config.beams > 1 else _greedy)(run, logits, config)
+        confidence = mean.exp().tolist()
+        for i, text, sure in zip(kept, _texts(backbone, tokens), confidence, strict=True):
+            found[i] = replace(found[i], text=text, confidence=sure)
+    return found
+
+
+def _check_length(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], config: DecodingConfig
+) -> None:
     before = [0] * len(prompts)
     if backbone.memory is not None:
         before = [int(start) for start in backbone.memory.start]
@@ -86,8 +110,6 @@ def generate(
             f"new ones exceeds the {backbone.geometry.max_positions} positions of {backbone.name}; "
             "shorten it"
         )
-    decode = _beam if config.beams > 1 else _greedy
-    return decode(backbone, prompts, config, contrast, scored)
 
 
 @torch.no_grad()
@@ -157,18 +179,9 @@ class _Run:
             session.reorder(index)
 
 
-def _greedy(
-    backbone: Backbone,
-    prompts: Sequence[Sequence[int]],
-    config: DecodingConfig,
-    contrast: float,
-    scored: Sequence[int] | None,
-) -> list[Generation]:
-    began = time.perf_counter()
-    run = _Run(backbone, len(prompts), contrast)
-    logits, likelihoods = run.begin(prompts, scored)
-    first = time.perf_counter() - began
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=logits.device)
+def _greedy(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[Tensor, Tensor]:
+    """(tokens [B, T], their mean log-probability [B]) after a prompt's logits [B, V]."""
+    done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     tokens: list[Tensor] = []
     scores: list[Tensor] = []
     alive: list[Tensor] = []
@@ -177,27 +190,21 @@ def _greedy(
         tokens.append(token)
         scores.append(score)
         alive.append(~done)
-        done = done | (token == backbone.end_id)
+        done = done | (token == run.backbone.end_id)
         if bool(done.all()) or step == config.max_new_tokens - 1:
             break
         logits = run.feed(token)
     kept = torch.stack(alive, 1)
     mean = (torch.stack(scores, 1) * kept).sum(1) / kept.sum(1)
-    return _texts(backbone, torch.stack(tokens, 1), mean, first, likelihoods)
+    return torch.stack(tokens, 1), mean
 
 
-def _beam(
-    backbone: Backbone,
-    prompts: Sequence[Sequence[int]],
-    config: DecodingConfig,
-    contrast: float,
-    scored: Sequence[int] | None,
-) -> list[Generation]:
-    """Beam search in groups; an ended beam keeps its length-normalised score and waits."""
-    began, width, batch = time.perf_counter(), config.beams, len(prompts)
-    run = _Run(backbone, batch, contrast)
-    logits, likelihoods = run.begin(prompts, scored)
-    first, device = time.perf_counter() - began, logits.device
+def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[Tensor, Tensor]:
+    """The same by beam search in groups; an ended beam keeps its length-normalised score and waits.
+
+    The score is the chosen beam's.
+    """
+    width, batch, device, end_id = config.beams, len(logits), logits.device, run.backbone.end_id
     run.reorder(torch.arange(batch, device=device).repeat_interleave(width))
     logits = logits.repeat_interleave(width, 0)
     total = torch.full((batch, width), -torch.inf, device=device)
@@ -207,13 +214,13 @@ def _beam(
     lengths = torch.zeros(batch, width, device=device)
     for step in range(config.max_new_tokens):
         scores = torch.log_softmax(logits, -1).view(batch, width, -1)
-        parent, token, total = _advance(scores, total, done, backbone.end_id, config)
+        parent, token, total = _advance(scores, total, done, end_id, config)
         tokens = torch.cat(
             [tokens.gather(1, parent[..., None].expand_as(tokens)), token[..., None]], 2
         )
         was_done = done.gather(1, parent)
         lengths = lengths.gather(1, parent) + (~was_done)
-        done = was_done | (token == backbone.end_id)
+        done = was_done | (token == end_id)
         if bool(done.all()) or step == config.max_new_tokens - 1:
             break
         offset = torch.arange(batch, device=device)[:, None] * width
@@ -222,7 +229,7 @@ def _beam(
     normal = total / lengths.clamp_min(1)
     best = normal.argmax(1, keepdim=True)
     chosen = tokens.gather(1, best[..., None].expand(-1, 1, tokens.shape[2])).squeeze(1)
-    return _texts(backbone, chosen, normal.gather(1, best).squeeze(1), first, likelihoods)
+    return chosen, normal.gather(1, best).squeeze(1)
 
 
 def _advance(
@@ -249,13 +256,10 @@ def _advance(
     return torch.cat(parents, 1), torch.cat(tokens, 1), torch.cat(totals, 1)
 
 
-def _texts(
-    backbone: Backbone, tokens: Tensor, mean: Tensor, first: float, likelihoods: Sequence[float]
-) -> list[Generation]:
+def _texts(backbone: Backbone, tokens: Tensor) -> list[str]:
     """Decodes token rows [B, T] up to the end token."""
-    answers = []
-    for row, score, likelihood in zip(tokens.tolist(), mean.tolist(), likelihoods, strict=True):
+    texts = []
+    for row in tokens.tolist():
         cut = row.index(backbone.end_id) if backbone.end_id in row else len(row)
-        text = backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip()
-        answers.append(Generation(text, float(torch.tensor(score).exp()), first, likelihood))
-    return answers
+        texts.append(backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip())
+    return texts
