@@ -371,6 +371,8 @@ def test_each_policy_ranks_by_its_criterion() -> None:
     blend = make_policy("age=1, hits=4").value(facts(order=[0, 100], hits=[15, 0]), 100)
     assert blend[0] > blend[1]
     assert len(make_policy("blend").value(facts(order=[1]), 1)) == 1
+    even = make_policy("sample").value(facts(order=list(range(1000))), 1)
+    assert even.min() >= 0 and np.histogram(even % 1, 10)[0].min() >= 98
     with pytest.raises(UnknownNameError, match="Did you mean 'hits'"):
         make_policy("hitz")
     for wrong in ("hits=x", "hits=-1", "hits=nan"):
@@ -381,6 +383,17 @@ def test_each_policy_ranks_by_its_criterion() -> None:
 def filled(bank: MemoryBank, count: int, first: int = 0, **more: object) -> None:
     for at in range(first, first + count, 20):
         bank.append([entry(n, **more) for n in range(at, at + 20)], fade=forget)  # type: ignore[arg-type]
+
+
+def test_a_sample_is_kept_of_the_whole_stream(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL, policy="sample") as bank:
+        filled(bank, 3000)
+        left = [n for n in range(3000) if hex_id(n) in bank]
+        quarters = np.bincount(np.array(left) // 750)
+        assert len(left) > 100 and quarters.min() > 0.8 * quarters.max()
+        filled(bank, 3000, first=3000)
+        stays = [n for n in left if hex_id(n) in bank]
+        assert 0.4 * len(left) < len(stays) < 0.6 * len(left)
 
 
 def test_what_helps_to_answer_stays(tmp_path: Path) -> None:

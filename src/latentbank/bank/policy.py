@@ -23,6 +23,7 @@ Values = npt.NDArray[np.float64]
 
 DEFAULT_POLICY = "age=1,hits=1,surprise=0.5,redundancy=0.5"
 _TIE = 1e-3  # of age, where a criterion says nothing
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Policy(Protocol):
@@ -77,22 +78,35 @@ class Redundancy:
         return found
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Old and new alike: multiples of the golden ratio, modulo 1, in the order of writing. Those
+    over any threshold lie evenly in the stream, so what the bank keeps is a sample of all of it.
+    """
+
+    def value(self, facts: Facts, span: float) -> Values:
+        found: Values = facts.order.astype(np.float64) * _GOLDEN % 1.0
+        return found
+
+
 POLICIES: Mapping[str, Policy] = {
     "age": Age(),
     "hits": Hits(),
     "redundancy": Redundancy(),
+    "sample": Sample(),
     "surprise": Surprise(),
 }
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted sum of policies; age breaks ties."""
+    """A weighted sum of policies; age breaks ties, of which a sample has none."""
 
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def value(self, facts: Facts, span: float) -> Values:
-        total = _TIE * POLICIES["age"].value(facts, span)
+        tie = 0.0 if "sample" in self.weights else _TIE
+        total = tie * POLICIES["age"].value(facts, span)
         for name, weight in self.weights.items():
             total = total + weight * POLICIES[name].value(facts, span)
         return total

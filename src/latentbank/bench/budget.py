@@ -73,8 +73,11 @@ def budget_label(budget: int | None) -> str:
     return UNLIMITED if budget is None else str(budget)
 
 
-def bounded_bank(method: Method, path: str | Path, budget_bytes: int | None) -> MemoryBank:
-    """A new bank at `path`, bound to `method`, whose file never exceeds `budget_bytes`.
+def bounded_bank(
+    method: Method, path: str | Path, budget_bytes: int | None, policy: str = "blend"
+) -> MemoryBank:
+    """A new bank at `path`, bound to `method`, whose file never exceeds `budget_bytes`; `policy`
+    says which documents fade first.
 
     Its ledger holds ids alone: what no answer needs is not paid for. Documents come in the order of
     their times, so the newest is the one written last.
@@ -86,6 +89,7 @@ def bounded_bank(method: Method, path: str | Path, budget_bytes: int | None) -> 
         bank_fingerprint(method),
         budget_bytes=budget_bytes,
         ledger="ids",
+        policy=policy,
         lossless=method.lossless,
     )
     method.bind(bank)

@@ -114,7 +114,9 @@ class Hooks:
         self.budget_bytes = None if unlimited else (self.budget or 0) * (documents or 0)
         self.written = Written()
         with self.in_method():
-            self._bank = bounded_bank(self.method, self._path, self.budget_bytes)
+            self._bank = bounded_bank(
+                self.method, self._path, self.budget_bytes, self.settings.policy
+            )
         return self._bank
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ def plan(bench: Bench, task: Task) -> list[Cell]:
         "extra_data": task.extra_hash,
         "chunk_tokens": bench.chunk_tokens,
         "options": asdict(task.config),
-        **asdict(bench.settings),
+        **bench.settings.identity(),
     }
     cells, taken = list[Cell](), dict[str, str]()
     for row in bench.rows:

@@ -12,9 +12,10 @@ import pkgutil
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from latentbank.bank.policy import make_policy
 from latentbank.bench.record import Metric, Series
 from latentbank.data import QADataset
 from latentbank.errors import InputError, LatentbankError, unknown
@@ -32,7 +33,7 @@ class CannotDo(LatentbankError):
 @dataclass(frozen=True)
 class Settings:
     """What every protocol takes. `questions` None asks all; `gold` names each question's document
-    to the method instead of letting it select.
+    to the method instead of letting it select. `policy`: which documents of a full bank fade first.
     """
 
     questions: int | None = None
@@ -40,6 +41,17 @@ class Settings:
     gold: bool = False
     batch: int = 16
     decoding: DecodingConfig = DecodingConfig()
+    policy: str = "blend"
+
+    def __post_init__(self) -> None:
+        make_policy(self.policy)
+
+    def identity(self) -> dict[str, Any]:
+        """What a record names of them; the default policy is left out, as in older records."""
+        found = asdict(self)
+        if self.policy == Settings.policy:
+            del found["policy"]
+        return found
 
 
 @dataclass(frozen=True)

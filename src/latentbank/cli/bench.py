@@ -127,6 +127,9 @@ def run(
     noise_data: Annotated[
         str | None, typer.Option(metavar="PATH[:SPLIT]", help="noise: unrelated documents.")
     ] = None,
+    policy: Annotated[
+        str, typer.Option(help="Who fades first: age, hits, redundancy, sample, surprise or blend.")
+    ] = "blend",
     batch: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 16,
     beams: Annotated[int, typer.Option(min=1)] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 16,
@@ -156,7 +159,9 @@ def run(
         out=Path(out),
         backbone=backbone,
         budgets=parse_budgets(budget),
-        settings=Settings(questions, seed, gold, batch, DecodingConfig(max_new_tokens, beams)),
+        settings=Settings(
+            questions, seed, gold, batch, DecodingConfig(max_new_tokens, beams), policy
+        ),
         options=_options(task, option, closed_book, noise_data),
         dtype=dtype,
         device=device,
