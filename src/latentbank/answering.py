@@ -119,12 +119,12 @@ class _Contest:
 
     def surest(self, shortlist: Sequence[Selected]) -> list[Answer]:
         """The first of each row is asked first, of the others those whose weight could still win;
-        what its likelihood tells cannot win is not answered.
+        what its likelihood tells cannot win is not answered. One alone in its row has won.
         """
         if self.method.question_gain is not None:
-            reads = [i for i, row in enumerate(shortlist) if any(name for name, _ in row)]
-            found = _likelihoods_without_memory(self.method, [self.questions[i] for i in reads])
-            self.plain = dict(zip(reads, found, strict=True))
+            rivals = [i for i, row in enumerate(shortlist) if len(row) > 1]
+            found = _likelihoods_without_memory(self.method, [self.questions[i] for i in rivals])
+            self.plain = dict(zip(rivals, found, strict=True))
         heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
         others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
         for rows in (heads, others):
@@ -138,13 +138,14 @@ class _Contest:
         if not rows:
             return
         numbers, names, weights = zip(*rows, strict=True)
-        gain = self.method.question_gain if memory else None
+        contested = memory and any(i in self.plain for i in numbers)
+        gain = self.method.question_gain if contested else None
 
         def weighed(likelihoods: Sequence[float]) -> list[float]:
             if gain is None:
                 return list(weights)
             return [
-                weight * gain.weight(found - self.plain[i])
+                weight * gain.weight(found - self.plain[i]) if i in self.plain else weight
                 for i, weight, found in zip(numbers, weights, likelihoods, strict=True)
             ]
 
