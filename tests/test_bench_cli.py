@@ -216,7 +216,7 @@ def test_ctrl_c_keeps_what_was_answered(
     world: World, common: tuple[str, ...], tmp_path: Path
 ) -> None:
     slow = (
-        "import time; import latentbank.evaluation as e; real = e.answer\n"
+        "import time; import latentbank.answering as e; real = e.answer\n"
         "def answer(*a, **k):\n    time.sleep(1); return real(*a, **k)\n"
         "e.answer = answer"
     )
