@@ -94,9 +94,9 @@ def _question_tokens(backbone: Backbone, questions: Sequence[str]) -> list[int]:
 def _likelihoods_without_memory(method: Method, questions: Sequence[str]) -> list[float]:
     """Log-likelihoods [B] of the questions, in nats, where nothing is read."""
     backbone = method.backbone
-    scored = _question_tokens(backbone, questions)
+    prompts = prompt_ids(backbone, questions)
     with method.read_nothing().attach(backbone):
-        return prompt_likelihoods(backbone, prompt_ids(backbone, questions), scored)
+        return prompt_likelihoods(backbone, prompts, [len(row) - 1 for row in prompts])
 
 
 class _Contest:

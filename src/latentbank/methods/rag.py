@@ -140,8 +140,7 @@ class Retrieval(Method):
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
         top = self.config.candidates
         closed = self.config.closed_weight
-        alone = top == 1 and self.closed_lora is None and not closed
-        if self.config.passages > 1 or alone:
+        if self.config.passages > 1 or (top == 1 and self.closed_lora is None and not closed):
             return None
         chosen, matches = self._select(questions, top)
         least = self.config.least_match
