@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from latentbank.backbone import Backbone
 from latentbank.errors import InputError
-from latentbank.generation import DecodingConfig, generate, prompt_likelihoods
+from latentbank.generation import DecodingConfig, PromptRun, generate
 from latentbank.kv_memory import KVMemory
 from tiny import NAMES, Backbones, random_ids
 
@@ -189,22 +188,92 @@ def test_prompts_are_as_likely_as_an_answer_of_their_tokens(
     tails = [row[len(row) - count :] for row, count in zip(ROWS, counts, strict=True)]
     with torch.no_grad(), backbone.with_memory(memories(backbone, 3) if remembers else None):
         wanted = (-backbone.answer_loss(heads, tails)[0]).tolist()
-        assert prompt_likelihoods(backbone, ROWS, counts) == pytest.approx(wanted, abs=1e-3)
         config = DecodingConfig(max_new_tokens=4, beams=beams)
-        found = generate(backbone, ROWS, config, scored=counts)
-        assert [one.likelihood for one in found] == pytest.approx(wanted, abs=1e-3)
-        without = generate(backbone, ROWS, config)
-        asked: list[list[float]] = []
+        run = PromptRun(backbone, ROWS, config, scored=counts)
+        assert run.likelihoods == pytest.approx(wanted, abs=1e-3)
+        every = generate(backbone, ROWS, config)
+        kept = [2, 1] if remembers else [1]
+        some = run.answers(kept)
+        assert PromptRun(backbone, ROWS, config).answers([]) == []
+    assert [one.text for one in some] == [every[at].text for at in kept]
+    for one, at in zip(some, kept, strict=True):
+        assert one.confidence == pytest.approx(every[at].confidence, rel=1e-4)
 
-        def worth(likelihoods: Sequence[float]) -> list[bool]:
-            asked.append(list(likelihoods))
-            return [False, True, remembers]
 
-        some = generate(backbone, ROWS, config, scored=counts, worth=worth)
-    assert asked == [pytest.approx(wanted, abs=1e-3)]
-    assert [one.text for one in found] == [one.text for one in without]
-    assert (some[0].text, some[0].confidence) == ("", 0.0)
-    for at in (1, 2) if remembers else (1,):
-        assert some[at].text == found[at].text
-        assert some[at].confidence == pytest.approx(found[at].confidence, rel=1e-4)
-    assert prompt_likelihoods(backbone, [], []) == []
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize("contrast", [0.0, 0.5])
+def test_quoted_answers_are_the_same_in_fewer_steps(
+    backbone: Backbone,
+    batch: int,
+    remembers: bool,
+    contrast: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, config, steps = ROWS[:batch], DecodingConfig(max_new_tokens=9), [0]
+    through = Backbone.logits
+
+    def counted(self: Backbone, hidden: Tensor) -> Tensor:
+        steps[0] += 1
+        return through(self, hidden)
+
+    monkeypatch.setattr(Backbone, "logits", counted)
+    with backbone.with_memory(memories(backbone, batch) if remembers else None):
+        plain, slow = generate(backbone, rows, config, contrast), steps[0]
+        said = [tokens(one.text) for one in plain]
+        for text in (
+            [[7, *row, 9] for row in said],
+            [[*row[:4], 11, 12, *row[2:6], 13] for row in said],
+            [[] for _ in said],
+            [[backbone.end_id, *row[:2], backbone.end_id, *row] for row in said],
+        ):
+            steps[0] = 0
+            found = generate(backbone, rows, config, contrast, text)
+            assert [one.text for one in found] == [one.text for one in plain]
+            for one, other in zip(found, plain, strict=True):
+                assert one.confidence == pytest.approx(other.confidence, rel=1e-4)
+            if text[0][:1] == [7]:
+                assert steps[0] < slow
+            assert steps[0] <= slow
+
+
+def test_a_run_repeated_over_a_memory_is_a_run_over_it(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, config = [3, 2, 4], DecodingConfig(max_new_tokens=5)
+    alone = PromptRun(backbone, ROWS, config, scored=counts, split=1)
+    rows = [2, 0, 2]
+    with backbone.with_memory(memories(backbone, 3)):
+        fresh = PromptRun(backbone, [ROWS[i] for i in rows], config, 0.0, [4, 3, 4])
+        layers = []
+        through = Backbone.run
+
+        def seen(self: Backbone, first: int, last: int, *rest: Any) -> Tensor:
+            layers.append(first)
+            return through(self, first, last, *rest)
+
+        monkeypatch.setattr(Backbone, "run", seen)
+        again = alone.repeat(rows)
+        assert layers == [1], "the layers below are not run"
+        monkeypatch.undo()
+        assert again.likelihoods == pytest.approx(fresh.likelihoods, abs=1e-3)
+        assert again.likelihoods[0] != pytest.approx(alone.likelihoods[2], abs=1e-3)
+        found, wanted = again.answers(), fresh.answers()
+    assert [one.text for one in found] == [one.text for one in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, rel=1e-4)
+    plain = generate(backbone, ROWS, config)
+    assert [one.text for one in alone.answers()] == [one.text for one in plain], "as it was"
+
+
+def test_what_cannot_be_repeated(backbones: Backbones) -> None:
+    backbone = backbones.shared("gpt2")
+    whole = PromptRun(backbone, ROWS)
+    with pytest.raises(ValueError, match="over a memory"):
+        whole.repeat([0])
+    with backbone.with_memory(memories(backbone, 3)), pytest.raises(ValueError, match="not split"):
+        whole.repeat([0, 1, 2])
+    split = PromptRun(backbone, ROWS, DecodingConfig(max_new_tokens=2), split=1)
+    split.answers()
+    with backbone.with_memory(memories(backbone, 3)), pytest.raises(ValueError, match="fed twice"):
+        split.repeat([0, 1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from latentbank.conditioning import prompt_ids
 from latentbank.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig, prompt_likelihoods
+from latentbank.generation import DecodingConfig, PromptRun
 from latentbank.method import Method, build_method
 from latentbank.selection import QuestionGain, weighed
 from tiny import DOCUMENTS, QUESTIONS, Backbones
@@ -108,7 +109,7 @@ def likelihood(method: Method, question: str, document: str | None) -> float:
     prompts = prompt_ids(method.backbone, [question], reading.passages)
     count = len(prompt_ids(method.backbone, [question])[0]) - 1
     with reading.attach(method.backbone):
-        return prompt_likelihoods(method.backbone, prompts, [count])[0]
+        return PromptRun(method.backbone, prompts, scored=[count]).likelihoods[0]
 
 
 @pytest.mark.parametrize(("name", "config"), STORED)
@@ -136,6 +137,24 @@ def test_answers_count_by_how_likely_their_text_makes_the_question(
         assert chosen[-1] == best
         assert got.confidence == pytest.approx(scores[best], rel=1e-3)
     assert max(gains) - min(gains) > 0.05, "the weights are alike"
+
+
+@pytest.mark.parametrize(("name", "config"), STORED)
+def test_what_candidates_have_in_common_runs_once(
+    backbones: Backbones, name: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated: list[int] = []
+    repeat = PromptRun.repeat
+
+    def noted(self: PromptRun, rows: Sequence[int]) -> PromptRun:
+        repeated.append(len(rows))
+        return repeat(self, rows)
+
+    monkeypatch.setattr(PromptRun, "repeat", noted)
+    method = made(backbones, name, candidates=2, least_match=0.0, gain_scale=5.0, **config)
+    answer(method, QUESTIONS, None, SHORT)
+    states = name == "strata" and not config
+    assert repeated[:1] == ([len(QUESTIONS)] if states else []), "passages are in the prompt"
 
 
 def test_gains_weigh_from_nothing_to_all() -> None:

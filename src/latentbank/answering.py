@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from latentbank.backbone import Backbone
 from latentbank.conditioning import prompt_ids
 from latentbank.errors import InputError
-from latentbank.generation import DecodingConfig, generate, prompt_likelihoods
+from latentbank.generation import DecodingConfig, PromptRun
 from latentbank.method import Method
 from latentbank.selection import Selected
+
+_Candidate = tuple[int, str, float]  # question, document or "" for the model alone, weight
 
 
 @dataclass(frozen=True)
 class Answer:
     """An answer with the documents it was read from (id, share). `confidence` in [0, 1]: the mean
     probability of its tokens, times how well the document fits the question where the method can
-    tell, or times the weight of the model without memory where that answered.
+    tell, or times the weight of the model without memory where that answered. Of several candidates
+    the first token counts as known when the winner is.
     """
 
     text: str
@@ -48,7 +52,10 @@ def answer(
     began = time.perf_counter()
     shortlist = method.shortlist(questions) if memory and documents is None else None
     if shortlist is None:
-        found, _ = _read(method, questions, documents, decoding, memory)
+        reading = _Reading(method, questions, documents, decoding, memory)
+        with reading.attached():
+            reading.run()
+            found = reading.answers(range(len(questions)))
     else:
         found = _Contest(method, questions, decoding, began).surest(shortlist)
     seconds = (time.perf_counter() - began) / len(questions)
@@ -56,47 +63,76 @@ def answer(
     return [replace(one, seconds=seconds) for one in found]
 
 
-def _read(
-    method: Method,
-    questions: Sequence[str],
-    documents: Sequence[str] | None,
-    decoding: DecodingConfig | None,
-    memory: bool,
-    worth: Callable[[Sequence[float]], Sequence[bool]] | None = None,
-) -> tuple[list[Answer], list[float]]:
-    """(answers of one batch, each read once, their `seconds` not set; log-likelihoods of the
-    questions where `worth` asks for them). `worth` is as for `generate`.
-    """
-    began = time.perf_counter()
-    backbone = method.backbone
-    conditioning = method.read(questions, documents) if memory else method.read_nothing()
-    prompts = prompt_ids(backbone, questions, conditioning.passages)
-    scored = None if worth is None else _question_tokens(backbone, questions)
-    read = time.perf_counter() - began
-    with conditioning.attach(backbone):
-        attached = time.perf_counter() - began
-        found = generate(backbone, prompts, decoding, conditioning.contrast, scored, worth)
-    sources = conditioning.sources or ((),) * len(questions)
-    support = conditioning.support or (1.0,) * len(questions)
-    first = max(read, attached)
-    answers = [
-        Answer(g.text, s, g.confidence * fits, 0.0, first + g.first_token_seconds)
-        for g, s, fits in zip(found, sources, support, strict=True)
-    ]
-    return answers, [g.likelihood for g in found]
+class _Reading:
+    """A batch of questions with what is read for them; runs and answers while `attached`."""
 
+    def __init__(
+        self,
+        method: Method,
+        questions: Sequence[str],
+        documents: Sequence[str] | None,
+        decoding: DecodingConfig | None,
+        memory: bool,
+    ) -> None:
+        self._began = time.perf_counter()
+        self._backbone, self._questions, self._decoding = method.backbone, questions, decoding
+        self._read = method.read(questions, documents) if memory else method.read_nothing()
+        self._prompts: PromptRun
 
-def _question_tokens(backbone: Backbone, questions: Sequence[str]) -> list[int]:
-    """How many tokens of each prompt are the question's, with its labels."""
-    return [len(row) - 1 for row in prompt_ids(backbone, questions)]
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """What was read, within the block."""
+        with self._read.attach(self._backbone):
+            yield
 
+    def run(
+        self, scored: bool = False, alone: _Reading | None = None, places: Sequence[int] = ()
+    ) -> list[float]:
+        """Runs the prompts. Log-likelihoods [B] of the questions, in nats, where `scored`.
 
-def _likelihoods_without_memory(method: Method, questions: Sequence[str]) -> list[float]:
-    """Log-likelihoods [B] of the questions, in nats, where nothing is read."""
-    backbone = method.backbone
-    prompts = prompt_ids(backbone, questions)
-    with method.read_nothing().attach(backbone):
-        return prompt_likelihoods(backbone, prompts, [len(row) - 1 for row in prompts])
+        `alone` has run the same questions without memory, at `places`: what both have in common is
+        not run again.
+        """
+        if alone is not None and self._begins_like(alone):
+            self._prompts = alone._prompts.repeat(places)
+        else:
+            self._prompts = self._run(scored)
+        self._seconds = time.perf_counter() - self._began
+        return self._prompts.likelihoods
+
+    def _begins_like(self, alone: _Reading) -> bool:
+        """Whether a run without memory computes the same below the layer where memory enters."""
+        read, memory = self._read, self._backbone.memory
+        if memory is None or read.passages is not None or read.contrast:
+            return False
+        return 0 < memory.layer == read.layer == alone._read.layer
+
+    def _run(self, scored: bool) -> PromptRun:
+        prompts = prompt_ids(self._backbone, self._questions, self._read.passages)
+        counts = None
+        if scored:  # the question's tokens, with its labels
+            counts = [len(row) - 1 for row in prompt_ids(self._backbone, self._questions)]
+        split = 0 if self._read.passages else self._read.layer
+        return PromptRun(
+            self._backbone, prompts, self._decoding, self._read.contrast, counts, split
+        )
+
+    def answers(self, rows: Sequence[int], likely: Sequence[str] = ()) -> list[Answer]:
+        """Answers to the questions `rows`, to be asked for once; their `seconds` are not set.
+        `likely`: what each of them may be.
+        """
+        read, count = self._read, len(self._questions)
+        sources, support = read.sources or ((),) * count, read.support or (1.0,) * count
+        texts = read.quotable or read.passages or ("",) * count
+        quotable = [f" {texts[i]}" for i in rows]
+        if likely:
+            pairs = zip(likely, quotable, strict=True)
+            quotable = [f" {one}{text}" if one else text for one, text in pairs]
+        found = self._prompts.answers(rows, self._backbone.encode(quotable, start=False))
+        return [
+            Answer(one.text, sources[i], one.confidence * support[i], 0.0, self._seconds)
+            for i, one in zip(rows, found, strict=True)
+        ]
 
 
 class _Contest:
@@ -115,62 +151,95 @@ class _Contest:
         self.method, self.questions, self.decoding = method, questions, decoding
         self.began = began
         self.best: dict[int, Answer] = {}
-        self.plain: dict[int, float] = {}  # log-likelihood of a question where nothing is read
+        self.alone: _Reading | None = None  # without memory
+        self.places: dict[int, int] = {}  # of questions in it
+        self.plain: dict[int, float] = {}  # their log-likelihoods
 
     def surest(self, shortlist: Sequence[Selected]) -> list[Answer]:
-        """The first of each row is asked first, of the others those whose weight could still win;
-        what its likelihood tells cannot win is not answered. One alone in its row has won.
+        """The first document of each row is asked first, then of the others those whose weight
+        could still win, last the model without memory; what its likelihood tells cannot win is not
+        answered. One alone in its row has won.
         """
         if self.method.question_gain is not None:
-            rivals = [i for i, row in enumerate(shortlist) if len(row) > 1]
-            found = _likelihoods_without_memory(self.method, [self.questions[i] for i in rivals])
-            self.plain = dict(zip(rivals, found, strict=True))
-        heads = [(i, *row[0]) for i, row in enumerate(shortlist)]
-        others = [(i, *pair) for i, row in enumerate(shortlist) for pair in row[1:]]
-        for rows in (heads, others):
-            self._ask([row for row in rows if row[1]], memory=True)
-            self._ask([row for row in rows if not row[1]], memory=False)
-        return [self.best[i] for i in range(len(self.questions))]
+            rivals = [i for i, row in enumerate(shortlist) if len(row) > 1 or not row[0][0]]
+            self.plain = dict(zip(rivals, self._run_alone(rivals, scored=True), strict=True))
+        first: list[_Candidate] = [(i, *row[0]) for i, row in enumerate(shortlist)]
+        later: list[_Candidate] = [(i, *one) for i, row in enumerate(shortlist) for one in row[1:]]
+        for rows in (first, later):
+            self._ask([row for row in rows if row[1]])
+        self._ask_alone([row for row in first + later if not row[1]])
+        taken = time.perf_counter() - self.began
+        return [
+            replace(self.best[i], first_token_seconds=taken) for i in range(len(self.questions))
+        ]
 
-    def _ask(self, rows: Sequence[tuple[int, str, float]], memory: bool) -> None:
-        before = time.perf_counter() - self.began
-        rows = [row for row in rows if self._could_win(row[0], row[2])]
+    def _ask(self, rows: Sequence[_Candidate]) -> None:
+        """Asks documents."""
+        rows = self._hopeful(rows)
         if not rows:
             return
-        numbers, names, weights = zip(*rows, strict=True)
-        contested = memory and any(i in self.plain for i in numbers)
-        gain = self.method.question_gain if contested else None
-
-        def weighed(likelihoods: Sequence[float]) -> list[float]:
-            if gain is None:
-                return list(weights)
-            return [
-                weight * gain.weight(found - self.plain[i]) if i in self.plain else weight
-                for i, weight, found in zip(numbers, weights, likelihoods, strict=True)
+        questions, documents = [self.questions[i] for i, _, _ in rows], [row[1] for row in rows]
+        reading = _Reading(self.method, questions, documents, self.decoding, memory=True)
+        with reading.attached():
+            if all(i in self.places for i, _, _ in rows):
+                found = reading.run(True, self.alone, [self.places[i] for i, _, _ in rows])
+            else:
+                found = reading.run(any(i in self.plain for i, _, _ in rows))
+            rows = [
+                (i, name, weight * self._gained(i, likelihood))
+                for (i, name, weight), likelihood in zip(rows, found, strict=True)
             ]
+            kept = self._hopeful(rows)
+            places = [rows.index(row) for row in kept]
+            self._count(kept, reading.answers(places, self._likely(kept)))
 
-        def worth(likelihoods: Sequence[float]) -> list[bool]:
-            return [
-                self._could_win(i, weight)
-                for i, weight in zip(numbers, weighed(likelihoods), strict=True)
-            ]
+    def _ask_alone(self, rows: Sequence[_Candidate]) -> None:
+        """Asks the model without memory."""
+        rows = self._hopeful(rows)
+        if not rows:
+            return
+        if self.alone is None:
+            self._run_alone([i for i, _, _ in rows], scored=False)
+        assert self.alone is not None
+        with self.alone.attached():
+            places = [self.places[i] for i, _, _ in rows]
+            self._count(rows, self.alone.answers(places, self._likely(rows)))
 
-        answers, likelihoods = _read(
-            self.method,
-            [self.questions[i] for i in numbers],
-            names if memory else None,
-            self.decoding,
-            memory,
-            None if gain is None else worth,
-        )
-        for i, weight, one in zip(numbers, weighed(likelihoods), answers, strict=True):
+    def _run_alone(self, rows: Sequence[int], scored: bool) -> list[float]:
+        """Log-likelihoods of the questions `rows` where nothing is read, where `scored`."""
+        if not rows:
+            return []
+        questions = [self.questions[i] for i in rows]
+        self.alone = _Reading(self.method, questions, None, self.decoding, memory=False)
+        self.places = {i: place for place, i in enumerate(rows)}
+        with self.alone.attached():
+            return self.alone.run(scored)
+
+    def _gained(self, i: int, likelihood: float) -> float:
+        """What an answer from a document counts that makes a question so likely."""
+        gain = self.method.question_gain
+        if gain is None or i not in self.plain:
+            return 1.0
+        return gain.weight(likelihood - self.plain[i])
+
+    def _hopeful(self, rows: Sequence[_Candidate]) -> list[_Candidate]:
+        """The candidates of which an answer could win."""
+        return [
+            (i, name, weight)
+            for i, name, weight in rows
+            if i not in self.best or weight > self.best[i].confidence
+        ]
+
+    def _likely(self, rows: Sequence[_Candidate]) -> list[str]:
+        """The surest answers so far: candidates often agree."""
+        return [self.best[i].text if i in self.best else "" for i, _, _ in rows]
+
+    def _count(self, rows: Sequence[_Candidate], answers: Sequence[Answer]) -> None:
+        """Keeps the answers that are the surest so far; of equals the first."""
+        for (i, _, weight), one in zip(rows, answers, strict=True):
             sure = one.confidence * weight
-            if self._could_win(i, sure):
-                first = before + one.first_token_seconds
-                self.best[i] = replace(one, confidence=sure, first_token_seconds=first)
-
-    def _could_win(self, i: int, weight: float) -> bool:
-        return i not in self.best or weight > self.best[i].confidence
+            if i not in self.best or sure > self.best[i].confidence:
+                self.best[i] = replace(one, confidence=sure)
 
 
 def check_questions(

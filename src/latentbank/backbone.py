@@ -232,15 +232,18 @@ class Backbone:
         finally:
             self.memory = before
 
-    def session(self, batch: int) -> _TextRun:
-        """A text run of `batch` rows over the attached memory, fed token by token or in blocks."""
+    def session(self, batch: int, split: int = 0) -> _TextRun:
+        """A text run of `batch` rows over the attached memory, fed token by token or in blocks.
+
+        Without memory, `split` is the layer from which it may later be repeated over one.
+        """
         memory = self.memory
         if memory is not None and memory.bias.shape[0] != batch:
             raise InputError(
                 f"the attached memory has {memory.bias.shape[0]} rows, the text {batch}; "
                 "read the memory with the same questions"
             )
-        return _TextRun(self, self.geometry.layers, memory, batch)
+        return _TextRun(self, self.geometry.layers, memory, batch, split)
 
     def answer_logits(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
@@ -272,9 +275,16 @@ class Backbone:
 class _TextRun:
     """Text flowing through the layers, below the memory's layer without it and above with it."""
 
-    def __init__(self, backbone: Backbone, last: int, memory: KVMemory | None, batch: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        last: int,
+        memory: KVMemory | None,
+        batch: int,
+        split: int = 0,
+    ) -> None:
         self.backbone, self.memory = backbone, memory
-        split = memory.layer if memory is not None else 0
+        split = memory.layer if memory is not None else split
         self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
         self.caches: list[Any] = [_LayerCache(first) for first, _ in self.bounds]
         device = backbone.device
@@ -286,20 +296,41 @@ class _TextRun:
 
     def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States [B, T, D] of the next tokens ids [B, T], mask [B, T] bool (padding anywhere)."""
-        backbone, past = self.backbone, self.seen.shape[1]
         count = self.seen.sum(1, keepdim=True)
         positions = (count + mask.cumsum(1) - 1).clamp_min(0)
         self.seen = torch.cat([self.seen, mask], 1)
         self.seen_positions = torch.cat([self.seen_positions, positions], 1)
-        order = torch.arange(self.seen.shape[1], device=ids.device)
+        return self._through(self.backbone.model.get_input_embeddings()(ids), 0)
+
+    def _through(self, hidden: Tensor, stage: int) -> Tensor:
+        """Final states [B, T, D] of the last T tokens, whose states `hidden` enter a stage."""
+        past = self.seen.shape[1] - hidden.shape[1]
+        order = torch.arange(self.seen.shape[1], device=hidden.device)
         causal = order[None, past:, None] >= order[None, None, :]
-        text_visible = causal & self.seen[:, None, :]
-        hidden: Tensor = backbone.model.get_input_embeddings()(ids)
-        for index, (first, last) in enumerate(self.bounds):
-            memory = self.memory if index == len(self.bounds) - 1 else None
-            masks, own = self._masks(positions, text_visible, memory)
-            hidden = backbone.run(first, last, hidden, own, masks, self.caches[index])
+        text_visible, positions = causal & self.seen[:, None, :], self.seen_positions[:, past:]
+        for index in range(stage, len(self.bounds)):
+            upper = index == len(self.bounds) - 1
+            masks, own = self._masks(positions, text_visible, self.memory if upper else None)
+            self.entered = hidden
+            hidden = self.backbone.run(*self.bounds[index], hidden, own, masks, self.caches[index])
         return hidden
+
+    def repeat(self, rows: Tensor, memory: KVMemory) -> tuple[_TextRun, Tensor]:
+        """(run of the text of batch rows `rows` [B'] over `memory`, its final states [B', T, D]).
+
+        Layers below the memory's are not run again; the text was fed at once to a run that is split
+        there.
+        """
+        run = _TextRun(self.backbone, self.bounds[-1][1], memory, len(rows))
+        if run.bounds != self.bounds or self.entered.shape[1] != self.seen.shape[1]:
+            raise ValueError("the run is not split where the memory enters, or was fed twice")
+        for cache, own in zip(self.caches[:-1], run.caches, strict=False):
+            for i, layer in enumerate(cache.layers):
+                own.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), i)
+        run.seen = self.seen.index_select(0, rows)
+        run.seen_positions = self.seen_positions.index_select(0, rows)
+        states = self.entered.index_select(0, rows)
+        return run, run._through(states, len(self.bounds) - 1)
 
     def _masks(
         self, positions: Tensor, visible: Tensor, memory: KVMemory | None
@@ -323,6 +354,11 @@ class _TextRun:
             bias.nan_to_num(neginf=torch.finfo(backbone.dtype).min),
         )
         return masks, positions + start
+
+    def keep(self, mask: Tensor) -> None:
+        """Undoes the tokens that were fed last but for those of `mask` [B, T] bool."""
+        older = self.seen.shape[1] - mask.shape[1]
+        self.seen = torch.cat([self.seen[:, :older], self.seen[:, older:] & mask], 1)
 
     def reorder(self, index: Tensor) -> None:
         """Keeps the batch rows `index` [B'] (beam search); the memory's rows follow."""

@@ -42,7 +42,8 @@ class Conditioning:
     for no text. `sources` [B] name the documents read, most important first, weights in [0, 1].
     `contrast` α > 0 asks for memory-aware decoding: logits (1 + α)·ℓ(memory) − α·ℓ(no memory).
     `support` [B] in [0, 1] says how well what was selected fits the question, empty where a method
-    cannot tell; an answer is as much less sure.
+    cannot tell; an answer is as much less sure. `quotable` [B] is the text of what the transports
+    bring, where it is at hand: an answer that quotes it, or a passage, is found in fewer steps.
     """
 
     transports: tuple[Transport, ...] = ()
@@ -50,6 +51,12 @@ class Conditioning:
     sources: tuple[tuple[tuple[str, float], ...], ...] = ()
     contrast: float = 0.0
     support: tuple[float, ...] = ()
+    quotable: tuple[str, ...] = ()
+
+    @property
+    def layer(self) -> int:
+        """Below this layer the backbone computes what it does without the transports."""
+        return min((getattr(one, "layer", 0) for one in self.transports), default=0)
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
@@ -65,6 +72,10 @@ class KVPrefix:
     """Keys and values that the text attends to as if they were tokens before it."""
 
     memory: KVMemory
+
+    @property
+    def layer(self) -> int:
+        return self.memory.layer
 
     def attach(self, backbone: Backbone) -> Any:
         return backbone.with_memory(self.memory)
@@ -236,7 +247,7 @@ class LoraWeights:
     ) -> None:
         if targets not in _PROJECTIONS:
             raise InputError(f"targets must be one of {sorted(_PROJECTIONS)}, got {targets!r}")
-        self.name = f"memory{next(_lora_names)}"
+        self.name, self.layer = f"memory{next(_lora_names)}", layer
         attention = attention_modules(backbone)[layer:]
         paths = {id(module): path for path, module in backbone.model.named_modules()}
         names = [
@@ -255,7 +266,7 @@ class LoraWeights:
         needed = {id(p): p.requires_grad for p in backbone.model.parameters()}
         _inject(config, backbone.model, self.name)
         wrapped = dict(backbone.model.named_modules())
-        self.modules = {name: wrapped[name] for name in names}
+        self.modules: dict[str, Any] = {name: wrapped[name] for name in names}
         for parameter in backbone.model.parameters():
             parameter.requires_grad_(needed.get(id(parameter), True))
         self.parameters = {
@@ -267,15 +278,12 @@ class LoraWeights:
         self._switch(False)
 
     def _switch(self, on: bool) -> None:
+        # PEFT's own switches also freeze and unfreeze every matrix: slow, and wrong for an
+        # optimiser or a data-parallel wrapper that is made meanwhile
         for module in self.modules.values():
-            # PEFT freezes what it switches off; an optimiser or a data-parallel wrapper that is
-            # made meanwhile, and other adapters on the module, need the flags as they were
-            needed = [(p, p.requires_grad) for p in module.parameters()]
             if on:
-                module.set_adapter([self.name])
-            module.enable_adapters(on)
-            for parameter, flag in needed:
-                parameter.requires_grad_(flag)
+                module._active_adapter = [self.name]
+            module._disable_adapters = not on
 
     def train(self, mode: bool = True) -> None:
         """Dropout on or off; the backbone itself stays in eval mode."""

@@ -5,9 +5,12 @@ Knows token ids, scores and stopping; where the memory is and how it is cached, 
 
 from __future__ import annotations
 
+import copy
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,9 @@ from latentbank.backbone import Backbone
 from latentbank.errors import InputError
 
 _SCORED_AT_ONCE = 256  # tokens whose logits over the vocabulary are in memory together
+_CHECKED = 16  # tokens that a step may check in all rows: few cost hardly more than one
+_GUESSES = 6  # of them, at most, in a row
+_COMPARED = 3  # last tokens of an answer that tell where it quotes
 
 
 @dataclass(frozen=True)
@@ -42,59 +48,111 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text, the mean probability of its tokens, seconds to the first token.
-
-    `likelihood`: log-likelihood, in nats, of the last tokens of its prompt; see `generate`.
-    """
+    """One answer: its text, the mean probability of its tokens, seconds to the first token."""
 
     text: str
     confidence: float
     first_token_seconds: float
-    likelihood: float = 0.0
 
 
-@torch.no_grad()
 def generate(
     backbone: Backbone,
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig | None = None,
     contrast: float = 0.0,
-    scored: Sequence[int] | None = None,
-    worth: Callable[[Sequence[float]], Sequence[bool]] | None = None,
+    quotable: Sequence[Sequence[int]] = (),
 ) -> list[Generation]:
     """Answers to a batch of tokenised prompts, with the memory that is attached to `backbone`.
 
+    See `PromptRun`, which this runs and asks for all its answers.
+    """
+    if not prompts:
+        return []
+    return PromptRun(backbone, prompts, config, contrast).answers(quotable=quotable)
+
+
+class PromptRun:
+    """Tokenised prompts [B] that have run with the memory that is attached to `backbone`: their
+    log-likelihoods, and answers to those that are worth one.
+
     With `contrast` α the next token comes from (1 + α)·ℓ(memory) − α·ℓ(no memory): memory-aware
     decoding (CMT), which runs the text twice. `scored` [B]: of how many last tokens of each prompt
-    the log-likelihood is wanted; it is that with the memory, whatever the contrast. `worth` says of
-    those log-likelihoods [B] which prompts to answer; the others get no text and confidence 0.
+    the log-likelihood is wanted; `likelihoods` [B], in nats, are those with the memory, whatever
+    the contrast. A run without memory that is `split` at a layer can be repeated over one.
 
-    Left padding; a row's answer does not depend on the other rows' lengths. Stops at the end token
-    or after `max_new_tokens`.
+    Left padding; a row's answer does not depend on the other rows' lengths.
 
     Raises:
         InputError: memory, prompt and answer do not fit into the backbone's positions.
     """
-    config = config or DecodingConfig()
-    if not prompts:
-        return []
-    _check_length(backbone, prompts, config)
-    began = time.perf_counter()
-    run = _Run(backbone, len(prompts), contrast)
-    logits, likelihoods = run.begin(prompts, scored)
-    first = time.perf_counter() - began
-    found = [Generation("", 0.0, first, likelihood) for likelihood in likelihoods]
-    kept = [i for i, yes in enumerate(worth(likelihoods) if worth else [True] * len(found)) if yes]
-    if 0 < len(kept) < len(found):
-        index = torch.tensor(kept, device=logits.device)
-        run.reorder(index)
-        logits = logits[index]
-    if kept:
-        tokens, mean = (_beam if config.beams > 1 else _greedy)(run, logits, config)
-        confidence = mean.exp().tolist()
-        for i, text, sure in zip(kept, _texts(backbone, tokens), confidence, strict=True):
-            found[i] = replace(found[i], text=text, confidence=sure)
-    return found
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompts: Sequence[Sequence[int]],
+        config: DecodingConfig | None = None,
+        contrast: float = 0.0,
+        scored: Sequence[int] | None = None,
+        split: int = 0,
+    ) -> None:
+        self._backbone, self._config = backbone, config or DecodingConfig()
+        self._prompts, self._scored = prompts, scored
+        _check_length(backbone, prompts, self._config)
+        began = time.perf_counter()
+        self._run = _Run(backbone, len(prompts), contrast, split)
+        self._ids, mask = backbone.pad(prompts, left=True)
+        self._begin(self._run.begin(self._ids, mask), began)
+
+    @torch.no_grad()
+    def repeat(self, rows: Sequence[int]) -> PromptRun:
+        """The prompts `rows` over the memory that is attached now, which enters where this run,
+        without memory, was `split`: layers below are not run again.
+        """
+        again, began = copy.copy(self), time.perf_counter()
+        again._prompts = [self._prompts[i] for i in rows]
+        again._scored = None if self._scored is None else [self._scored[i] for i in rows]
+        _check_length(self._backbone, again._prompts, self._config)
+        index = torch.tensor(rows, dtype=torch.long, device=self._ids.device)
+        again._ids = self._ids[index]
+        again._run, states = self._run.repeat(index)
+        again._begin([states], began)
+        return again
+
+    def _begin(self, states: Sequence[Tensor], began: float) -> None:
+        """Takes the final states [B, T, D] of the prompts, of each session's."""
+        self._logits = self._run.logits([one[:, -1] for one in states])
+        self.likelihoods = [0.0] * len(self._prompts)
+        if self._scored is not None:
+            self.likelihoods = _likelihoods(self._backbone, self._ids, states[0], self._scored)
+        self._seconds = time.perf_counter() - began
+
+    @torch.no_grad()
+    def answers(
+        self, rows: Sequence[int] | None = None, quotable: Sequence[Sequence[int]] = ()
+    ) -> list[Generation]:
+        """Answers to the prompts `rows`, or to all; to be asked for once.
+
+        Stops at the end token or after `max_new_tokens`. `quotable`: tokens that the answer to each
+        of `rows` may quote. Where few rows are greedy, what follows there is guessed and checked
+        several tokens at a time (prompt lookup decoding), which leaves the answers as they are.
+        """
+        run, logits = self._run, self._logits
+        if rows is not None and list(rows) != list(range(len(logits))):
+            index = torch.tensor(rows, dtype=torch.long, device=logits.device)
+            run.reorder(index)
+            logits = logits[index]
+        if not len(logits):
+            return []
+        if self._config.beams > 1:
+            tokens, mean = _beam(run, logits, self._config)
+        else:
+            tokens, mean = _greedy(run, logits, self._config, quotable)
+        texts = _texts(self._backbone, tokens)
+        return [
+            Generation(text, math.exp(sure), self._seconds)
+            for text, sure in zip(texts, mean, strict=True)
+        ]
 
 
 def _check_length(
@@ -112,23 +170,12 @@ def _check_length(
         )
 
 
-@torch.no_grad()
-def prompt_likelihoods(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], scored: Sequence[int]
-) -> list[float]:
-    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of prompts, with the memory
-    that is attached to `backbone`.
-    """
-    if not prompts:
-        return []
-    ids, mask = backbone.pad(prompts, left=True)
-    return _likelihoods(backbone, ids, backbone.session(len(prompts)).feed(ids, mask), scored)
-
-
 def _likelihoods(
     backbone: Backbone, ids: Tensor, hidden: Tensor, scored: Sequence[int]
 ) -> list[float]:
-    """The same from left-padded ids [B, T] and their states [B, T, D]."""
+    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of left-padded ids [B, T] with
+    final states [B, T, D].
+    """
     last = ids.shape[1] - 1
     place = torch.arange(last, device=ids.device)
     wanted = place >= last - torch.tensor(scored, device=ids.device)[:, None]
@@ -145,30 +192,37 @@ def _likelihoods(
 class _Run:
     """Next-token logits of a batch with the attached memory, and where asked without it beside."""
 
-    def __init__(self, backbone: Backbone, batch: int, contrast: float) -> None:
+    def __init__(self, backbone: Backbone, batch: int, contrast: float, split: int = 0) -> None:
         self.backbone, self.contrast = backbone, contrast
-        self.sessions = [backbone.session(batch)]
+        self.sessions = [backbone.session(batch, split)]
         if contrast and backbone.memory is not None:
             with backbone.with_memory(None):
                 self.sessions.append(backbone.session(batch))
 
-    def begin(
-        self, prompts: Sequence[Sequence[int]], scored: Sequence[int] | None
-    ) -> tuple[Tensor, list[float]]:
-        """(logits [B, V] after the prompts, log-likelihoods [B] of their last `scored` tokens)."""
-        ids, mask = self.backbone.pad(prompts, left=True)
-        hidden = [session.feed(ids, mask) for session in self.sessions]
-        likelihoods = [0.0] * len(prompts)
-        if scored is not None:
-            likelihoods = _likelihoods(self.backbone, ids, hidden[0], scored)
-        return self._logits([states[:, -1] for states in hidden]), likelihoods
+    def begin(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """Final states [B, T, D] of tokens ids [B, T], mask [B, T] bool, of each session."""
+        return [session.feed(ids, mask) for session in self.sessions]
 
-    def feed(self, tokens: Tensor) -> Tensor:
-        """Logits [B, V] after one more token [B] each."""
-        mask = torch.ones_like(tokens, dtype=torch.bool)[:, None]
-        return self._logits([s.feed(tokens[:, None], mask)[:, -1] for s in self.sessions])
+    def repeat(self, rows: Tensor) -> tuple[_Run, Tensor]:
+        """(run of batch rows `rows` [B'] over the attached memory, their final states)."""
+        if self.contrast or self.backbone.memory is None:
+            raise ValueError("only a run without contrast is repeated, and over a memory")
+        again = copy.copy(self)
+        session, states = self.sessions[0].repeat(rows, self.backbone.memory)
+        again.sessions = [session]
+        return again, states
 
-    def _logits(self, states: Sequence[Tensor]) -> Tensor:
+    def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [B, T, V] after each of the next tokens ids [B, T], mask [B, T] bool."""
+        return self.logits([session.feed(ids, mask) for session in self.sessions])
+
+    def keep(self, mask: Tensor) -> None:
+        """Of the tokens that were fed last, those of `mask` [B, T] bool; the others are undone."""
+        for session in self.sessions:
+            session.keep(mask)
+
+    def logits(self, states: Sequence[Tensor]) -> Tensor:
+        """Logits [..., V] of the sessions' final states [..., D]."""
         found = [self.backbone.logits(one).float() for one in states]
         if len(found) == 1:
             return found[0]
@@ -179,27 +233,54 @@ class _Run:
             session.reorder(index)
 
 
-def _greedy(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[Tensor, Tensor]:
-    """(tokens [B, T], their mean log-probability [B]) after a prompt's logits [B, V]."""
-    done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-    tokens: list[Tensor] = []
-    scores: list[Tensor] = []
-    alive: list[Tensor] = []
-    for step in range(config.max_new_tokens):
-        score, token = torch.log_softmax(logits, -1).max(-1)
-        tokens.append(token)
-        scores.append(score)
-        alive.append(~done)
-        done = done | (token == run.backbone.end_id)
-        if bool(done.all()) or step == config.max_new_tokens - 1:
-            break
-        logits = run.feed(token)
-    kept = torch.stack(alive, 1)
-    mean = (torch.stack(scores, 1) * kept).sum(1) / kept.sum(1)
-    return torch.stack(tokens, 1), mean
+def _greedy(
+    run: _Run, logits: Tensor, config: DecodingConfig, quotable: Sequence[Sequence[int]]
+) -> tuple[list[list[int]], list[float]]:
+    """(tokens of each row, their mean log-probability) after a prompt's logits [B, V]."""
+    end_id, limit = run.backbone.end_id, config.max_new_tokens
+    guesses = min(_GUESSES, _CHECKED // len(logits) - 1) if quotable else 0
+    score, token = _likeliest(logits)
+    rows = [[one] for one in token]
+    sums = list(score)
+    while waiting := [i for i, row in enumerate(rows) if row[-1] != end_id and len(row) < limit]:
+        blocks: list[list[int]] = [[] for _ in rows]
+        for i in waiting:
+            room = min(guesses, limit - len(rows[i]) - 1)
+            guessed = _continued(rows[i], quotable[i])[:room] if room > 0 else []
+            blocks[i] = [rows[i][-1], *guessed]
+        ids, mask = run.backbone.pad(blocks)
+        scores, tokens = _likeliest(run.feed(ids, mask))
+        kept = [0] * len(rows)
+        for i in waiting:
+            found = tokens[i][: len(blocks[i])]
+            while kept[i] < len(found) - 1 and found[kept[i]] == blocks[i][kept[i] + 1] != end_id:
+                kept[i] += 1
+            kept[i] += 1  # the token after the guesses that were right
+            rows[i] += found[: kept[i]]
+            sums[i] += sum(scores[i][: kept[i]])
+        if max(map(len, blocks)) > 1:
+            place = torch.arange(ids.shape[1], device=ids.device)
+            run.keep(place < torch.tensor(kept, device=ids.device)[:, None])
+    return rows, [total / len(row) for total, row in zip(sums, rows, strict=True)]
 
 
-def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[Tensor, Tensor]:
+def _likeliest(logits: Tensor) -> tuple[list[Any], list[Any]]:
+    """(log-probabilities, tokens) [...] of the likeliest tokens of logits [..., V]."""
+    score, token = torch.log_softmax(logits, -1).max(-1)
+    return score.tolist(), token.tolist()
+
+
+def _continued(tokens: Sequence[int], text: Sequence[int]) -> Sequence[int]:
+    """What follows in `text` where it first has the end of `tokens`, the longest end it has."""
+    for size in range(min(_COMPARED, len(tokens)), 0, -1):
+        end = list(tokens[-size:])
+        for at in range(len(text) - size):
+            if list(text[at : at + size]) == end:
+                return text[at + size :]
+    return []
+
+
+def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[list[list[int]], list[float]]:
     """The same by beam search in groups; an ended beam keeps its length-normalised score and waits.
 
     The score is the chosen beam's.
@@ -225,11 +306,12 @@ def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[Tensor, Te
             break
         offset = torch.arange(batch, device=device)[:, None] * width
         run.reorder((parent + offset).view(-1))
-        logits = run.feed(token.view(-1))
+        fed = token.view(-1, 1)
+        logits = run.feed(fed, torch.ones_like(fed, dtype=torch.bool))[:, -1]
     normal = total / lengths.clamp_min(1)
     best = normal.argmax(1, keepdim=True)
     chosen = tokens.gather(1, best[..., None].expand(-1, 1, tokens.shape[2])).squeeze(1)
-    return chosen, normal.gather(1, best).squeeze(1)
+    return chosen.tolist(), normal.gather(1, best).squeeze(1).tolist()
 
 
 def _advance(
@@ -256,10 +338,10 @@ def _advance(
     return torch.cat(parents, 1), torch.cat(tokens, 1), torch.cat(totals, 1)
 
 
-def _texts(backbone: Backbone, tokens: Tensor) -> list[str]:
-    """Decodes token rows [B, T] up to the end token."""
+def _texts(backbone: Backbone, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Decodes rows of tokens up to the end token."""
     texts = []
-    for row in tokens.tolist():
+    for row in rows:
         cut = row.index(backbone.end_id) if backbone.end_id in row else len(row)
         texts.append(backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip())
     return texts

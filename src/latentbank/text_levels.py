@@ -128,6 +128,15 @@ class TextLevels:
                 self._remember(kind, payloads, texts)
         return found
 
+    def known(self, entry: Entry) -> str:
+        """The text of an entry of any level where it takes no time to decode, else none."""
+        if entry.level not in TEXTS:
+            return ""
+        kind = self._kind(entry.level)
+        if kind == _ZSTD:
+            return self.decode([entry])[0]
+        return self._recent.get((kind, entry.payload), "")
+
     def _remember(self, kind: str, payloads: Sequence[bytes], texts: Sequence[str]) -> None:
         """Keeps what was coded last, so that the next step down need not decode it."""
         if kind == _ZSTD:

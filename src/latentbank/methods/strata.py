@@ -202,7 +202,9 @@ class Strata(Method):
         memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
         if memory is not None:
             transports = (*transports, KVPrefix(memory))
-        return Conditioning(transports, None, sources, self.config.memory_aware, support)
+        quotable = tuple(" ".join(self._known_text(d) for d, _ in row) for row in chosen)
+        contrast = self.config.memory_aware
+        return Conditioning(transports, None, sources, contrast, support, quotable)
 
     def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
         top = 1 if len(self.keys) else self.config.candidates
@@ -263,6 +265,11 @@ class Strata(Method):
     def _text(self, name: str) -> str:
         entry = self.require_bank().get(name)
         return self.texts.decode([entry])[0] if entry is not None else ""
+
+    def _known_text(self, name: str) -> str:
+        """The text of a document where it is at hand, else none."""
+        entry = self.require_bank().get(name)
+        return self.texts.known(entry) if entry is not None else ""
 
     def _states(self, name: str) -> Tensor | None:
         """States [M, D] of a document in the backbone's units, the start token's first."""
