@@ -1,0 +1,180 @@
+"""What could be stored of a text instead of its words: states of layer 12, chosen, pooled or coded.
+
+The packaged strata adapter reads each form of the text that holds the answer; nothing is trained
+for any of them but what the adapter was: all states, 48 pooled ones and 16. Codebooks are fitted on
+the pooled states of training texts and lie beside all banks, so their own bytes are not counted.
+One record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentbank.adapter import find_adapter, load_adapter
+from latentbank.backbone import load_backbone
+from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.codec.residual import ResidualCodec, fit_codebooks
+from latentbank.conditioning import passage_ids
+from latentbank.data import load_dataset
+from latentbank.document import Document
+from latentbank.evaluation import ask_all, fresh_bank
+from latentbank.methods.strata import Strata
+from latentbank.metrics import mean_interval
+
+CODES = 512  # codewords of a level
+FITTED = 400  # training texts that the codebooks are fitted on
+Form = Callable[[str], tuple[Tensor, float]]  # of a text: states [M, D] without the start's, bytes
+
+
+def text_states(method: Strata, text: str) -> tuple[Tensor, list[int]]:
+    """(states [T, D] of a text's tokens as a passage, start token left out; their ids)."""
+    ids, mask = method.backbone.pad(passage_ids(method.backbone, [text]))
+    states = method.backbone.states(ids, mask, method.config.inject_from)[0, 1:].float()
+    return states, ids[0].tolist()
+
+
+def size(states: Tensor) -> float:
+    """Bytes of states in float16."""
+    return 2.0 * states.numel()
+
+
+@torch.no_grad()
+def surprises(method: Strata, ids: list[int]) -> Tensor:
+    """Bits [T] of each token after the start, given those before."""
+    row = torch.tensor([ids])
+    hidden = method.backbone.session(1).feed(row, torch.ones_like(row, dtype=torch.bool))
+    logits = method.backbone.logits(hidden[0, :-1]).float()
+    return nn.functional.cross_entropy(logits, row[0, 1:], reduction="none")
+
+
+def named(method: Strata, ids: list[int]) -> Tensor:
+    """Whether each token [T] after the start is of a word that begins with a capital or a digit."""
+    found: list[bool] = []
+    inside = False
+    for token in ids[1:]:
+        piece = method.backbone.tokenizer.decode([token])
+        if not piece[:1].isalnum() or not found:  # a word begins
+            word = piece.strip()
+            inside = word[:1].isupper() or word[:1].isdigit()
+        found.append(inside or piece.strip()[:1].isdigit())
+    return torch.tensor(found)
+
+
+def every(method: Strata, text: str) -> tuple[Tensor, float]:
+    """All states."""
+    states, _ = text_states(method, text)
+    return states, size(states)
+
+
+def chosen(method: Strata, count: int, by: str, text: str) -> tuple[Tensor, float]:
+    """`count` states in their order: the most surprising, those of names and numbers first (the
+    more surprising before the others), or evenly spaced ones.
+    """
+    states, ids = text_states(method, text)
+    if len(states) <= count:
+        return states, size(states)
+    if by == "even":
+        place = torch.linspace(0, len(states) - 1, count).round().long()
+    else:
+        worth = surprises(method, ids)
+        if by == "names":
+            worth = worth + 1000.0 * named(method, ids)
+        place = worth.topk(count).indices.sort().values
+    return states[place], size(states[place])
+
+
+@torch.no_grad()
+def pooled(method: Strata, count: int, text: str) -> tuple[Tensor, float]:
+    """`count` pooled states, in standardised units."""
+    states, mask = method.standard_states([text])
+    found, kept = method.pooler(states, mask, count)
+    return found[0, kept[0]].float(), size(found[0, kept[0]])
+
+
+def restored(method: Strata, count: int, text: str) -> tuple[Tensor, float]:
+    """`count` pooled states in the backbone's units."""
+    states, taken = pooled(method, count, text)
+    return method.standard.restore(states), taken
+
+
+def coded(method: Strata, codec: ResidualCodec, count: int, text: str) -> tuple[Tensor, float]:
+    """`count` pooled states after residual codes."""
+    states, _ = pooled(method, count, text)
+    data = codec.encode(states.numpy())
+    found = torch.from_numpy(codec.decode(data, len(states)))
+    return method.standard.restore(found), float(len(data))
+
+
+def forms(method: Strata, train: tuple[Document, ...], levels: list[int]) -> dict[str, Form]:
+    """Every form by its name."""
+    found: dict[str, Form] = {"all states": partial(every, method)}
+    for count in (48, 16):
+        found[f"{count} pooled"] = partial(restored, method, count)
+        for by, name in (("surprise", "most surprising"), ("names", "of names and numbers")):
+            found[f"{count} {name}"] = partial(chosen, method, count, by)
+        found[f"{count} evenly spaced"] = partial(chosen, method, count, "even")
+    latents = np.concatenate([pooled(method, 48, d.text)[0].numpy() for d in train])
+    books = fit_codebooks(latents, max(levels), CODES)
+    for level in levels:
+        codec = ResidualCodec(books[:level])
+        found[f"48 pooled, {level} codes each"] = partial(coded, method, codec, 48)
+    return found
+
+
+def with_start(method: Strata, states: dict[str, tuple[Tensor, float]], name: str) -> Tensor:
+    """What the reader asks for: the states [M, D] of a document, the start token's first."""
+    return torch.cat([method.reader.start_state, states[name][0]])
+
+
+def main() -> None:
+    """Asks the same questions of every form and writes one record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="squad_v1.1", help="folder of SQuAD v1.1")
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--levels", type=int, nargs="+", default=[2, 8, 32])
+    parser.add_argument("--out", type=Path, default=Path("results/strata/states.json"))
+    options = parser.parse_args()
+    data = load_dataset(options.data, "val").sample_questions(options.questions, 0)
+    asked = [data.documents[question.document] for question in data.questions]
+    documents = {document.id: document for document in asked}
+    train = load_dataset(options.data, "train").documents[:FITTED]
+    method = load_adapter(find_adapter("strata-smollm2-135m"), load_backbone("smollm2-135m"))
+    assert isinstance(method, Strata)
+    fresh_bank(method)
+    method.write(list(documents.values()))
+    metrics: dict[str, Metric] = {}
+    for name, form in forms(method, train, options.levels).items():
+        states = {d.id: form(d.text) for d in documents.values()}
+
+        method.reader.hot.clear()
+        method._states = partial(with_start, method, states)  # type: ignore[method-assign]
+        f1 = mean_interval([100 * one for one in ask_all(method, data, gold=True).f1])
+        metrics[f"{name}: F1"] = Metric(f1.value, "percent", f1.low, f1.high)
+        bytes_each = statistics.mean(taken for _, taken in states.values())
+        metrics[f"{name}: bytes"] = Metric(bytes_each, "bytes/document")
+        print(f"{name}: {bytes_each:,.0f} bytes, F1 {f1.value:.1f}", flush=True)
+    record = new_record(
+        task="states",
+        method="strata",
+        command=shlex.join(["python", "scripts/measure_states.py", *sys.argv[1:]]),
+        seed=0,
+        data=DataInfo(data.name, data.hash),
+        dtype=str(method.backbone.dtype).removeprefix("torch."),
+        metrics=metrics,
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_record(record, options.out)
+
+
+if __name__ == "__main__":
+    main()
