@@ -76,7 +76,7 @@ def every(method: Strata, text: str) -> tuple[Tensor, float]:
     return states, size(states)
 
 
-def chosen(method: Strata, count: int, by: str, text: str) -> tuple[Tensor, float]:
+def chosen(method: Strata, text: str, count: int, by: str) -> tuple[Tensor, float]:
     """`count` states in their order: the most surprising, those of names and numbers first (the
     more surprising before the others), or evenly spaced ones.
     """
@@ -94,22 +94,22 @@ def chosen(method: Strata, count: int, by: str, text: str) -> tuple[Tensor, floa
 
 
 @torch.no_grad()
-def pooled(method: Strata, count: int, text: str) -> tuple[Tensor, float]:
+def pooled(method: Strata, text: str, count: int) -> tuple[Tensor, float]:
     """`count` pooled states, in standardised units."""
     states, mask = method.standard_states([text])
     found, kept = method.pooler(states, mask, count)
     return found[0, kept[0]].float(), size(found[0, kept[0]])
 
 
-def restored(method: Strata, count: int, text: str) -> tuple[Tensor, float]:
+def restored(method: Strata, text: str, count: int) -> tuple[Tensor, float]:
     """`count` pooled states in the backbone's units."""
-    states, taken = pooled(method, count, text)
+    states, taken = pooled(method, text, count)
     return method.standard.restore(states), taken
 
 
-def coded(method: Strata, codec: ResidualCodec, count: int, text: str) -> tuple[Tensor, float]:
+def coded(method: Strata, text: str, codec: ResidualCodec, count: int) -> tuple[Tensor, float]:
     """`count` pooled states after residual codes."""
-    states, _ = pooled(method, count, text)
+    states, _ = pooled(method, text, count)
     data = codec.encode(states.numpy())
     found = torch.from_numpy(codec.decode(data, len(states)))
     return method.standard.restore(found), float(len(data))
@@ -119,15 +119,15 @@ def forms(method: Strata, train: tuple[Document, ...], levels: list[int]) -> dic
     """Every form by its name."""
     found: dict[str, Form] = {"all states": partial(every, method)}
     for count in (48, 16):
-        found[f"{count} pooled"] = partial(restored, method, count)
+        found[f"{count} pooled"] = partial(restored, method, count=count)
         for by, name in (("surprise", "most surprising"), ("names", "of names and numbers")):
-            found[f"{count} {name}"] = partial(chosen, method, count, by)
-        found[f"{count} evenly spaced"] = partial(chosen, method, count, "even")
-    latents = np.concatenate([pooled(method, 48, d.text)[0].numpy() for d in train])
+            found[f"{count} {name}"] = partial(chosen, method, count=count, by=by)
+        found[f"{count} evenly spaced"] = partial(chosen, method, count=count, by="even")
+    latents = np.concatenate([pooled(method, d.text, 48)[0].numpy() for d in train])
     books = fit_codebooks(latents, max(levels), CODES)
     for level in levels:
         codec = ResidualCodec(books[:level])
-        found[f"48 pooled, {level} codes each"] = partial(coded, method, codec, 48)
+        found[f"48 pooled, {level} codes each"] = partial(coded, method, codec=codec, count=48)
     return found
 
 
