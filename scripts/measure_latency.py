@@ -3,8 +3,8 @@
 One document is read for each question, selection and all included. Hot: the document's keys and
 values lie in the cache. Cold: nothing is remembered, as in a process that has just opened the bank;
 the document is decoded from its entry and run through the backbone. All times of a question are
-taken in turn, and ratios are medians over the questions. The last part times whole answers, with
-as many candidates as the packaged adapter has.
+taken in turn, and ratios are medians over the questions. The part `answers` times whole answers,
+with as many candidates as the packaged adapter has and with one.
 """
 
 from __future__ import annotations
@@ -134,16 +134,21 @@ def answers(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric
     return metrics
 
 
+PARTS = {"levels": levels, "answers": answers}
+
+
 def main() -> None:
     """Runs all parts and writes one record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/speed/latency.json"))
     parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--documents", type=int, default=40)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     backbone, data = load_backbone("smollm2-135m"), load_sample().take(options.documents)
-    metrics = levels(backbone, data, options.questions)
-    metrics |= answers(backbone, data, options.questions)
+    metrics: dict[str, Metric] = {}
+    for name in options.parts:
+        metrics |= PARTS[name](backbone, data, options.questions)
     record = new_record(
         task="latency",
         method="strata",
