@@ -9,7 +9,7 @@ from latentbank.bench.ablation_table import ablation_table
 from latentbank.bench.bank_table import bank_table
 from latentbank.bench.benchmarks import benchmark_tables
 from latentbank.bench.frontier_table import frontier_table, shares_table
-from latentbank.bench.latency import latency_figure, latency_table
+from latentbank.bench.latency import answers_table, latency_figure, latency_table
 from latentbank.bench.levels_table import levels_table
 from latentbank.bench.readme_plots import write_plot, write_plots
 from latentbank.bench.record import read_record
@@ -47,6 +47,9 @@ def main(root: Path = ROOT) -> None:
         update_readme(readme, "latency", picture)
         table = f"{picture.replace('](docs/', '](')}\n\n{latency_table(record)}"
         update_readme(root / "docs" / "strata.md", "latency", table)
+    if answers := sorted((results / "speed").glob("answers*.json")):
+        table = answers_table([read_record(path) for path in answers])
+        update_readme(root / "docs" / "strata.md", "answers", table)
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
     for method, whole in (("cmt", "cmt full"), ("strata", "strata")):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from latentbank.bench.latency import latency_figure, latency_table
+from latentbank.bench.latency import answers_table, latency_figure, latency_table
 from latentbank.bench.readme_plots import write_plot
 from latentbank.bench.record import Metric, Record
 from test_record import make
@@ -40,3 +41,19 @@ def test_the_figure_has_a_line_for_each_level_and_one_for_rag(tmp_path: Path) ->
     assert text.startswith("![Time to the first token](docs/latency.svg)")
     words = "".join(ET.parse(tmp_path / "docs" / "latency.svg").getroot().itertext())
     assert "lm, 94 B" in words and "passage in the prompt" in words
+
+
+def test_whole_answers_have_a_column_for_each_machine() -> None:
+    records = []
+    for cores, times in ((2, (381.2, 1353.7)), (1, (400.0, 1975.9))):
+        metrics = {
+            "answer, strata": Metric(times[0], "ms"),
+            "answer, rag over strata": Metric(2.0, "ratio"),
+            "answer, rag": Metric(times[1], "ms"),
+        }
+        one = make("strata", task="latency", command=f"measure {cores}", metrics=metrics)
+        records.append(replace(one, machine=replace(one.machine, cores=cores)))
+    lines = answers_table(records).splitlines()
+    assert lines[0] == "| | 1-core ms | 2-core ms |"
+    assert lines[2:4] == ["| strata | 400 | 381 |", "| rag | 1,976 | 1,354 |"]
+    assert [line.startswith("*`measure ") for line in lines[5:]] == [True, True]

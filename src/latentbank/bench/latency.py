@@ -1,15 +1,17 @@
-"""First tokens of strata's levels, hot and cold, beside rag: a figure and a table.
+"""First tokens of strata's levels, hot and cold, and whole answers, beside rag: a figure, tables.
 
-Knows the record of scripts/measure_latency.py; times nothing.
+Knows the records of scripts/measure_latency.py; times nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from latentbank.bench.figure import Figure, Table, Times
 from latentbank.bench.record import Record
 from latentbank.bench.words import MISSING
 
-__all__ = ["latency_figure", "latency_table"]
+__all__ = ["answers_table", "latency_figure", "latency_table"]
 
 _KINDS = ("hot", "cold", "passage in the prompt")
 
@@ -52,6 +54,19 @@ def latency_table(record: Record) -> str:
         cells = [*(f"{value:,.0f}" for value in times), *(f"{ratio:.2g}" for ratio in ratios)]
         lines.append(f"| `{level}` | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"*`{record.command}`, code {record.code_revision}.*"])
+
+
+def answers_table(records: Sequence[Record]) -> str:
+    """Markdown: mean times of whole answers, a column for each record, named by its cores."""
+    ordered = sorted(records, key=lambda record: record.machine.cores)
+    rows = [name for name in ordered[0].metrics if ordered[0].metrics[name].unit == "ms"]
+    cores = [f"{record.machine.cores}-core ms" for record in ordered]
+    lines = [f"| | {' | '.join(cores)} |", f"|---|{'---:|' * len(cores)}"]
+    for name in rows:
+        times = [f"{record.metrics[name].value:,.0f}" for record in ordered]
+        lines.append(f"| {name.removeprefix('answer, ')} | {' | '.join(times)} |")
+    sources = [f"`{one.command}`, code {one.code_revision}" for one in ordered]
+    return "\n".join([*lines, "", *(f"*{source}.*  " for source in sources)])
 
 
 def _levels(record: Record) -> list[str]:
