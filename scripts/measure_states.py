@@ -1,7 +1,7 @@
-"""What could be stored of a text instead of its words: states of layer 12, chosen, pooled or coded.
+"""What could be stored of a text instead of its words: states, chosen, pooled or coded.
 
 The packaged strata adapter reads each form of the text that holds the answer; nothing is trained
-for any of them but what the adapter was: all states, 48 pooled ones and 16. Codebooks are fitted on
+for any of them but what the adapter was: all states of layer 12, 48 pooled ones and 16. Codebooks are fitted on
 the pooled states of training texts and lie beside all banks, so their own bytes are not counted.
 One record.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.backbone import load_backbone
+from latentbank.backbone import Backbone, load_backbone
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
 from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.conditioning import passage_ids
@@ -136,40 +136,56 @@ def with_start(method: Strata, states: dict[str, tuple[Tensor, float]], name: st
     return torch.cat([method.reader.start_state, states[name][0]])
 
 
+def packaged(
+    backbone: Backbone, documents: dict[str, Document], changes: dict[str, object]
+) -> Strata:
+    """The packaged adapter with some settings changed, over a bank of documents."""
+    method = load_adapter(find_adapter("strata-smollm2-135m"), backbone, changes)
+    assert isinstance(method, Strata)
+    fresh_bank(method)
+    method.write(list(documents.values()))
+    return method
+
+
 def main() -> None:
     """Asks the same questions of every form and writes one record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="squad_v1.1", help="folder of SQuAD v1.1")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--levels", type=int, nargs="+", default=[2, 8, 32])
-    parser.add_argument("--out", type=Path, default=Path("results/strata/states.json"))
+    parser.add_argument("--layers", type=int, nargs="+", default=[0, 8, 16, 20])
+    parser.add_argument("--out", type=Path, default=Path("results/search/states.json"))
     options = parser.parse_args()
     data = load_dataset(options.data, "val").sample_questions(options.questions, 0)
     asked = [data.documents[question.document] for question in data.questions]
     documents = {document.id: document for document in asked}
     train = load_dataset(options.data, "train").documents[:FITTED]
-    method = load_adapter(find_adapter("strata-smollm2-135m"), load_backbone("smollm2-135m"))
-    assert isinstance(method, Strata)
-    fresh_bank(method)
-    method.write(list(documents.values()))
+    backbone = load_backbone("smollm2-135m")
     metrics: dict[str, Metric] = {}
-    for name, form in forms(method, train, options.levels).items():
-        states = {d.id: form(d.text) for d in documents.values()}
 
-        method.reader.hot.clear()
-        method._states = partial(with_start, method, states)  # type: ignore[method-assign]
+    def ask(name: str, method: Strata, taken: list[float]) -> None:
         f1 = mean_interval([100 * one for one in ask_all(method, data, gold=True).f1])
         metrics[f"{name}: F1"] = Metric(f1.value, "percent", f1.low, f1.high)
-        bytes_each = statistics.mean(taken for _, taken in states.values())
-        metrics[f"{name}: bytes"] = Metric(bytes_each, "bytes/document")
-        print(f"{name}: {bytes_each:,.0f} bytes, F1 {f1.value:.1f}", flush=True)
+        metrics[f"{name}: bytes"] = Metric(statistics.mean(taken), "bytes/document")
+        print(f"{name}: {statistics.mean(taken):,.0f} bytes, F1 {f1.value:.1f}", flush=True)
+
+    for layer in options.layers:
+        method = packaged(backbone, documents, {"inject_from": layer})
+        taken = [every(method, document.text)[1] for document in documents.values()]
+        ask(f"all states of layer {layer}", method, taken)
+    method = packaged(backbone, documents, {})
+    for name, form in forms(method, train, options.levels).items():
+        states = {d.id: form(d.text) for d in documents.values()}
+        method.reader.hot.clear()
+        method._states = partial(with_start, method, states)  # type: ignore[method-assign]
+        ask(name, method, [size for _, size in states.values()])
     record = new_record(
         task="states",
         method="strata",
         command=shlex.join(["python", "scripts/measure_states.py", *sys.argv[1:]]),
         seed=0,
         data=DataInfo(data.name, data.hash),
-        dtype=str(method.backbone.dtype).removeprefix("torch."),
+        dtype=str(backbone.dtype).removeprefix("torch."),
         metrics=metrics,
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

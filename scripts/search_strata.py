@@ -1,8 +1,9 @@
-"""What Strata could be trained as: short runs from nothing that differ in one thing; one record.
+"""What Strata could be trained with: short runs that differ in one thing; one record.
 
-Every variant trains for the same steps on the same documents, from the same seed, and is asked the
-same validation questions, the text that holds the answer being given: from all of its states, from
-48 and 16 pooled ones, and beside the states of another text. A run that is there already is used.
+Every variant goes on from the packaged adapter for the same steps on the same documents and is
+asked the same validation questions, the text that holds the answer being given: from all of its
+states, from 48 and 16 pooled ones, and beside the states of another text. A run that is there
+already is used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from latentbank.conditioning import Conditioning, KVPrefix, answer_ids, passage_
 from latentbank.data import QADataset, load_dataset
 from latentbank.evaluation import ask_all, fresh_bank
 from latentbank.kv_memory import KVMemory
-from latentbank.method import Batch, Loss, Method, build_method
+from latentbank.method import Batch, Loss, Method
 from latentbank.methods.strata import Strata
 from latentbank.metrics import mean_interval
 from latentbank.training import TrainConfig, Trainer
@@ -38,22 +39,18 @@ APART = 8  # questions between a question and the one whose document stands besi
 
 @dataclass(frozen=True)
 class Variant:
-    """`layer`: where states enter. `distilled`: weight of the KL divergence to the answer logits of
+    """`distilled`: weight of the KL divergence to the answer logits of
     packaged `rag`, which has the passage in its prompt. `beside`: another document's states stand
     beside the question's own. `cloze`: questions made from the texts instead of SQuAD's.
     """
 
-    layer: int = 12
     distilled: float = 0.0
     beside: bool = False
     cloze: bool = False
 
 
 VARIANTS = {
-    "layer 12": Variant(),
-    "layer 8": Variant(layer=8),
-    "layer 16": Variant(layer=16),
-    "layer 20": Variant(layer=20),
+    "as it is": Variant(),
     "distilled": Variant(distilled=1.0),
     "another text beside": Variant(beside=True),
     "cloze questions": Variant(cloze=True),
@@ -127,8 +124,7 @@ def trained(variant: Variant, data: QADataset, config: TrainConfig, folder: Path
     """The method after its steps."""
     backbone = load_backbone("smollm2-135m")
     teacher = Teacher(backbone) if variant.distilled else None
-    settings = {"inject_from": variant.layer, "lora": {"layer": variant.layer}}
-    method = build_method("strata", backbone, settings, seed=config.seed)
+    method = load_adapter(find_adapter("strata-smollm2-135m"), backbone, {"closed_share": 0.0})
     assert isinstance(method, Strata)
     loss = method.loss
 
@@ -188,16 +184,18 @@ def main() -> None:
     """Trains, asks and writes one record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="squad_v1.1", help="folder of SQuAD v1.1")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--questions", type=int, default=120)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/search"))
-    parser.add_argument("--out", type=Path, default=Path("results/strata/search.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/search/training.json"))
     options = parser.parse_args()
     train = load_dataset(options.data, "train")
     data = load_dataset(options.data, "val").sample_questions(options.questions, options.seed)
-    config = TrainConfig(options.steps, seed=options.seed, validate_every=options.steps + 1)
+    config = TrainConfig(
+        options.steps, learning_rate=5e-4, warmup=5, seed=options.seed, validate_every=1 << 30
+    )
     metrics: dict[str, Metric] = {}
     for name in options.variants:
         method = trained(VARIANTS[name], train, config, options.runs / name.replace(" ", "-"))
