@@ -1,9 +1,9 @@
 """What could be stored of a text instead of its words: states, chosen, pooled or coded.
 
 The packaged strata adapter reads each form of the text that holds the answer; nothing is trained
-for any of them but what the adapter was: all states of layer 12, 48 pooled ones and 16. Codebooks are fitted on
-the pooled states of training texts and lie beside all banks, so their own bytes are not counted.
-One record.
+for any of them but what the adapter was: all states of layer 12, 48 pooled ones and 16. Codebooks
+are fitted on the pooled states of training texts and lie beside all banks, so their own bytes are
+not counted. One record.
 """
 
 from __future__ import annotations
