@@ -14,6 +14,7 @@ from latentbank.bench.levels_table import levels_table
 from latentbank.bench.readme_plots import write_plot, write_plots
 from latentbank.bench.record import read_record
 from latentbank.bench.report import results_table, update_readme
+from latentbank.bench.search_table import forms_table, training_table
 from latentbank.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +51,10 @@ def main(root: Path = ROOT) -> None:
     if answers := sorted((results / "speed").glob("answers*.json")):
         table = answers_table([read_record(path) for path in answers])
         update_readme(root / "docs" / "strata.md", "answers", table)
+    for name, tabulate in (("states", forms_table), ("training", training_table)):
+        if (path := results / "search" / f"{name}.json").exists():
+            table = tabulate(read_record(path))
+            update_readme(root / "docs" / "strata.md", f"search-{name}", table)
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
     for method, whole in (("cmt", "cmt full"), ("strata", "strata")):
