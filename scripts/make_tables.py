@@ -57,10 +57,16 @@ def main(root: Path = ROOT) -> None:
             update_readme(root / "docs" / "strata.md", f"search-{name}", table)
     update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
     update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
-    for method, whole in (("cmt", "cmt full"), ("strata", "strata")):
-        if any((results / method).glob("*.json")):
-            table = ablation_table(results / method, whole)
-            update_readme(root / "docs" / f"{method}.md", f"{method}-parts", table)
+    for folder, whole in (
+        ("cmt", "cmt full"),
+        ("strata", "strata"),
+        ("strata/without-gain", "strata"),
+    ):
+        if any((results / folder).glob("*.json")):
+            method, _, label = folder.partition("/")
+            name = f"{method}-parts-{label}".rstrip("-")
+            table = ablation_table(results / folder, whole)
+            update_readme(root / "docs" / f"{method}.md", name, table)
     for sentence in missing:
         print(sentence)
 
