@@ -50,7 +50,7 @@ def size(states: Tensor) -> float:
 
 @torch.no_grad()
 def surprises(method: Strata, ids: list[int]) -> Tensor:
-    """Bits [T] of each token after the start, given those before."""
+    """Nats [T] of each token after the start, given those before."""
     row = torch.tensor([ids])
     hidden = method.backbone.session(1).feed(row, torch.ones_like(row, dtype=torch.bool))
     logits = method.backbone.logits(hidden[0, :-1]).float()

@@ -275,5 +275,7 @@ def test_what_cannot_be_repeated(backbones: Backbones) -> None:
         whole.repeat([0, 1, 2])
     split = PromptRun(backbone, ROWS, DecodingConfig(max_new_tokens=2), split=1)
     split.answers()
+    with pytest.raises(ValueError, match="once"):
+        split.answers([0])
     with backbone.with_memory(memories(backbone, 3)), pytest.raises(ValueError, match="fed twice"):
         split.repeat([0, 1, 2])

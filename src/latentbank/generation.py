@@ -97,7 +97,7 @@ class PromptRun:
         split: int = 0,
     ) -> None:
         self._backbone, self._config = backbone, config or DecodingConfig()
-        self._prompts, self._scored = prompts, scored
+        self._prompts, self._scored, self._answered = prompts, scored, False
         _check_length(backbone, prompts, self._config)
         began = time.perf_counter()
         self._run = _Run(backbone, len(prompts), contrast, split)
@@ -131,12 +131,15 @@ class PromptRun:
     def answers(
         self, rows: Sequence[int] | None = None, quotable: Sequence[Sequence[int]] = ()
     ) -> list[Generation]:
-        """Answers to the prompts `rows`, or to all; to be asked for once.
+        """Answers to the prompts `rows`, or to all; to be asked for once (else ValueError).
 
         Stops at the end token or after `max_new_tokens`. `quotable`: tokens that the answer to each
         of `rows` may quote. Where few rows are greedy, what follows there is guessed and checked
         several tokens at a time (prompt lookup decoding), which leaves the answers as they are.
         """
+        if self._answered:
+            raise ValueError("a run gives its answers once: its sessions have gone on")
+        self._answered = True
         run, logits = self._run, self._logits
         if rows is not None and list(rows) != list(range(len(logits))):
             index = torch.tensor(rows, dtype=torch.long, device=logits.device)
