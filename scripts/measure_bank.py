@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bench.record import DataInfo, Metric, Series, new_record, write_record
+from measured import command_line
 
 PRINT = BankFingerprint("measure", "none", "none", "none")
 PAYLOAD_BYTES = 14
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("size", "read"), help="only this record")
     parser.add_argument("--out", type=Path, default=Path("results/bank"))
     options = parser.parse_args()
-    command = shlex.join(["python", "scripts/measure_bank.py", *sys.argv[1:]])
+    command = command_line()
 
     def keep(
         name: str, metrics: dict[str, Metric], series: dict[str, Series] | None = None

@@ -9,19 +9,19 @@ than 5 % in all.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from latentbank.bench.plan import Bench
-from latentbank.bench.record import DataInfo, Metric, new_record, read_record, write_record
+from latentbank.bench.record import Metric, read_record
 from latentbank.bench.rows import Row
 from latentbank.bench.runner import Watcher, run_bench
 from latentbank.bench.task import Settings
 from latentbank.cli.bench_rows import parse_rows
 from latentbank.data import load_sample
+from measured import write_measured
 
 LIMIT_PERCENT = 5.0
 
@@ -61,17 +61,14 @@ def main() -> int:
     share = 100 * added / spent
     print(f"{'all':<20} method {spent:8.2f} s   bench {added:6.2f} s   {share:.1f} %")
     data = load_sample().take(options.documents)
-    record = new_record(
-        task="bench-overhead",
-        method="all",
-        command=shlex.join(["python", "scripts/measure_bench.py", *sys.argv[1:]]),
-        seed=0,
-        data=DataInfo(data.name, data.hash),
+    write_measured(
+        options.out,
+        "bench-overhead",
+        {**metrics, **_metrics("all", spent, added)},
+        data,
         dtype="auto",
-        metrics={**metrics, **_metrics("all", spent, added)},
         config={"limit_percent": LIMIT_PERCENT, "questions": options.questions},
     )
-    write_record(record, options.out)
     return int(share > LIMIT_PERCENT)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,10 +17,11 @@ from pathlib import Path
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone import Backbone, load_backbone
 from latentbank.bank import Entry, MemoryBank
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import Metric
 from latentbank.data import load_dataset
 from latentbank.document import Document
 from latentbank.model import bank_fingerprint
+from measured import write_measured
 
 STEP = 1000  # entries appended at a time
 
@@ -82,16 +81,7 @@ def main() -> None:
     metrics["mbc of mac"] = Metric(share, "percent")
     for name, metric in metrics.items():
         print(f"{name}: {metric.value:,.4g} {metric.unit}")
-    record = new_record(
-        task="bytes",
-        method="all",
-        command=shlex.join(["python", "scripts/measure_bytes.py", *sys.argv[1:]]),
-        seed=0,
-        data=DataInfo(data.name, data.hash),
-        dtype=str(backbone.dtype).removeprefix("torch."),
-        metrics=metrics,
-    )
-    write_record(record, options.out)
+    write_measured(options.out, "bytes", metrics, data, dtype=backbone.dtype)
 
 
 if __name__ == "__main__":

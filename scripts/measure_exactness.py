@@ -14,7 +14,6 @@ import os
 import pickle
 import random
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,9 +28,10 @@ import torch
 
 from latentbank.backbone import load_backbone
 from latentbank.bank import Entry
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import DataInfo, Metric
 from latentbank.data import load_dataset
 from latentbank.text_levels import WHOLE, TextLevels
+from measured import write_measured
 
 Item = TypeVar("Item")
 MOST_CHARACTERS = 4000
@@ -184,16 +184,14 @@ def main() -> int:
     for name, metric in metrics.items():
         print(f"{name}: {metric.value:,.4g} {metric.unit}")
     digest = blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
-    record = new_record(
-        task="exactness",
-        method="all",
-        command=shlex.join(["python", "scripts/measure_exactness.py", *sys.argv[1:]]),
+    write_measured(
+        options.out,
+        "exactness",
+        metrics,
+        DataInfo(", ".join(kinds), digest),
+        dtype=torch.float32,
         seed=options.seed,
-        data=DataInfo(", ".join(kinds), digest),
-        dtype="float32",
-        metrics=metrics,
     )
-    write_record(record, options.out)
     return 1 if lost else 0
 
 

@@ -10,9 +10,7 @@ with as many candidates as the packaged adapter has and with one.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,13 +19,14 @@ from pathlib import Path
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.answering import answer
 from latentbank.backbone import Backbone, load_backbone
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import Metric
 from latentbank.conditioning import prompt_ids
 from latentbank.data import QADataset, load_sample
 from latentbank.evaluation import fresh_bank
 from latentbank.generation import DecodingConfig, generate
 from latentbank.method import Method
 from latentbank.methods.strata import Strata
+from measured import write_measured
 
 ONE_TOKEN = DecodingConfig(max_new_tokens=1)
 LEVELS = ("verbatim", "packed", "gist50", "gist25", "lm", "pooled48", "pooled16")
@@ -149,17 +148,7 @@ def main() -> None:
     metrics: dict[str, Metric] = {}
     for name in options.parts:
         metrics |= PARTS[name](backbone, data, options.questions)
-    record = new_record(
-        task="latency",
-        method="strata",
-        command=shlex.join(["python", "scripts/measure_latency.py", *sys.argv[1:]]),
-        seed=0,
-        data=DataInfo(data.name, data.hash),
-        dtype=str(backbone.dtype).removeprefix("torch."),
-        metrics=metrics,
-    )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_record(record, options.out)
+    write_measured(options.out, "latency", metrics, data, method="strata", dtype=backbone.dtype)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ Ratios are the result: absolute times belong to the machine that ran it.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +15,13 @@ import torch
 
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone import Backbone, load_backbone
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import Metric
 from latentbank.data import QADataset, load_sample
 from latentbank.denormals import flushed_denormals
 from latentbank.evaluation import fresh_bank
 from latentbank.method import Method
 from latentbank.methods.mbc import Mbc
+from measured import write_measured
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -112,18 +111,7 @@ def main() -> None:
     metrics |= aggregation(backbone, options.documents, options.repeats)
     for name, metric in metrics.items():
         print(f"{name}: {metric.value:.4g} {metric.unit}")
-    command = shlex.join(["python", "scripts/measure_speed.py", *sys.argv[1:]])
-    record = new_record(
-        task="speed",
-        method="all",
-        command=command,
-        seed=0,
-        data=DataInfo(data.name, data.hash),
-        dtype=str(backbone.dtype).removeprefix("torch."),
-        metrics=metrics,
-    )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_record(record, options.out)
+    write_measured(options.out, "speed", metrics, data, dtype=backbone.dtype)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ not counted. One record.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone import Backbone, load_backbone
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import Metric
 from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.conditioning import passage_ids
 from latentbank.data import load_dataset
@@ -30,6 +28,7 @@ from latentbank.document import Document
 from latentbank.evaluation import ask_all, fresh_bank
 from latentbank.methods.strata import Strata
 from latentbank.metrics import mean_interval
+from measured import write_measured
 
 CODES = 512  # codewords of a level
 FITTED = 400  # training texts that the codebooks are fitted on
@@ -179,17 +178,7 @@ def main() -> None:
         method.reader.hot.clear()
         method._states = partial(with_start, method, states)  # type: ignore[method-assign]
         ask(name, method, [size for _, size in states.values()])
-    record = new_record(
-        task="states",
-        method="strata",
-        command=shlex.join(["python", "scripts/measure_states.py", *sys.argv[1:]]),
-        seed=0,
-        data=DataInfo(data.name, data.hash),
-        dtype=str(backbone.dtype).removeprefix("torch."),
-        metrics=metrics,
-    )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_record(record, options.out)
+    write_measured(options.out, "states", metrics, data, method="strata", dtype=backbone.dtype)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ int8 and four residual levels to mass.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections import Counter
@@ -32,6 +31,7 @@ from latentbank.bench.record import (
 from latentbank.bench.svg import MUTED, colour, standalone, style, to_svg
 from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.errors import InputError
+from measured import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "results" / "bank" / "fading.json"
@@ -85,7 +85,7 @@ def measure() -> Record:
     return new_record(
         task="bank-fading",
         method="bank",
-        command=shlex.join(["python", "scripts/plot_fading.py", *sys.argv[1:]]),
+        command=command_line(),
         seed=0,
         data=DataInfo("generated", ""),
         dtype="",

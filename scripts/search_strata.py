@@ -9,8 +9,6 @@ already is used.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone import Backbone, load_backbone
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import Metric
 from latentbank.cloze import cloze_dataset
 from latentbank.conditioning import Conditioning, KVPrefix, answer_ids, passage_ids, prompt_ids
 from latentbank.data import QADataset, load_dataset
@@ -33,6 +31,7 @@ from latentbank.methods.strata import Strata
 from latentbank.metrics import mean_interval
 from latentbank.training import TrainConfig, Trainer
 from measure_states import every, restored, with_start
+from measured import write_measured
 
 APART = 8  # questions between a question and the one whose document stands beside its own
 
@@ -203,17 +202,15 @@ def main() -> None:
             f1 = mean_interval(np.array(values))
             metrics[f"{name}: F1, {form}"] = Metric(f1.value, "percent", f1.low, f1.high)
             print(f"{name}: {form}: F1 {f1.value:.1f}", flush=True)
-        record = new_record(
-            task="search",
+        write_measured(
+            options.out,
+            "search",
+            metrics,
+            data,
             method="strata",
-            command=shlex.join(["python", "scripts/search_strata.py", *sys.argv[1:]]),
+            dtype=method.backbone.dtype,
             seed=options.seed,
-            data=DataInfo(data.name, data.hash),
-            dtype=str(method.backbone.dtype).removeprefix("torch."),
-            metrics=metrics,
         )
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_record(record, options.out)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -34,6 +32,7 @@ from latentbank.data import QADataset, load_dataset
 from latentbank.method import Method, build_method
 from latentbank.metrics import paired_bootstrap
 from latentbank.model import bank_fingerprint
+from measured import command_line
 
 HOT_BYTES = 5 << 30  # a document is run through the upper layers once, whoever asks about it
 TASK = "squad-online"
@@ -118,7 +117,7 @@ def run(row: Row, method: Method, data: QADataset, folder: Path, seed: int) -> S
     record = new_record(
         task=TASK,
         method=row.method,
-        command=shlex.join(["python", "scripts/squad_online.py", *sys.argv[1:]]),
+        command=command_line(),
         seed=seed,
         data=DataInfo(data.name, data.hash),
         dtype=str(method.backbone.dtype).removeprefix("torch."),

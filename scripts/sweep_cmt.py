@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from latentbank.adapter import find_adapter, load_adapter, read_config
 from latentbank.backbone import load_backbone
 from latentbank.bench.measures import rate
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import Metric
 from latentbank.data import QADataset, load_dataset
 from latentbank.evaluation import Evaluation, ask_all, fresh_bank, write_all
 from latentbank.method import Method, build_method
+from measured import write_measured
 
 
 def load(adapter: str) -> Method:
@@ -68,18 +67,16 @@ def main() -> None:
         label = f"top-k {top_k}, α {weight:g}"
         metrics[f"F1, {label}"] = rate(found.f1)
         metrics[f"EM, {label}"] = rate(found.exact_match)
-    record = new_record(
-        task="cmt-sweep",
+    write_measured(
+        options.out,
+        "cmt-sweep",
+        metrics,
+        data,
         method="cmt",
-        command=shlex.join(["python", "scripts/sweep_cmt.py", *sys.argv[1:]]),
+        dtype=method.backbone.dtype,
         seed=options.seed,
-        data=DataInfo(data.name, data.hash),
-        dtype=str(method.backbone.dtype).removeprefix("torch."),
-        metrics=metrics,
         config={"name": "cmt", "adapter": options.adapter},
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_record(record, options.out)
 
 
 if __name__ == "__main__":
