@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from latentbank.metrics import mean_interval
 from measured import write_measured
 
 CODES = 512  # codewords of a level
-FITTED = 400  # training texts that the codebooks are fitted on
+FITTED = 1500  # training texts, evenly spaced, that the codebooks are fitted on
 Form = Callable[[str], tuple[Tensor, float]]  # of a text: states [M, D] without the start's, bytes
 
 
@@ -106,27 +107,54 @@ def restored(method: Strata, text: str, count: int) -> tuple[Tensor, float]:
     return method.standard.restore(states), taken
 
 
-def coded(method: Strata, text: str, codec: ResidualCodec, count: int) -> tuple[Tensor, float]:
-    """`count` pooled states after residual codes."""
-    states, _ = pooled(method, text, count)
-    data = codec.encode(states.numpy())
-    found = torch.from_numpy(codec.decode(data, len(states)))
-    return method.standard.restore(found), float(len(data))
+def coded(
+    method: Strata, text: str, count: int, codecs: Sequence[ResidualCodec], by_place: bool = False
+) -> tuple[Tensor, float]:
+    """`count` pooled states after codes: a codec for each part of a state's numbers (one: residual
+    codes of the whole), or for each place in the text.
+    """
+    states = pooled(method, text, count)[0].numpy()
+    if by_place:
+        blocks = [states[at : at + 1] for at in range(len(states))]
+    else:
+        blocks = np.split(states, len(codecs), axis=1)
+    found, bits = [], 0
+    for codec, block in zip(codecs, blocks, strict=False):  # a short text has fewer places
+        found.append(codec.decode(codec.encode(block), len(block)))
+        bits += codec.levels * codec.bits * len(block)
+    joined = torch.from_numpy(np.concatenate(found, axis=0 if by_place else 1))
+    return method.standard.restore(joined), float(ceil(bits / 8))
 
 
-def forms(method: Strata, train: tuple[Document, ...], levels: list[int]) -> dict[str, Form]:
-    """Every form by its name."""
+def forms(
+    method: Strata, train: Sequence[Document], options: argparse.Namespace
+) -> dict[str, Form]:
+    """Every form by its name; codebooks are fitted for those that `options.only` asks for."""
     found: dict[str, Form] = {"all states": partial(every, method)}
     for count in (48, 16):
         found[f"{count} pooled"] = partial(restored, method, count=count)
         for by, name in (("surprise", "most surprising"), ("names", "of names and numbers")):
             found[f"{count} {name}"] = partial(chosen, method, count=count, by=by)
         found[f"{count} evenly spaced"] = partial(chosen, method, count=count, by="even")
-    latents = np.concatenate([pooled(method, d.text, 48)[0].numpy() for d in train])
-    books = fit_codebooks(latents, max(levels), CODES)
-    for level in levels:
-        codec = ResidualCodec(books[:level])
-        found[f"48 pooled, {level} codes each"] = partial(coded, method, codec=codec, count=48)
+    if "codes" not in options.only:
+        return found
+    texts = [pooled(method, document.text, 48)[0].numpy() for document in train]
+    latents = np.concatenate(texts)
+    books = fit_codebooks(latents, max(options.levels), CODES)
+    make = partial(partial, coded, method, count=48)
+    for level in options.levels:
+        found[f"48 pooled, {level} codes each"] = make(codecs=[ResidualCodec(books[:level])])
+    for parts in options.parts:
+        codecs = [
+            ResidualCodec(fit_codebooks(block, 1, CODES))
+            for block in np.split(latents, parts, axis=1)
+        ]
+        found[f"48 pooled, {parts} parts, a code each"] = make(codecs=codecs)
+    for level in options.place_levels:
+        places = (np.stack([one[at] for one in texts if len(one) > at]) for at in range(48))
+        codecs = [ResidualCodec(fit_codebooks(rows, level, CODES)) for rows in places]
+        name = f"48 pooled, {level} codes each by place"
+        found[name] = make(codecs=codecs, by_place=True)
     return found
 
 
@@ -151,14 +179,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="squad_v1.1", help="folder of SQuAD v1.1")
     parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--levels", type=int, nargs="+", default=[2, 8, 32])
-    parser.add_argument("--layers", type=int, nargs="+", default=[0, 8, 16, 20])
+    parser.add_argument(
+        "--only", nargs="+", default=["states", "codes"], choices=["states", "codes"]
+    )
+    parser.add_argument("--levels", type=int, nargs="*", default=[2, 8, 32], help="residual codes")
+    parser.add_argument("--parts", type=int, nargs="*", default=[], help="product codes")
+    parser.add_argument("--place-levels", type=int, nargs="*", default=[], help="codes by place")
+    parser.add_argument("--layers", type=int, nargs="*", default=[0, 8, 16, 20])
     parser.add_argument("--out", type=Path, default=Path("results/search/states.json"))
     options = parser.parse_args()
     data = load_dataset(options.data, "val").sample_questions(options.questions, 0)
     asked = [data.documents[question.document] for question in data.questions]
     documents = {document.id: document for document in asked}
-    train = load_dataset(options.data, "train").documents[:FITTED]
+    train = load_dataset(options.data, "train").documents
+    train = train[:: len(train) // FITTED][:FITTED]
     backbone = load_backbone("smollm2-135m")
     metrics: dict[str, Metric] = {}
 
@@ -173,7 +207,9 @@ def main() -> None:
         taken = [every(method, document.text)[1] for document in documents.values()]
         ask(f"all states of layer {layer}", method, taken)
     method = packaged(backbone, documents, {})
-    for name, form in forms(method, train, options.levels).items():
+    for name, form in forms(method, train, options).items():
+        if ("codes" if "code" in name else "states") not in options.only:
+            continue
         states = {d.id: form(d.text) for d in documents.values()}
         method.reader.hot.clear()
         method._states = partial(with_start, method, states)  # type: ignore[method-assign]
