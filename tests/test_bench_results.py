@@ -100,6 +100,9 @@ def test_labels_say_what_differs() -> None:
     ]  # fmt: skip
     twins = [result(make("a"), "x.json"), result(make("a"), "y.json")]
     assert unique_labels(twins) == ["a, x.json", "a, y.json"]
+    limited = [make("a", budget_bytes=1000), make("b", budget_bytes=2000), make("none")]
+    assert unique_labels([result(r) for r in limited]) == ["a, ≤ 1 kB", "b, ≤ 2 kB", "none"]
+    assert unique_labels([result(r) for r in limited[:1]]) == ["a"]
 
 
 def test_a_limit_is_named_for_each_document_where_the_record_tells() -> None:

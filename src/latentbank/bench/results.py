@@ -165,16 +165,21 @@ def _limit(result: Result) -> str:
 
 
 def unique_labels(results: Sequence[Result]) -> list[str]:
-    """Labels that tell the results apart; equal ones get the budget, reading and so on added."""
+    """Labels that tell the results apart: where limits differ each row names its own, and equal
+    labels get the reading, machine and so on added.
+    """
     parts: Sequence[Callable[[Result], str]] = (
-        _limit,
         lambda r: r.record.read_as,
         lambda r: r.record.machine.device,
         lambda r: r.record.machine.cpu,
         lambda r: r.record.dtype,
         lambda r: r.name,
     )
+    limits = [_limit(result) for result in results]
     labels = [result.label for result in results]
+    if len(set(limits)) > 1:
+        pairs = zip(labels, limits, strict=True)
+        labels = [f"{label}, {limit}" if limit else label for label, limit in pairs]
     for part in parts:
         seen = Counter(labels)
         twins: dict[str, set[str]] = {}
