@@ -1,4 +1,4 @@
-"""Strata, first form: documents kept as text in few bytes or as pooled mid-layer states, read by
+"""Strata: documents kept as text in few bytes or as pooled mid-layer states, read by
 the backbone's own upper layers.
 
 This package's own method; see docs/strata.md. What it builds on: the observation that layers above
