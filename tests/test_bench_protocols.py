@@ -145,6 +145,7 @@ def test_the_newer_answer_counts(backbones: Backbones, tmp_path: Path, oracle: O
     found = values(record)
     assert found["exact_match"] == 100
     assert found["old_exact_match"] == 0
+    assert found["exact_match_clean"] == found["exact_match_of_clean"] == 100
     assert found["documents"] == 20
     assert record.config["updates"] == 10
 
@@ -154,8 +155,9 @@ def test_the_old_answer_is_an_error(
 ) -> None:
     monkeypatch.setattr("bench_world.reversed", iter, raising=False)  # the first stored counts
     (record,) = records(bench("updates", backbones, tmp_path))
-    assert values(record)["exact_match"] == 0
-    assert values(record)["old_exact_match"] == 100
+    found = values(record)
+    assert found["exact_match"] == found["exact_match_of_clean"] == 0
+    assert found["old_exact_match"] == found["exact_match_clean"] == 100
 
 
 def test_data_without_a_typed_answer_cannot_be_updated(

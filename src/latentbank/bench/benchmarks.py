@@ -37,7 +37,8 @@ COLUMNS: dict[str, Columns] = {
     "duplicates": (("growth of the bank", "bank_growth"), *_SIZE),
     "updates": (
         ("F1", "f1"), ("EM", "exact_match"), ("old answer, EM", "old_exact_match"),
-        ("old answer, contains", "old_contains_answer"), *_SIZE,
+        ("old answer, contains", "old_contains_answer"), ("clean bank, EM", "exact_match_clean"),
+        ("of those, EM", "exact_match_of_clean"), *_SIZE,
     ),
     "delete": (
         ("F1, left", "f1"), ("F1 before", "f1_before_deletion"), ("F1 deleted", "f1_deleted"),

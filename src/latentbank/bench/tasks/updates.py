@@ -2,7 +2,8 @@
 
 Made from question-answer data: the answer's span in a document is replaced by an answer of the same
 coarse type (year, number, name) to a question about another document. All originals are written
-first, then all updates; an answer with the old span is an error, counted apart.
+first, then all updates; an answer with the old span is an error, counted apart. A clean bank, which
+never held the documents that were updated, says which questions are answered without contradiction.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, predictions, rate
+from latentbank.bench.measures import answer_metrics, predictions, rate, suffixed
+from latentbank.bench.record import Metric
 from latentbank.bench.task import NoOptions, Outcome, Settings, Task, register
 from latentbank.data import QADataset, Question
 from latentbank.document import Document
 from latentbank.errors import InputError
+from latentbank.evaluation import Evaluation
 from latentbank.method import Method
 from latentbank.metrics import contains_answer, exact_match, normalize_answer
 
@@ -132,6 +135,12 @@ class Updates(Task):
 
     def run(self, method: Method, hooks: Hooks) -> Outcome:
         first = self.documents - len(self.updates)
+        current = list(self.data.documents[:first])
+        for update in self.updates:
+            current[update.index] = update.document
+        hooks.fresh_bank(first)
+        hooks.write(current, "writing the clean bank")
+        clean = hooks.ask("clean bank", self.questions)
         hooks.fresh_bank(self.documents)
         hooks.write(self.data.documents[:first])
         hooks.write(self.data.documents[first:], "writing updates")
@@ -144,9 +153,18 @@ class Updates(Task):
             **answer_metrics(found),
             "old_exact_match": rate([exact_match(a, old) for a, old in pairs]),
             "old_contains_answer": rate([contains_answer(a, old) for a, old in pairs]),
+            **suffixed(answer_metrics(clean), "clean", "exact_match", "f1"),
+            **_of_clean(found, clean),
             **hooks.bank_metrics(self.documents),
         }
         rows = predictions(self.questions, found)
-        for row, (_, old) in zip(rows, pairs, strict=True):
-            row["old_references"] = list(old)
+        for row, (_, old), answer in zip(rows, pairs, clean.answers, strict=True):
+            row |= {"old_references": list(old), "clean_answer": answer.text}
         return Outcome(metrics, predictions=rows, notes={"updates": len(self.updates)})
+
+
+def _of_clean(found: Evaluation, clean: Evaluation) -> dict[str, Metric]:
+    """Of the questions that the clean bank answers exactly, how many still are; none: no metric."""
+    both = zip(found.exact_match, clean.exact_match, strict=True)
+    kept = [after for after, before in both if before]
+    return {"exact_match_of_clean": rate(kept)} if kept else {}
