@@ -14,7 +14,7 @@ from latentbank.bench.levels_table import levels_table
 from latentbank.bench.readme_plots import write_plot, write_plots
 from latentbank.bench.record import read_record
 from latentbank.bench.report import results_table, update_readme
-from latentbank.bench.search_table import forms_table, training_table
+from latentbank.bench.search_table import forms_table, sweep_table, training_table
 from latentbank.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,11 @@ def main(root: Path = ROOT) -> None:
     if answers := sorted((results / "speed").glob("answers*.json")):
         table = answers_table([read_record(path) for path in answers])
         update_readme(root / "docs" / "strata.md", "answers", table)
-    for name, tabulate in (("states", forms_table), ("training", training_table)):
+    if (sweep := results / "cmt" / "sweep" / "decoding.json").exists():
+        update_readme(root / "docs" / "cmt.md", "cmt-sweep", sweep_table(read_record(sweep)))
+    for name, tabulate in (
+        ("states", forms_table), ("codes", forms_table), ("training", training_table),
+    ):  # fmt: skip
         if (path := results / "search" / f"{name}.json").exists():
             table = tabulate(read_record(path))
             update_readme(root / "docs" / "strata.md", f"search-{name}", table)

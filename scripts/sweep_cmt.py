@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, nargs="+", default=[0, 1, 2, 4, 8])
     parser.add_argument("--memory-aware", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/cmt/sweep.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/cmt/sweep/decoding.json"))
     options = parser.parse_args()
     data = load_dataset(options.data, "val").sample_questions(options.questions, options.seed)
     method = load(options.adapter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentbank.bench.record import Metric
-from latentbank.bench.search_table import forms_table, training_table
+from latentbank.bench.search_table import forms_table, sweep_table, training_table
 from test_record import make
 
 
@@ -34,4 +34,18 @@ def test_a_line_for_each_way_to_train_and_a_column_for_each_form() -> None:
     assert lines[2:4] == [
         "| as it is | 60.0 [59, 61] | 30.0 [29, 31] |",
         "| distilled | 61.0 [60, 62] | 33.0 [32, 34] |",
+    ]
+
+
+def test_a_line_for_each_top_k_and_a_column_for_each_weight() -> None:
+    metrics = {}
+    for top_k, low, high in ((0, 10.0, 12.0), (4, 20.0, 22.0)):
+        for weight, value in (("0", low), ("0.5", high)):
+            metrics[f"F1, top-k {top_k}, α {weight}"] = Metric(value, "percent", value, value)
+            metrics[f"EM, top-k {top_k}, α {weight}"] = Metric(1.0, "percent", 1.0, 1.0)
+    lines = sweep_table(make("cmt", task="cmt-sweep", metrics=metrics)).splitlines()
+    assert lines[0] == "| F1 | α 0 | α 0.5 |"
+    assert lines[2:4] == [
+        "| top-k 0 | 10.0 [10, 10] | 12.0 [12, 12] |",
+        "| top-k 4 | 20.0 [20, 20] | 22.0 [22, 22] |",
     ]

@@ -44,7 +44,9 @@ def ablation_table(folder: Path, whole: str) -> str:
     first = base[min(base)][0]
     questions = len(base[min(base)][1])
     kept = f"{first.metrics['documents'].value:,.0f} documents, {questions} questions"
-    return "\n".join([*lines, "", f"*{first.data.name}, {kept}; code {first.code_revision}.*"])
+    runs = (record for part in (base, *variants.values()) for record, _ in part.values())
+    code = ", ".join(sorted({record.code_revision for record in runs}))
+    return "\n".join([*lines, "", f"*{first.data.name}, {kept}; code {code}.*"])
 
 
 def _mean(runs: Runs) -> float:

@@ -1,13 +1,15 @@
-"""The tables of what was tried for strata: forms of a text, and ways to train on it.
+"""The tables of what was tried: forms of a text and ways to train for strata, settings of cmt.
 
-Knows the records of scripts/measure_states.py and scripts/search_strata.py; tries nothing.
+Knows the records of measure_states.py, search_strata.py and sweep_cmt.py; tries nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from latentbank.bench.record import Metric, Record
 
-__all__ = ["forms_table", "training_table"]
+__all__ = ["forms_table", "sweep_table", "training_table"]
 
 
 def forms_table(record: Record) -> str:
@@ -23,14 +25,26 @@ def forms_table(record: Record) -> str:
 
 def training_table(record: Record) -> str:
     """Markdown: a line for each way to train, a column for each form that was read."""
+    names = (name.partition(": F1, ") for name in record.metrics)
+    return _grid(record, [(variant, form) for variant, _, form in names], list(record.metrics))
+
+
+def sweep_table(record: Record) -> str:
+    """Markdown: F1 with a line for each top-k and a column for each α."""
+    names = [name for name in record.metrics if name.startswith("F1, ")]
+    places = (name.removeprefix("F1, ").partition(", ") for name in names)
+    return _grid(record, [(top_k, weight) for top_k, _, weight in places], names)
+
+
+def _grid(record: Record, places: Sequence[tuple[str, str]], names: Sequence[str]) -> str:
+    """The metrics `names` at their places (line, column)."""
     cells: dict[str, dict[str, str]] = {}
-    for name, metric in record.metrics.items():
-        variant, _, form = name.partition(": F1, ")
-        cells.setdefault(variant, {})[form] = _with_interval(metric)
-    forms = list(next(iter(cells.values())))
-    lines = [f"| F1 | {' | '.join(forms)} |", "|---|" + "---:|" * len(forms)]
-    for variant, row in cells.items():
-        lines.append(f"| {variant} | {' | '.join(row[form] for form in forms)} |")
+    for (line, column), name in zip(places, names, strict=True):
+        cells.setdefault(line, {})[column] = _with_interval(record.metrics[name])
+    columns = list(next(iter(cells.values())))
+    lines = [f"| F1 | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for line, row in cells.items():
+        lines.append(f"| {line} | {' | '.join(row[column] for column in columns)} |")
     return "\n".join([*lines, *_source(record)])
 
 
