@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,18 @@ def test_one_command_fills_the_page(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "not made" not in capsys.readouterr().out
 
 
-def test_the_page_links_to_what_is_there() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE.read_text(encoding="utf-8")):
-        assert (PAGE.parent / target).exists(), target
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_pages_link_to_what_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#\s]*)(#[^)]+)?\)", page.read_text(encoding="utf-8"))
+    for name, place in links:
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        if target.suffix == ".svg":
+            assert ET.parse(target).getroot().get("viewBox"), name
+        if place:
+            heads = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert place[1:] in slugs, f"{name}{place}"
 
 
 def test_synthetic_records_make_figures(tmp_path: Path) -> None:
