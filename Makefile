@@ -100,7 +100,7 @@ FRONTIER = $(BIN)/latentbank bench online-qa --data $(SQUAD) --split test-online
 	--out results/frontier
 frontier: $(STAMP)
 	@test -n "$(SQUAD)" || { echo "frontier needs SQUAD=FOLDER with dev-v1.1.json" >&2; exit 2; }
-	$(FRONTIER) --methods strata,rag+LoRA --budget 512,256,128,64,32,16
+	$(FRONTIER) --methods strata,rag+LoRA --budget 1024,512,256,128,64,32,16
 	$(FRONTIER) --methods none+LoRA,mbc,mac,cmt
 	$(BIN)/python scripts/make_tables.py
 
