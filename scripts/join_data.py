@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from latentbank.data import load_dataset
+from latentbank.evaluate.data import load_dataset
 
 
 def rows(specs: list[str], documents: int, asked: int) -> list[dict[str, object]]:

@@ -8,7 +8,7 @@ import json
 import random
 from pathlib import Path
 
-from latentbank.data import QADataset, load_dataset
+from latentbank.evaluate.data import QADataset, load_dataset
 
 STRIDE = 5  # neighbouring contexts come from one article; the stride makes the sample varied
 TARGET = Path(__file__).resolve().parents[1] / "src/latentbank/samples/squad_sample.jsonl"

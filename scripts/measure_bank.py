@@ -151,7 +151,7 @@ def reading(path: Path, label: str) -> dict[str, Metric]:
     """
     import torch
 
-    from latentbank.selection import DenseKeys
+    from latentbank.parts.retrieval.selection import DenseKeys
 
     torch.set_num_threads(1)
     with MemoryBank.open(path, read_only=True) as bank:
@@ -216,7 +216,7 @@ def wording(sizes: tuple[int, int]) -> dict[str, Metric]:
     """
     import numpy as np
 
-    from latentbank.sketch import SketchIndex, sketches
+    from latentbank.parts.retrieval.sketch import SketchIndex, sketches
 
     draw = np.random.default_rng(0)
     share = 1 / np.arange(10, 60_010)

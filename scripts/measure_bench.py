@@ -20,7 +20,7 @@ from latentbank.bench.rows import Row
 from latentbank.bench.runner import Watcher, run_bench
 from latentbank.bench.task import Settings
 from latentbank.cli.bench_rows import parse_rows
-from latentbank.data import load_sample
+from latentbank.evaluate.data import load_sample
 from measured import write_measured
 
 LIMIT_PERCENT = 5.0

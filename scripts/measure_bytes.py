@@ -15,11 +15,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank import Entry, MemoryBank
 from latentbank.bench.record import Metric
-from latentbank.data import load_dataset
-from latentbank.document import Document
+from latentbank.documents.document import Document
+from latentbank.evaluate.data import load_dataset
 from latentbank.model import bank_fingerprint
 from measured import write_measured
 

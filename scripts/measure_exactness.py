@@ -26,11 +26,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from latentbank.backbone import load_backbone
+from latentbank.backbone.model import load_backbone
 from latentbank.bank import Entry
 from latentbank.bench.record import DataInfo, Metric
-from latentbank.data import load_dataset
-from latentbank.text_levels import WHOLE, TextLevels
+from latentbank.evaluate.data import load_dataset
+from latentbank.parts.text_levels import WHOLE, TextLevels
 from measured import write_measured
 
 Item = TypeVar("Item")

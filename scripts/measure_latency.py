@@ -18,12 +18,12 @@ from pathlib import Path
 
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.answering import answer
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.generate import DecodingConfig, generate
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.transports import prompt_ids
 from latentbank.bench.record import Metric
-from latentbank.conditioning import prompt_ids
-from latentbank.data import QADataset, load_sample
-from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig, generate
+from latentbank.evaluate.data import QADataset, load_sample
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Method
 from latentbank.methods.strata import Strata
 from measured import write_measured

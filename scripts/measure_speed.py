@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.denormals import flushed_denormals
+from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bench.record import Metric
-from latentbank.data import QADataset, load_sample
-from latentbank.denormals import flushed_denormals
-from latentbank.evaluation import fresh_bank
+from latentbank.evaluate.data import QADataset, load_sample
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Method
 from latentbank.methods.mbc import Mbc
 from measured import write_measured

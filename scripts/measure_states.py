@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.transports import passage_ids
 from latentbank.bench.record import Metric
 from latentbank.codec.residual import ResidualCodec, fit_codebooks
-from latentbank.conditioning import passage_ids
-from latentbank.data import load_dataset
-from latentbank.document import Document
-from latentbank.evaluation import ask_all, fresh_bank
+from latentbank.documents.document import Document
+from latentbank.evaluate.data import load_dataset
+from latentbank.evaluate.evaluation import ask_all, fresh_bank
+from latentbank.evaluate.metrics import mean_interval
 from latentbank.methods.strata import Strata
-from latentbank.metrics import mean_interval
 from measured import write_measured
 
 CODES = 512  # codewords of a level

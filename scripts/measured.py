@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
-from latentbank.data import QADataset
+from latentbank.evaluate.data import QADataset
 
 
 def command_line() -> str:

@@ -19,16 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.transports import (
+    Conditioning,
+    KVPrefix,
+    answer_ids,
+    passage_ids,
+    prompt_ids,
+)
 from latentbank.bench.record import Metric
-from latentbank.cloze import cloze_dataset
-from latentbank.conditioning import Conditioning, KVPrefix, answer_ids, passage_ids, prompt_ids
-from latentbank.data import QADataset, load_dataset
-from latentbank.evaluation import ask_all, fresh_bank
-from latentbank.kv_memory import KVMemory
+from latentbank.evaluate.cloze import cloze_dataset
+from latentbank.evaluate.data import QADataset, load_dataset
+from latentbank.evaluate.evaluation import ask_all, fresh_bank
+from latentbank.evaluate.metrics import mean_interval
 from latentbank.method import Batch, Loss, Method
 from latentbank.methods.strata import Strata
-from latentbank.metrics import mean_interval
 from latentbank.training import TrainConfig, Trainer
 from measure_states import every, restored, with_start
 from measured import write_measured

@@ -18,7 +18,7 @@ from typing import Any
 from rich.progress import Progress
 
 from latentbank.adapter import find_adapter, load_adapter, read_config
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank import MemoryBank
 from latentbank.bench.record import (
     DataInfo,
@@ -28,9 +28,9 @@ from latentbank.bench.record import (
     write_record,
 )
 from latentbank.bench.scoring import Score, measure, predictions
-from latentbank.data import QADataset, load_dataset
+from latentbank.evaluate.data import QADataset, load_dataset
+from latentbank.evaluate.metrics import paired_bootstrap
 from latentbank.method import Method, build_method
-from latentbank.metrics import paired_bootstrap
 from latentbank.model import bank_fingerprint
 from measured import command_line
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentbank.adapter import find_adapter, load_adapter, read_config
-from latentbank.backbone import load_backbone
+from latentbank.backbone.model import load_backbone
 from latentbank.bench.measures import rate
 from latentbank.bench.record import Metric
-from latentbank.data import QADataset, load_dataset
-from latentbank.evaluation import Evaluation, ask_all, fresh_bank, write_all
+from latentbank.evaluate.data import QADataset, load_dataset
+from latentbank.evaluate.evaluation import Evaluation, ask_all, fresh_bank, write_all
 from latentbank.method import Method, build_method
 from measured import write_measured
 

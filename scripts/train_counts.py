@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from latentbank.backbone import load_backbone
+from latentbank.backbone.model import load_backbone
 from latentbank.codec.counts import pack_tables
 from latentbank.codec.token_counts import count_tokens
-from latentbank.data import load_dataset
+from latentbank.evaluate.data import load_dataset
 
 SPLITS = ("qa_lt", "qa_lt_val", "train")
 

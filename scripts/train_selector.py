@@ -17,11 +17,11 @@ import torch
 from rich.progress import Progress
 
 from latentbank.adapter import load_adapter, read_config, save_adapter
-from latentbank.backbone import load_backbone
-from latentbank.data import QADataset, load_dataset
-from latentbank.encoder import FeatureCache
+from latentbank.backbone.encoder import FeatureCache
+from latentbank.backbone.model import load_backbone
+from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.methods.strata import Strata
-from latentbank.selection import DenseSelector
+from latentbank.parts.retrieval.selection import DenseSelector
 
 
 def recall(method: Strata, data: QADataset) -> dict[str, float]:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from latentbank.answering import Answer
+from latentbank.backbone.generate import DecodingConfig
 from latentbank.bench.plan import Bench
 from latentbank.bench.record import Record, read_record
 from latentbank.bench.rows import Row
 from latentbank.bench.runner import Watcher, run_bench
 from latentbank.bench.task import Settings
-from latentbank.data import QADataset, load_dataset
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.method import Method
 from tiny import Backbones
 

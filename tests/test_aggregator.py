@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
-from latentbank import cross_attention
-from latentbank.aggregator import (
+from latentbank.backbone.denormals import flushed_denormals
+from latentbank.errors import InputError
+from latentbank.parts import cross_attention
+from latentbank.parts.aggregator import (
     HIDDEN,
     MEAN_GAIN,
     Aggregator,
@@ -18,10 +20,8 @@ from latentbank.aggregator import (
     T5Amortiser,
     TokenwiseMLP,
 )
-from latentbank.cross_attention import COPY_GAIN, CrossAttention
-from latentbank.denormals import flushed_denormals
-from latentbank.errors import InputError
-from latentbank.pooling import SegmentPooler, Standardiser, segment_means
+from latentbank.parts.cross_attention import COPY_GAIN, CrossAttention
+from latentbank.parts.pooling import SegmentPooler, Standardiser, segment_means
 from tiny import Backbones
 
 WIDTH, TOKENS = 16, 3

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank import loading
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone import loading
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.errors import InputError, UnknownNameError
-from latentbank.kv_memory import KVMemory
 from tiny import NAMES, WINDOW, Backbones, random_ids
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from latentbank.backbone import Backbone
-from latentbank.kv_memory import KVMemory
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.model import Backbone
 from tiny import WINDOW, Backbones, random_ids
 
 PREFIX = 3

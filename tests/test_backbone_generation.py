@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.generate import DecodingConfig, PromptRun, generate
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
-from latentbank.generation import DecodingConfig, PromptRun, generate
-from latentbank.kv_memory import KVMemory
 from tiny import NAMES, Backbones, random_ids
 
 ROWS = [[1, *random_ids(1, n, seed=n)[0].tolist()] for n in (12, 5, 9)]
@@ -182,7 +182,7 @@ def test_decoding_settings_are_checked() -> None:
 def test_prompts_are_as_likely_as_an_answer_of_their_tokens(
     backbone: Backbone, beams: int, remembers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("latentbank.generation._SCORED_AT_ONCE", 4)
+    monkeypatch.setattr("latentbank.backbone.generate._SCORED_AT_ONCE", 4)
     counts = [11, 2, 0]
     heads = [row[: len(row) - count] for row, count in zip(ROWS, counts, strict=True)]
     tails = [row[len(row) - count :] for row, count in zip(ROWS, counts, strict=True)]

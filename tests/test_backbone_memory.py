@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from latentbank.backbone import Backbone
-from latentbank.conditioning import (
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import (
     Conditioning,
     KVPrefix,
     LoraWeights,
@@ -21,7 +22,6 @@ from latentbank.conditioning import (
     WeightDelta,
 )
 from latentbank.errors import InputError
-from latentbank.kv_memory import KVMemory
 from tiny import NAMES, WINDOW, Backbones, random_ids
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}

@@ -262,7 +262,7 @@ def test_tricks_in_names_are_only_names() -> None:
 def test_methods_refuse_payloads_that_they_never_wrote() -> None:
     """Any payload has a sound checksum if its author wants; methods check for themselves."""
     from latentbank.codec import array_codec
-    from latentbank.sketch import split_sketch
+    from latentbank.parts.retrieval.sketch import split_sketch
 
     draw = np.random.default_rng(0)
     for size in range(0, 40):

@@ -31,10 +31,10 @@ from latentbank.bench.budget import (
 from latentbank.bench.closed_book import load_questions
 from latentbank.bench.rows import Row, build_row
 from latentbank.bench.stream import chunked
-from latentbank.data import QADataset, Question
-from latentbank.document import Document
+from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, UnknownNameError
-from latentbank.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
+from latentbank.evaluate.data import QADataset, Question
 from tiny import Backbones
 
 __all__ = ["oracle"]

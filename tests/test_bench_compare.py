@@ -16,7 +16,7 @@ from latentbank.bench.record import (
     read_record,
     write_record,
 )
-from latentbank.metrics import paired_bootstrap
+from latentbank.evaluate.metrics import paired_bootstrap
 from test_record import make
 from tiny_cli import refuse, succeed
 

@@ -16,8 +16,8 @@ from latentbank.bench.rows import Row
 from latentbank.bench.stream import by_time
 from latentbank.bench.task import tasks
 from latentbank.cli.bench_data import load_stream
-from latentbank.data import QADataset, load_dataset
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.method import methods
 from tiny import Backbones
 

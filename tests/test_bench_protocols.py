@@ -28,8 +28,8 @@ from latentbank.bench.task import Settings, task_class, tasks
 from latentbank.bench.tasks.noise import Noise, NoiseConfig
 from latentbank.bench.tasks.scale import COPIES, _memory
 from latentbank.bench.tasks.updates import build_updates, coarse_type
-from latentbank.data import load_dataset
 from latentbank.errors import InputError, UnknownNameError
+from latentbank.evaluate.data import load_dataset
 from tiny import Backbones
 
 __all__ = ["oracle"]

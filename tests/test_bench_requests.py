@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentbank.bench.requests import Requests, question_of, selects
 from latentbank.errors import InputError
+from latentbank.integrations.lm_eval_requests import Requests, question_of, selects
 from latentbank.method import build_method
 from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, QUESTIONS

@@ -29,8 +29,8 @@ from latentbank.bench.plan import Bench
 from latentbank.bench.record import Record, predictions_path, read_record
 from latentbank.bench.rows import Row
 from latentbank.bench.runner import run_bench
-from latentbank.data import load_dataset
 from latentbank.errors import AdapterError, InputError, UnknownNameError
+from latentbank.evaluate.data import load_dataset
 from tiny import Backbones
 
 __all__ = ["oracle"]

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from latentbank.answering import answer
-from latentbank.conditioning import prompt_ids
-from latentbank.document import Document
+from latentbank.backbone.generate import DecodingConfig, PromptRun
+from latentbank.backbone.transports import prompt_ids
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
-from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig, PromptRun
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Method, build_method
-from latentbank.selection import QuestionGain, weighed
+from latentbank.parts.retrieval.selection import QuestionGain, weighed
 from tiny import DOCUMENTS, QUESTIONS, Backbones
 
 SHORT = DecodingConfig(max_new_tokens=4)

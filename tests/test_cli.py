@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from latentbank.cli.common import format_bytes, merge, parse_pairs, parse_size
-from latentbank.document import find_entries
+from latentbank.documents.document import find_entries
 from latentbank.errors import InputError, UnknownNameError
 from tiny_cli import (
     DOCUMENTS,

@@ -11,11 +11,11 @@ import torch
 
 from latentbank.adapter import load_adapter, save_adapter
 from latentbank.answering import answer
-from latentbank.closed_share import shared_answer_loss
-from latentbank.conditioning import Conditioning
-from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.backbone.transports import Conditioning
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Batch, Method, build_method
+from latentbank.parts.closed_share import shared_answer_loss
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 SHORT = DecodingConfig(max_new_tokens=4)

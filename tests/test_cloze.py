@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentbank.cloze import (
+from latentbank.documents.document import Document
+from latentbank.errors import InputError
+from latentbank.evaluate.cloze import (
     CLAUSE_WORDS,
     PIECE,
     Cloze,
@@ -16,9 +18,7 @@ from latentbank.cloze import (
     cloze_questions,
     corpus_dataset,
 )
-from latentbank.data import held_out, load_sample
-from latentbank.document import Document
-from latentbank.errors import InputError
+from latentbank.evaluate.data import held_out, load_sample
 
 
 def made(text: str) -> dict[str, str]:

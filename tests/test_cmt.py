@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from latentbank.conditioning import Conditioning, answer_ids, prompt_ids
+from latentbank.backbone.generate import DecodingConfig, generate
+from latentbank.backbone.transports import Conditioning, answer_ids, prompt_ids
 from latentbank.errors import InputError
-from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig, generate
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Batch, build_method
 from latentbank.methods.cmt import Matcher, self_matching
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones

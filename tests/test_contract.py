@@ -17,13 +17,13 @@ from torch import Tensor
 
 from latentbank.adapter import load_adapter, save_adapter
 from latentbank.answering import answer
-from latentbank.backbone import Backbone
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import prompt_ids
 from latentbank.bank import MemoryBank
-from latentbank.conditioning import prompt_ids
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError, UnknownNameError
-from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentbank.backbone import load_backbone
+from latentbank.backbone.model import load_backbone
 from latentbank.codec import rans
 from latentbank.codec.counts import pack_tables, unpack_tables
+from latentbank.codec.packaged import packaged_dictionary, packaged_packer
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_counts import CountTables, TokenCounts, count_tokens
 from latentbank.codec.token_text import TokenTextCodec
 from latentbank.errors import BankError
-from latentbank.packaged import packaged_dictionary, packaged_packer
 
 WORDS = ("the river", " runs", " to the sea", ".", " the town", " lies", " on", " the river")
 DRAW = np.random.default_rng(5)

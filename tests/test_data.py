@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from latentbank import data
-from latentbank.data import QADataset, load_dataset, load_sample
 from latentbank.errors import InputError, UnknownNameError
+from latentbank.evaluate import data
+from latentbank.evaluate.data import QADataset, load_dataset, load_sample
 
 
 def squad(*paragraphs: tuple[str, int], prefix: str = "id") -> dict[str, Any]:
@@ -307,7 +307,8 @@ def test_shipped_sample() -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, latentbank, latentbank.data, latentbank.metrics, latentbank.bench.report;"
+        "import sys, latentbank, latentbank.evaluate.data, latentbank.evaluate.metrics;"
+        "import latentbank.bench.report;"
         "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentbank.document import Document, chunk, content_id, read_documents, read_hf_dataset
+from latentbank.documents.document import (
+    Document,
+    chunk,
+    content_id,
+    read_documents,
+    read_hf_dataset,
+)
 from latentbank.errors import InputError
 
 TOKEN = re.compile(r"\s?\w{1,6}|[^\w\s]|\s")

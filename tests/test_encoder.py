@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank.encoder import BackboneEncoder, FeatureCache, T5Texts
+from latentbank.backbone.encoder import BackboneEncoder, FeatureCache, T5Texts
 from latentbank.errors import InputError
 from tiny import DOCUMENTS, Backbones
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank import key_index, selection
-from latentbank.key_index import load_faiss
-from latentbank.selection import DenseKeys
+from latentbank.parts.retrieval import key_index, selection
+from latentbank.parts.retrieval.key_index import load_faiss
+from latentbank.parts.retrieval.selection import DenseKeys
 
 WIDTH = 64
 LARGE = 20_000

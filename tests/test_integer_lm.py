@@ -13,19 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import rans
+from latentbank.codec.integer_lm import IntegerLM, _angles, _exponentials, _sigmoids, integer_lm
+from latentbank.codec.packaged import token_codec
 from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.token_counts import TokenCounts, count_tokens
-from latentbank.conditioning import Conditioning
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.integer_lm import IntegerLM, _angles, _exponentials, _sigmoids, integer_lm
 from latentbank.method import build_method
 from latentbank.model import bank_fingerprint
-from latentbank.packaged import token_codec
-from latentbank.text_levels import TextLevels
+from latentbank.parts.text_levels import TextLevels
 from tiny import Backbones
 
 TOTAL = rans.TOTAL - 1
@@ -237,8 +237,8 @@ def test_smollm2_codes_the_same_bytes_in_another_process_with_other_threads() ->
     )
     code = (
         "import sys, torch;"
-        "from latentbank.backbone import load_backbone;"
-        "from latentbank.text_levels import TextLevels;"
+        "from latentbank.backbone.model import load_backbone;"
+        "from latentbank.parts.text_levels import TextLevels;"
         "codec = TextLevels(load_backbone('smollm2-135m', dtype='float32')).predictor;"
         "say = lambda: codec.encode_all([sys.argv[1], 'Another text.'])[0].hex();"
         "print(*[torch.set_num_threads(n) or say() for n in (1, 2)])"

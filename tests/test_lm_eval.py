@@ -14,8 +14,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
-from latentbank.bench.lm_eval import MemoryLM
 from latentbank.errors import InputError
+from latentbank.integrations.lm_eval import MemoryLM
 from latentbank.method import build_method
 from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, QUESTIONS

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from latentbank.aggregator import MEAN_GAIN
-from latentbank.amortised_training import learned_share, own_slots
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError, UnknownNameError
-from latentbank.evaluation import fresh_bank
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Batch, build_method
+from latentbank.parts.aggregator import MEAN_GAIN
+from latentbank.parts.amortised_training import learned_share, own_slots
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 TEXTS = ("The comet came in 1986.", "The tea came in a can.!", "The bees came to oslo..")

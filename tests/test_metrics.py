@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentbank import metrics
 from latentbank.errors import InputError
+from latentbank.evaluate import metrics
 
 
 @pytest.mark.parametrize(

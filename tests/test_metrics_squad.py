@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentbank.metrics import exact_match, f1, normalize_answer, prefix_match
+from latentbank.evaluate.metrics import exact_match, f1, normalize_answer, prefix_match
 
 
 def official_normalize(text: str) -> str:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from latentbank.answering import answer, check_questions
+from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
 from latentbank.bank.insert import bank_rows
-from latentbank.data import QADataset, Question
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError, InputError
-from latentbank.evaluation import evaluate, fresh_bank
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.data import QADataset, Question
+from latentbank.evaluate.evaluation import evaluate, fresh_bank
 from latentbank.method import Method, build_method
 from latentbank.model import MemoryModel, bank_fingerprint
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones

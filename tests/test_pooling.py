@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latentbank.pooling import SegmentPooler, segment_means
+from latentbank.parts.pooling import SegmentPooler, segment_means
 
 WIDTH = 4
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from latentbank.codec.quantizer import Codebook, CodebookConfig, clear_moments
 from latentbank.errors import InputError, UnknownNameError
-from latentbank.quantizer import Codebook, CodebookConfig, clear_moments
 
 WIDTH = 6
 

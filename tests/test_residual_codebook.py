@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from latentbank.codec.residual_codebook import ResidualCodebook, ResidualCodebookConfig
 from latentbank.errors import InputError
-from latentbank.residual_codebook import ResidualCodebook, ResidualCodebookConfig
 
 WIDTH = 6
 

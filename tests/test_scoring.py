@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from latentbank.bench.scoring import measure, predictions
-from latentbank.data import QADataset, Question
+from latentbank.evaluate.data import QADataset, Question
 from latentbank.method import build_method
 from latentbank.model import new_bank
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones

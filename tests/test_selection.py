@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latentbank.selection import DenseKeys, DenseSelector, LexicalIndex, supported
+from latentbank.parts.retrieval.selection import DenseKeys, DenseSelector, LexicalIndex, supported
 from tiny import DOCUMENTS, QUESTIONS
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from latentbank.errors import BankError, InputError
-from latentbank.selection import DenseKeys, LexicalIndex
-from latentbank.sketch import (
+from latentbank.parts.retrieval.selection import DenseKeys, LexicalIndex
+from latentbank.parts.retrieval.sketch import (
     COSINE_WEIGHT,
     FUSED_CANDIDATES,
     SKETCH_REPEATS,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from latentbank.errors import InputError
-from latentbank.slots import Slots
+from latentbank.parts.slots import Slots
 
 WIDTH = 4
 

@@ -11,21 +11,21 @@ import torch
 
 import tiny
 from latentbank.answering import answer
-from latentbank.backbone import Backbone
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_counts import TokenCounts, count_tokens
 from latentbank.codec.token_text import TokenTextCodec
-from latentbank.conditioning import Conditioning
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.evaluation import fresh_bank
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint
-from latentbank.selection import DenseKeys
-from latentbank.sketch import sketches, split_sketch
-from latentbank.text_levels import TextLevels, leading
+from latentbank.parts.retrieval.selection import DenseKeys
+from latentbank.parts.retrieval.sketch import sketches, split_sketch
+from latentbank.parts.text_levels import TextLevels, leading
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]

@@ -168,7 +168,7 @@ def test_codebook_health() -> None:
 
 def test_codebook_health_agrees_with_the_quantizer() -> None:
     torch = pytest.importorskip("torch")
-    from latentbank.quantizer import Codebook, CodebookConfig
+    from latentbank.codec.quantizer import Codebook, CodebookConfig
 
     torch.manual_seed(0)
     book = Codebook(4, CodebookConfig(codes=8))

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 
 from latentbank import training
 from latentbank.adapter import load_adapter
-from latentbank.data import QADataset, Question
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
-from latentbank.evaluation import Evaluation
+from latentbank.evaluate.data import QADataset, Question
+from latentbank.evaluate.evaluation import Evaluation
 from latentbank.method import Method, build_method
 from latentbank.training import Progress, TrainConfig, Trainer, batches
 from latentbank.training_log import read_log, trim_log

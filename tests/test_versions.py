@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentbank import sketch
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.document import Document
-from latentbank.evaluation import fresh_bank
+from latentbank.documents.document import Document
+from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import build_method
-from latentbank.versions import content, newest
+from latentbank.parts.retrieval import sketch
+from latentbank.parts.retrieval.versions import content, newest
 from tiny import DOCUMENTS, QUESTIONS, Backbones
 
 OLD = "In 2019 the harbour master of Oster Skerry was Mara Venn, who lived above the boathouse."

@@ -25,8 +25,8 @@ from transformers import (
     T5Model,
 )
 
-from latentbank.backbone import Backbone, load_backbone
-from latentbank.document import Document
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.documents.document import Document
 
 NAMES = ("gpt2", "llama", "qwen3", "gemma3")
 WIDTH, HEADS, KV_HEADS, POSITIONS, WINDOW = 32, 4, 2, 512, 8

@@ -57,7 +57,7 @@ def make_world(backbone: Path, adapters: Path) -> World:
     if adapters.exists():
         return World(str(backbone), adapters)
     from latentbank.adapter import save_adapter
-    from latentbank.backbone import load_backbone
+    from latentbank.backbone.model import load_backbone
     from latentbank.method import build_method
 
     for method in METHODS:

@@ -7,20 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentbank.backbone import load_backbone as load_backbone
+    from latentbank.backbone.model import load_backbone as load_backbone
     from latentbank.bank import MemoryBank as MemoryBank
-    from latentbank.data import load_dataset as load_dataset
-    from latentbank.document import Document as Document
+    from latentbank.documents.document import Document as Document
+    from latentbank.evaluate.data import load_dataset as load_dataset
     from latentbank.model import MemoryModel as MemoryModel
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Document": "latentbank.document",
+    "Document": "latentbank.documents.document",
     "MemoryBank": "latentbank.bank",
     "MemoryModel": "latentbank.model",
-    "load_backbone": "latentbank.backbone",
-    "load_dataset": "latentbank.data",
+    "load_backbone": "latentbank.backbone.model",
+    "load_dataset": "latentbank.evaluate.data",
 }
 
 __all__ = ["Document", "MemoryBank", "MemoryModel", "__version__", "load_backbone", "load_dataset"]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
 from latentbank.errors import AdapterError, unknown
 from latentbank.method import Method, build_method, merged
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from latentbank.backbone import Backbone
-from latentbank.conditioning import prompt_ids
+from latentbank.backbone.generate import DecodingConfig, PromptRun
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import prompt_ids
 from latentbank.errors import InputError
-from latentbank.generation import DecodingConfig, PromptRun
 from latentbank.method import Method
-from latentbank.selection import Selected
+from latentbank.parts.retrieval.selection import Selected
 
 _Candidate = tuple[int, str, float]  # question, document or "" for the model alone, weight
 

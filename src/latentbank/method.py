@@ -19,13 +19,13 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning, LoraWeights, answer_ids, prompt_ids
 from latentbank.bank import AppendReport, Entry, Footprint, MemoryBank
-from latentbank.conditioning import Conditioning, LoraWeights, answer_ids, prompt_ids
-from latentbank.document import Document
-from latentbank.encoder import BackboneEncoder
+from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, InputError, unknown
-from latentbank.selection import QuestionGain, Selected
+from latentbank.parts.retrieval.selection import QuestionGain, Selected
 
 ENTRY_POINTS = "latentbank.methods"
 

@@ -19,13 +19,13 @@ from latentbank.adapter import (
     save_adapter,
 )
 from latentbank.answering import Answer, answer, check_questions
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.generate import DecodingConfig, generate
+from latentbank.backbone.loading import PACKAGED
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.transports import prompt_ids
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank
-from latentbank.conditioning import prompt_ids
-from latentbank.document import Document, chunk, find_entries
+from latentbank.documents.document import Document, chunk, find_entries
 from latentbank.errors import BankError, InputError, UnknownNameError, unknown
-from latentbank.generation import DecodingConfig, generate
-from latentbank.loading import PACKAGED
 from latentbank.method import Method, WriteReport, build_method, merged, methods
 
 DEFAULT_BACKBONE = "smollm2-135m"

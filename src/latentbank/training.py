@@ -21,13 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentbank.adapter import save_adapter
-from latentbank.data import QADataset
-from latentbank.denormals import flushed_denormals
-from latentbank.encoder import FeatureCache
+from latentbank.backbone.denormals import flushed_denormals
+from latentbank.backbone.encoder import FeatureCache
+from latentbank.codec.quantizer import clear_moments
 from latentbank.errors import InputError
-from latentbank.evaluation import evaluate
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.evaluation import evaluate
 from latentbank.method import Batch, Loss, Method
-from latentbank.quantizer import clear_moments
 from latentbank.training_log import append_log, trim_log
 
 # settings that a resumed run may change

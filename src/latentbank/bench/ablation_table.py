@@ -13,7 +13,7 @@ from pathlib import Path
 from latentbank.bench.compare import question_scores
 from latentbank.bench.record import Record, read_record
 from latentbank.errors import InputError
-from latentbank.metrics import paired_bootstrap
+from latentbank.evaluate.metrics import paired_bootstrap
 
 __all__ = ["ablation_table"]
 
@@ -44,8 +44,8 @@ def ablation_table(folder: Path, whole: str) -> str:
     first = base[min(base)][0]
     questions = len(base[min(base)][1])
     kept = f"{first.metrics['documents'].value:,.0f} documents, {questions} questions"
-    runs = (record for part in (base, *variants.values()) for record, _ in part.values())
-    code = ", ".join(sorted({record.code_revision for record in runs}))
+    every = (record for part in (base, *variants.values()) for record, _ in part.values())
+    code = ", ".join(sorted({record.code_revision for record in every}))
     return "\n".join([*lines, "", f"*{first.data.name}, {kept}; code {code}.*"])
 
 

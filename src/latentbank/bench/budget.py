@@ -13,7 +13,7 @@ from pathlib import Path
 
 from latentbank.bank import MemoryBank
 from latentbank.bank.space import LARGE_BUDGET, Space
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import Method
 from latentbank.model import bank_fingerprint

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from latentbank.data import QADataset, Question
-from latentbank.data_formats import Row, json_lines, read_bytes
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset, Question
+from latentbank.evaluate.formats import Row, json_lines, read_bytes
 
 _QUESTION, _ANSWERS = ("question", "qText"), ("answers", "answer")
 

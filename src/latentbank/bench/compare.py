@@ -12,7 +12,7 @@ from typing import Any
 
 from latentbank.bench.record import Record, read_predictions, read_record
 from latentbank.errors import InputError
-from latentbank.metrics import paired_bootstrap
+from latentbank.evaluate.metrics import paired_bootstrap
 
 SCORES = (("f1", "F1"), ("exact_match", "EM"))
 

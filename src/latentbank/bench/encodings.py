@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.codec.token_text import TokenTextCodec
-from latentbank.encoder import BackboneEncoder
 from latentbank.method import Method
-from latentbank.text_levels import TextLevels
+from latentbank.parts.text_levels import TextLevels
 
 LIMIT_BYTES = 4 << 30
 

@@ -12,7 +12,7 @@ from latentbank.bench.compare import question_scores
 from latentbank.bench.results import Result, format_bytes, load_results, newest
 from latentbank.bench.words import MISSING
 from latentbank.errors import InputError
-from latentbank.metrics import paired_bootstrap
+from latentbank.evaluate.metrics import paired_bootstrap
 
 __all__ = ["frontier_table", "shares_table"]
 

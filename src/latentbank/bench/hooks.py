@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from latentbank.answering import Answer, answer, batches
+from latentbank.backbone.generate import generate
+from latentbank.backbone.transports import prompt_ids
 from latentbank.bank import MemoryBank
 from latentbank.bench.budget import Written, bounded_bank, write_within
 from latentbank.bench.encodings import SharedEncodings
@@ -21,12 +23,10 @@ from latentbank.bench.measures import PEAK, peak_memory_bytes
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.record import Metric
 from latentbank.bench.task import CannotDo, Settings
-from latentbank.conditioning import prompt_ids
-from latentbank.data import QADataset
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.evaluation import Evaluation, score_answers
-from latentbank.generation import generate
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.evaluation import Evaluation, score_answers
 from latentbank.method import Method
 
 Reader = Literal["memory", "weights", "backbone"]

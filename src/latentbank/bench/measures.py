@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from latentbank.bench.record import Metric, Series
-from latentbank.data import QADataset
-from latentbank.evaluation import Evaluation
-from latentbank.metrics import mean_interval
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.evaluation import Evaluation
+from latentbank.evaluate.metrics import mean_interval
 
 TIME_UNITS = frozenset({"ms", "s", "documents/s", "percent of time"})
 """Metrics in these units, and `peak_memory_bytes`, differ from run to run; all others do not."""

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from latentbank.adapter import find_adapter, load_adapter, packaged_adapters, read_config
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
 from latentbank.errors import AdapterError
 from latentbank.method import Method, build_method, method_class
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from latentbank.backbone import Backbone, load_backbone
+from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank.space import LARGE_BUDGET
 from latentbank.bench.budget import holds, least_bytes
 from latentbank.bench.encodings import SharedEncodings

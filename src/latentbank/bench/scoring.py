@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
 from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.record import Metric
-from latentbank.data import QADataset
-from latentbank.evaluation import Evaluation, ask_all, write_all
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.evaluation import Evaluation, ask_all, write_all
 from latentbank.method import Method
 
 __all__ = ["Score", "measure", "predictions"]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from latentbank.chunking import CountTokens
-from latentbank.data import QADataset, Question
-from latentbank.document import Document, chunk
+from latentbank.documents.chunking import CountTokens
+from latentbank.documents.document import Document, chunk
+from latentbank.evaluate.data import QADataset, Question
 
 ISO_DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d:\d\d.*)?)?)?")
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank.policy import make_policy
 from latentbank.bench.record import Metric, Series
-from latentbank.data import QADataset
 from latentbank.errors import InputError, LatentbankError, unknown
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.data import QADataset
 
 if TYPE_CHECKING:
     from latentbank.bench.hooks import Hooks

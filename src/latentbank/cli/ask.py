@@ -31,7 +31,7 @@ from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
     from latentbank.answering import Answer
-    from latentbank.generation import DecodingConfig
+    from latentbank.backbone.generate import DecodingConfig
     from latentbank.model import MemoryModel
 
 WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
@@ -66,7 +66,7 @@ def ask(
     rows = None if file is None else read_questions(file)
     given = {"adapter": adapter, "backbone": backbone, "device": device, "dtype": dtype}
     with _open(bank, given, parse_pairs(option)) as model:
-        from latentbank.generation import DecodingConfig
+        from latentbank.backbone.generate import DecodingConfig
 
         asker = Asker(model, DecodingConfig(max_new_tokens, beams), not no_memory)
         if rows is not None:

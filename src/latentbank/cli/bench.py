@@ -144,12 +144,12 @@ def run(
 ) -> None:  # fmt: skip
     """Run a task over methods and budgets; the same command goes on where a killed one was."""
     quiet_libraries()
+    from latentbank.backbone.generate import DecodingConfig
     from latentbank.bench.budget import parse_budgets
     from latentbank.bench.plan import Bench
     from latentbank.bench.task import Settings, task_class
     from latentbank.cli.bench_data import load_stream
     from latentbank.cli.bench_rows import parse_rows
-    from latentbank.generation import DecodingConfig
 
     task_class(task)
     bench = Bench(

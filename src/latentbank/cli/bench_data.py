@@ -8,8 +8,8 @@ from __future__ import annotations
 from latentbank.bench.stream import by_time
 from latentbank.cli.common import notice
 from latentbank.cli.evaluate import load_data
-from latentbank.data import QADataset
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset
 
 
 def load_stream(
@@ -17,7 +17,7 @@ def load_stream(
 ) -> QADataset:
     """The data `spec`; where every document is dated, in the order of time.
 
-    `made`: so many questions about each document are made by rules (`latentbank.cloze`), in place
+    `made`: so many questions about each document are made by rules (`evaluate.cloze`), in place
     of those that the data has; for streams of documents and times alone.
 
     Raises InputError if there is no question.
@@ -30,7 +30,7 @@ def load_stream(
                 raise InputError(f"{error} --make-questions 2 makes two a document.") from error
             raise
         return _cut(found, documents)
-    from latentbank.cloze import cloze_dataset
+    from latentbank.evaluate.cloze import cloze_dataset
 
     found = _cut(by_time(load_data(spec, split, None, any_questions=False)), documents)
     made_up = cloze_dataset(f"{found.name}:made", found.documents, made, seed)

@@ -104,7 +104,7 @@ def _selection(
 def _choose(
     bank: MemoryBank, ids: list[str], selection: Selection | None
 ) -> tuple[list[str], list[str]]:
-    from latentbank.document import find_entries
+    from latentbank.documents.document import find_entries
 
     if selection is not None:
         return bank.select(selection), []

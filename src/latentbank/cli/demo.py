@@ -28,9 +28,9 @@ from latentbank.cli.common import (
 from latentbank.errors import AdapterError, BankError
 
 if TYPE_CHECKING:
-    from latentbank.backbone import Backbone
+    from latentbank.backbone.model import Backbone
     from latentbank.bench.scoring import Score
-    from latentbank.data import QADataset
+    from latentbank.evaluate.data import QADataset
     from latentbank.method import Method
 
 BANK = "demo.bank"
@@ -78,12 +78,12 @@ def demo(
     """Compare the methods on 333 SQuAD paragraphs; leaves ./demo.bank to try by hand."""
     kept = Path(BANK)
     _clear(kept)
-    from latentbank.data import load_sample
+    from latentbank.evaluate.data import load_sample
 
     data = load_sample() if documents is None else load_sample().take(documents)
     data = data.sample_questions(questions, seed=0)
     quiet_libraries()
-    from latentbank.backbone import load_backbone
+    from latentbank.backbone.model import load_backbone
 
     notice(f"{len(data.documents)} SQuAD paragraphs, {len(data.questions)} questions, {backbone}")
     loaded = load_backbone(backbone, dtype, progress=notice)

@@ -28,9 +28,9 @@ from latentbank.cli.train import split_spec
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
+    from latentbank.backbone.generate import DecodingConfig
     from latentbank.bench.scoring import Score
-    from latentbank.data import QADataset
-    from latentbank.generation import DecodingConfig
+    from latentbank.evaluate.data import QADataset
     from latentbank.method import Method
 
 Data = Annotated[
@@ -90,7 +90,7 @@ def evaluate(
     if questions is not None:
         chosen = chosen.sample_questions(questions, seed)
     quiet_libraries()
-    from latentbank.generation import DecodingConfig
+    from latentbank.backbone.generate import DecodingConfig
     from latentbank.model import DEFAULT_BACKBONE, load_method
 
     decoding = DecodingConfig(max_new_tokens, beams)
@@ -134,7 +134,7 @@ def load_data(
 
     Raises InputError if it has no question, unless none are needed.
     """
-    from latentbank.data import load_dataset, load_sample
+    from latentbank.evaluate.data import load_dataset, load_sample
 
     if spec == "sample" and not Path(spec).exists():
         found = load_sample()

@@ -32,8 +32,8 @@ from latentbank.cli.failures import Interrupted
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
-    from latentbank.backbone import Backbone
-    from latentbank.data import QADataset
+    from latentbank.backbone.model import Backbone
+    from latentbank.evaluate.data import QADataset
     from latentbank.method import Method
     from latentbank.training import Progress, TrainConfig, Trainer
 
@@ -182,7 +182,7 @@ class Job:
 
         Of plain text the last twentieth validates where no other data is named.
         """
-        from latentbank.data import load_dataset
+        from latentbank.evaluate.data import load_dataset
 
         self.validation: QADataset | None = None
         if (data is None) == (from_text is None):
@@ -199,8 +199,8 @@ class Job:
             self.validation = load_dataset(path, val_split or named)
 
     def _make_questions(self, text: str, split: str | None) -> None:
-        from latentbank.cloze import corpus_dataset
-        from latentbank.data import held_out
+        from latentbank.evaluate.cloze import corpus_dataset
+        from latentbank.evaluate.data import held_out
 
         if split is not None:
             raise InputError("Plain text has no splits; leave --split and --val-split out.")
@@ -223,7 +223,7 @@ class Job:
 
     def build(self, device: str, dtype: str, seed: int) -> Method:
         """The method with fresh parameters on its backbone."""
-        from latentbank.backbone import load_backbone
+        from latentbank.backbone.model import load_backbone
         from latentbank.errors import unknown
         from latentbank.method import build_method, method_class
 

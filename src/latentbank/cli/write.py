@@ -35,7 +35,7 @@ from latentbank.cli.failures import Interrupted
 from latentbank.errors import BankError, FingerprintError, InputError, LatentbankError
 
 if TYPE_CHECKING:
-    from latentbank.document import Document
+    from latentbank.documents.document import Document
     from latentbank.method import WriteReport
     from latentbank.model import MemoryModel
 
@@ -108,7 +108,7 @@ def write(
 
 
 def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any]:
-    from latentbank.document import read_documents
+    from latentbank.documents.document import read_documents
 
     def on_bad(error: InputError) -> None:
         bad.append(str(error))

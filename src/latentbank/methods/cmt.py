@@ -21,15 +21,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from latentbank.amortised_settings import MacConfig, paper_presets
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning, answer_ids, prompt_ids
 from latentbank.bank import MemoryBank
-from latentbank.conditioning import Conditioning, answer_ids, prompt_ids
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.method import Batch, Loss, register
 from latentbank.methods.mac import Mac, Sources, most
-from latentbank.pooling import whitening
+from latentbank.parts.amortised_settings import MacConfig, paper_presets
+from latentbank.parts.pooling import whitening
 
 SHRINKAGE = 0.3  # as in `Aggregator.compare`
 

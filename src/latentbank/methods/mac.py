@@ -20,24 +20,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from latentbank.aggregator import (
-    MEAN_GAIN,
-    Aggregator,
-    PerceiverAmortiser,
-    PrefixAlignment,
-    StateAlignment,
-)
-from latentbank.amortised_settings import MacConfig, paper_presets
-from latentbank.amortised_training import learned_share, own_slots
-from latentbank.backbone import Backbone
+from latentbank.backbone.denormals import flushed_denormals
+from latentbank.backbone.encoder import BackboneEncoder, T5Texts
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import array_codec
-from latentbank.conditioning import Conditioning, KVPrefix, MidStates
-from latentbank.denormals import flushed_denormals
-from latentbank.document import Document
-from latentbank.encoder import BackboneEncoder, T5Texts
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.kv_memory import KVMemory
 from latentbank.method import (
     CALLS_ADD_UP,
     EXACT_DELETE,
@@ -47,8 +38,17 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.pooling import SegmentPooler, Standardiser
-from latentbank.slots import Slots
+from latentbank.parts.aggregator import (
+    MEAN_GAIN,
+    Aggregator,
+    PerceiverAmortiser,
+    PrefixAlignment,
+    StateAlignment,
+)
+from latentbank.parts.amortised_settings import MacConfig, paper_presets
+from latentbank.parts.amortised_training import learned_share, own_slots
+from latentbank.parts.pooling import SegmentPooler, Standardiser
+from latentbank.parts.slots import Slots
 
 LEVEL = "float32"
 NAMED = 4  # documents that an answer names, of all that it was read from

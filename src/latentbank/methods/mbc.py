@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentbank.amortised_settings import MacConfig, paper_presets
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.bank.ladder import MASS
 from latentbank.codec import pack_bits, unpack_bits
-from latentbank.document import Document
+from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
+from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
@@ -39,8 +39,8 @@ from latentbank.method import (
     register,
 )
 from latentbank.methods.mac import Mac
-from latentbank.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
-from latentbank.slots import Slots
+from latentbank.parts.amortised_settings import MacConfig, paper_presets
+from latentbank.parts.slots import Slots
 
 WORDS, COUNTS = "codebook", MASS
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import MemoryBank
-from latentbank.conditioning import Conditioning
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,

@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning, passage_ids
 from latentbank.bank import Entry, MemoryBank
-from latentbank.closed_share import shared_answer_loss
-from latentbank.conditioning import Conditioning, passage_ids
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
@@ -31,9 +30,17 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.selection import LexicalIndex, QuestionGain, Selected, shares, supported, weighed
-from latentbank.text_levels import WHOLE, TextLevels
-from latentbank.versions import REACH, content, newest
+from latentbank.parts.closed_share import shared_answer_loss
+from latentbank.parts.retrieval.selection import (
+    LexicalIndex,
+    QuestionGain,
+    Selected,
+    shares,
+    supported,
+    weighed,
+)
+from latentbank.parts.retrieval.versions import REACH, content, newest
+from latentbank.parts.text_levels import WHOLE, TextLevels
 
 SEED = 0x2A6
 TEXT = "text"  # the level of texts that zstd compressed

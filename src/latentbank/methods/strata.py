@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Conditioning, KVPrefix, passage_ids
 from latentbank.bank import Entry, MemoryBank
-from latentbank.closed_share import shared_answer_loss
 from latentbank.codec import array_codec
-from latentbank.conditioning import Conditioning, KVPrefix, passage_ids
-from latentbank.document import Document
-from latentbank.encoder import BackboneEncoder
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.method import (
     CALLS_ADD_UP,
@@ -34,8 +33,9 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.pooling import SegmentPooler, Standardiser
-from latentbank.selection import (
+from latentbank.parts.closed_share import shared_answer_loss
+from latentbank.parts.pooling import SegmentPooler, Standardiser
+from latentbank.parts.retrieval.selection import (
     DenseKeys,
     DenseSelector,
     LexicalIndex,
@@ -45,11 +45,11 @@ from latentbank.selection import (
     supported,
     weighed,
 )
-from latentbank.sketch import FusedIndex, join_sketch, sketches, split_sketch
-from latentbank.state_reader import StateReader
-from latentbank.strata_settings import StrataConfig
-from latentbank.text_levels import LM, TEXTS, WHOLE, TextLevels
-from latentbank.versions import REACH, content, newest
+from latentbank.parts.retrieval.sketch import FusedIndex, join_sketch, sketches, split_sketch
+from latentbank.parts.retrieval.versions import REACH, content, newest
+from latentbank.parts.state_reader import StateReader
+from latentbank.parts.strata_settings import StrataConfig
+from latentbank.parts.text_levels import LM, TEXTS, WHOLE, TextLevels
 
 SEED = 0x5712A7A
 

@@ -13,9 +13,9 @@ from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.record import Metric, Series
 from latentbank.bench.stream_metrics import accuracy_at_false_answer_rate, risk_coverage
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset
 from latentbank.errors import InputError
-from latentbank.evaluation import Evaluation
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.evaluation import Evaluation
 from latentbank.method import Method
 
 POINTS = 200  # of the curve in the record

@@ -11,9 +11,9 @@ from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, predictions, suffixed
 from latentbank.bench.record import Metric
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.metrics import paired_bootstrap
 from latentbank.method import EXACT_DELETE, Method
-from latentbank.metrics import paired_bootstrap
 
 SCORES = ("exact_match", "f1", "contains_answer")
 

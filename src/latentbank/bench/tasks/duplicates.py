@@ -8,8 +8,8 @@ from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, curves, predictions
 from latentbank.bench.record import Metric
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset
 from latentbank.method import Method
 
 

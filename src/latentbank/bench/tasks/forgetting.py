@@ -17,9 +17,9 @@ from latentbank.bench.measures import answer_metrics, joined, predictions, suffi
 from latentbank.bench.record import Metric
 from latentbank.bench.stream_metrics import forgetting
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset
 from latentbank.errors import InputError
-from latentbank.evaluation import Evaluation
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.evaluation import Evaluation
 from latentbank.method import Method
 
 SCORES = ("exact_match", "f1", "contains_answer")

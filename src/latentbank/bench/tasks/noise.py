@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, curves, predictions
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset, load_dataset
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.method import Method
 
 

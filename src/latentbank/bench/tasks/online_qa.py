@@ -10,7 +10,7 @@ from typing import Any
 from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset
+from latentbank.evaluate.data import QADataset
 from latentbank.method import Method
 
 

@@ -13,8 +13,8 @@ from latentbank.bench.measures import answer_metrics, curves, predictions
 from latentbank.bench.record import Metric
 from latentbank.bench.stream_metrics import backward_transfer, retention_area
 from latentbank.bench.task import Outcome, Settings, Task, register
-from latentbank.data import QADataset
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset
 from latentbank.method import Method
 
 SCORES = ("exact_match", "f1")

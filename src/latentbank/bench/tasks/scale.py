@@ -23,8 +23,8 @@ from latentbank.bench.measures import (
 )
 from latentbank.bench.record import Metric, Series, this_machine
 from latentbank.bench.task import CannotDo, Outcome, Settings, Task, register
-from latentbank.data import QADataset
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset
 from latentbank.method import Method
 
 BATCH = 10_000  # entries appended at a time

@@ -17,12 +17,12 @@ from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, predictions, rate, suffixed
 from latentbank.bench.record import Metric
 from latentbank.bench.task import NoOptions, Outcome, Settings, Task, register
-from latentbank.data import QADataset, Question
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
-from latentbank.evaluation import Evaluation
+from latentbank.evaluate.data import QADataset, Question
+from latentbank.evaluate.evaluation import Evaluation
+from latentbank.evaluate.metrics import contains_answer, exact_match, normalize_answer
 from latentbank.method import Method
-from latentbank.metrics import contains_answer, exact_match, normalize_answer
 
 TYPES = {
     "year": re.compile(r"1\d{3}|20\d{2}"),

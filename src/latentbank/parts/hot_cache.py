@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from latentbank.kv_memory import KVMemory
+from latentbank.backbone.kv import KVMemory
 
 
 class HotCache:

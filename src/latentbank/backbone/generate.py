@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
 
 _SCORED_AT_ONCE = 256  # tokens whose logits over the vocabulary are in memory together

@@ -27,8 +27,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from latentbank.backbone import Backbone
-from latentbank.decoder import plain_weights
+from latentbank.backbone.layers import plain_weights
+from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
 
 __all__ = ["CONTEXT", "IntegerCache", "IntegerLM", "integer_lm"]

@@ -3,7 +3,7 @@
 Needs `pip install 'latentbank[lm-eval]'`. The harness finds the model once this module is imported,
 so run it through here; the arguments are the harness's own:
 
-    python -m latentbank.bench.lm_eval --model latentbank --model_args bank=notes.bank --tasks …
+    python -m latentbank.integrations.lm_eval --model latentbank --model_args bank=B --tasks …
 
 What is approximate: the memory is selected by the question in the prompt (`requests.question_of`:
 the last "Question:" or "Q:", else the last line), once, before the first token, and not by the
@@ -27,8 +27,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from latentbank.bench.requests import Requests, selects
 from latentbank.errors import InputError, LatentbankError
+from latentbank.integrations.lm_eval_requests import Requests, selects
 from latentbank.model import MemoryModel
 
 AUTO_BATCH = 8

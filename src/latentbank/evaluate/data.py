@@ -15,9 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from latentbank.data_formats import Row, hub_rows, json_lines, paper_csv, read_bytes, squad_json
-from latentbank.document import Document
+from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
+from latentbank.evaluate.formats import Row, hub_rows, json_lines, paper_csv, read_bytes, squad_json
 
 # Question indices of train-v1.1.json in file order, as in CaMeLS, MAC and MBC.
 SQUAD_TRAIN_SPLITS: Mapping[str, tuple[int, int]] = {

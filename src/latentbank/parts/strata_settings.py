@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from latentbank.bank.ladder import VERBATIM
 from latentbank.errors import InputError, unknown
 from latentbank.method import LoraSettings
-from latentbank.text_levels import WHOLE
+from latentbank.parts.text_levels import WHOLE
 
 __all__ = ["StrataConfig"]
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from latentbank.conditioning import Conditioning
-from latentbank.kv_memory import KVMemory
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.transports import Conditioning
 from latentbank.method import Batch, Method
 
 __all__ = ["shared_answer_loss"]

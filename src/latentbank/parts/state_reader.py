@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from latentbank.backbone import Backbone
-from latentbank.conditioning import LoraWeights
-from latentbank.hotcache import HotCache
-from latentbank.kv_memory import KVMemory, join_rows
+from latentbank.backbone.kv import KVMemory, join_rows
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import LoraWeights
+from latentbank.parts.hot_cache import HotCache
 
 __all__ = ["StateReader"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from latentbank.key_index import KeyIndex, load_faiss
+from latentbank.parts.retrieval.key_index import KeyIndex, load_faiss
 
 INDEX_FROM = 16_384  # documents; a flat search of so many 64-byte keys takes about 0.5 ms
 _CANDIDATES = 64  # that the index names for a question, at least

@@ -14,8 +14,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from latentbank.chunking import CountTokens, split_text
-from latentbank.document_rows import SUFFIXES, Found, Row, file_rows, list_files, stream_rows
+from latentbank.documents.chunking import CountTokens, split_text
+from latentbank.documents.rows import SUFFIXES, Found, Row, file_rows, list_files, stream_rows
 from latentbank.errors import InputError
 
 __all__ = [

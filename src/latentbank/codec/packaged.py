@@ -12,7 +12,7 @@ from latentbank.codec.token_counts import CountTables, TokenCounts
 from latentbank.codec.token_text import TokenModel, TokenTextCodec
 
 if TYPE_CHECKING:
-    from latentbank.backbone import Backbone
+    from latentbank.backbone.model import Backbone
 
 COUNTED_VOCABULARY = "c0f9bb3293469bf5"  # of SmolLM2's tokenizer, whose tokens are counted
 

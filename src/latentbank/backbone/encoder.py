@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentbank.aggregator import T5Amortiser
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
+from latentbank.parts.aggregator import T5Amortiser
 
 
 class BackboneEncoder:

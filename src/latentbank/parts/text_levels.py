@@ -16,15 +16,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from latentbank.backbone import Backbone
+from latentbank.backbone.model import Backbone
 from latentbank.bank import Entry
 from latentbank.bank.ladder import VERBATIM, Ladder, Step
+from latentbank.codec.integer_lm import integer_lm
+from latentbank.codec.packaged import packaged_dictionary, packaged_packer, token_codec
 from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_text import TokenTextCodec
 from latentbank.errors import BankError, InputError
-from latentbank.integer_lm import integer_lm
-from latentbank.packaged import packaged_dictionary, packaged_packer, token_codec
 
 __all__ = ["LM", "PACKED", "TEXTS", "WHOLE", "TextLevels", "leading"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentbank.cross_attention import CrossAttention, quiet_mlp
 from latentbank.errors import InputError
-from latentbank.pooling import segment_means, whitening
+from latentbank.parts.cross_attention import CrossAttention, quiet_mlp
+from latentbank.parts.pooling import segment_means, whitening
 
 HIDDEN = -1e9  # the log mass of a slot that must not be read
 # A soft copy's start, from sweeps in LOG.md: size of the codes that tell the latents of a text

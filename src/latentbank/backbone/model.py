@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from latentbank.decoder import Decoder, plain_weights
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.layers import Decoder, plain_weights
+from latentbank.backbone.loading import load_pretrained, parse_dtype
 from latentbank.errors import InputError
-from latentbank.kv_memory import KVMemory
-from latentbank.loading import load_pretrained, parse_dtype
 
 IGNORED = -100
 

@@ -19,10 +19,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from latentbank.backbone import Backbone
-from latentbank.decoder import plain_weights
+from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.layers import plain_weights
+from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
-from latentbank.kv_memory import KVMemory
 
 SIDE_ATTENTION = "latentbank_side_memory"
 _lora_names = itertools.count()

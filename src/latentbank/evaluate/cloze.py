@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latentbank.data import QADataset, Question
-from latentbank.document import Document, chunk, read_documents
+from latentbank.documents.document import Document, chunk, read_documents
 from latentbank.errors import InputError
+from latentbank.evaluate.data import QADataset, Question
 
 MIN_WORDS, MAX_WORDS = 6, 60  # of a sentence
 PIECE = 1200  # characters of a piece of a longer text

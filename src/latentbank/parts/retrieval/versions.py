@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from latentbank.selection import COMMON, WORD, Selected
+from latentbank.parts.retrieval.selection import COMMON, WORD, Selected
 
 REACH = 8  # candidates to look for versions in
 NEAR = 0.8  # a version scores at least so much of the best document's score

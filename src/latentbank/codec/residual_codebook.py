@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from latentbank.codec.quantizer import Codebook, CodebookConfig, CodebookHealth, Quantized
 from latentbank.errors import InputError
-from latentbank.quantizer import Codebook, CodebookConfig, CodebookHealth, Quantized
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentbank.answering import Answer, in_batches
+from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import BankFingerprint, MemoryBank
-from latentbank.data import QADataset
-from latentbank.generation import DecodingConfig
+from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.metrics import contains_answer, exact_match, f1, prefix_match
 from latentbank.method import Method
-from latentbank.metrics import contains_answer, exact_match, f1, prefix_match
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from latentbank.backbone import Backbone
+    from latentbank.backbone.model import Backbone
 
 
 @dataclass(frozen=True)

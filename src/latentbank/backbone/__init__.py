@@ -1,0 +1,1 @@
+"""The frozen causal LM: loading, layers, generation and transports. Knows no bank."""

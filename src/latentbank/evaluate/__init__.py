@@ -1,0 +1,1 @@
+"""Question-answer data, metrics, and scoring a method on them."""

@@ -1,0 +1,1 @@
+"""Choosing documents for a question: lexical and dense scores, fusion, versions."""
