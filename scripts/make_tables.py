@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,47 +21,59 @@ from latentbank.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def fill(root: Path, name: str, text: str) -> None:
+    """Writes `text` into the block `name` of every page that has one.
+
+    A block is what lies between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in README.md
+    or in a page under docs/. Links in `text` that start with `docs/` are made relative to the page.
+
+    Raises:
+        InputError: no page has the block.
+    """
+    mark = f"<!-- results:{name} -->"
+    every = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    pages = [page for page in every if page.exists() and mark in page.read_text(encoding="utf-8")]
+    if not pages:
+        raise InputError(f"No page has the block {mark}; README.md or a page in docs/ must.")
+    for page in pages:
+        docs = os.path.relpath(root / "docs", page.parent)
+        update_readme(page, name, text.replace("](docs/", f"]({docs}/").replace("](./", "]("))
+
+
 def main(root: Path = ROOT) -> None:
     """Updates the pages and docs/*.svg; says which plot has no records yet."""
-    readme, results = root / "README.md", root / "results"
-    page = root / "docs" / "benchmarks.md"
-    update_readme(readme, "squad-online", results_table(results / "squad-online"))
+    results = root / "results"
+    fill(root, "squad-online", results_table(results / "squad-online"))
     text, missing = write_plots(results, root / "docs")
-    update_readme(readme, "plots", text)
-    update_readme(page, "plots", text.replace("](docs/", "]("))
+    fill(root, "plots", text)
     for task, table in benchmark_tables(results / "bench-full").items():
-        update_readme(page, f"bench-{task}", table)
+        fill(root, f"bench-{task}", table)
     if (results / "frontier").exists():
-        update_readme(page, "frontier", results_table(results / "frontier"))
+        fill(root, "frontier", results_table(results / "frontier"))
         table = frontier_table(results / "frontier", "strata", "rag+LoRA")
-        update_readme(readme, "frontier", table)
-        update_readme(page, "frontier-matrix", table)
-        update_readme(page, "frontier-shares", shares_table(results / "frontier", "mac"))
+        fill(root, "frontier-matrix", table)
+        fill(root, "frontier-shares", shares_table(results / "frontier", "mac"))
     if (results / "archivalqa").exists():
-        table = frontier_table(results / "archivalqa", "strata", "rag+LoRA")
-        update_readme(page, "archivalqa", table)
+        fill(root, "archivalqa", frontier_table(results / "archivalqa", "strata", "rag+LoRA"))
     if (results / "retention").exists():
-        table = benchmark_tables(results / "retention")["retention"]
-        update_readme(page, "retention-long", table)
+        fill(root, "retention-long", benchmark_tables(results / "retention")["retention"])
     if (latency := results / "speed" / "latency.json").exists():
         record = read_record(latency)
-        picture = write_plot(latency_figure(record), root / "docs" / "latency.svg")
-        update_readme(readme, "latency", picture)
-        table = f"{picture.replace('](docs/', '](')}\n\n{latency_table(record)}"
-        update_readme(root / "docs" / "strata.md", "latency", table)
+        fill(
+            root, "latency-plot", write_plot(latency_figure(record), root / "docs" / "latency.svg")
+        )
+        fill(root, "latency", latency_table(record))
     if answers := sorted((results / "speed").glob("answers*.json")):
-        table = answers_table([read_record(path) for path in answers])
-        update_readme(root / "docs" / "strata.md", "answers", table)
+        fill(root, "answers", answers_table([read_record(path) for path in answers]))
     if (sweep := results / "cmt" / "sweep" / "decoding.json").exists():
-        update_readme(root / "docs" / "cmt.md", "cmt-sweep", sweep_table(read_record(sweep)))
+        fill(root, "cmt-sweep", sweep_table(read_record(sweep)))
     for name, tabulate in (
         ("states", forms_table), ("codes", forms_table), ("training", training_table),
     ):  # fmt: skip
         if (path := results / "search" / f"{name}.json").exists():
-            table = tabulate(read_record(path))
-            update_readme(root / "docs" / "strata.md", f"search-{name}", table)
-    update_readme(root / "docs" / "bank.md", "bank", bank_table(results / "bank"))
-    update_readme(root / "docs" / "strata.md", "levels", levels_table(results / "exactness"))
+            fill(root, f"search-{name}", tabulate(read_record(path)))
+    fill(root, "bank", bank_table(results / "bank"))
+    fill(root, "levels", levels_table(results / "exactness"))
     for folder, whole in (
         ("cmt", "cmt full"),
         ("strata", "strata"),
@@ -69,8 +82,7 @@ def main(root: Path = ROOT) -> None:
         if any((results / folder).glob("*.json")):
             method, _, label = folder.partition("/")
             name = f"{method}-parts-{label}".rstrip("-")
-            table = ablation_table(results / folder, whole)
-            update_readme(root / "docs" / f"{method}.md", name, table)
+            fill(root, name, ablation_table(results / folder, whole))
     for sentence in missing:
         print(sentence)
 

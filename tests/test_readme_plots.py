@@ -93,7 +93,7 @@ def test_the_first_folder_that_has_a_plot_gives_it(tmp_path: Path) -> None:
 
 def test_the_readme_has_a_place_for_all() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("squad-online", "plots", "frontier", "latency"):
+    for name in ("squad-online", "plots", "frontier-matrix", "latency-plot"):
         assert (
             text.count(f"<!-- results:{name} -->") == text.count(f"<!-- /results:{name} -->") == 1
         )
