@@ -106,7 +106,7 @@ def test_an_id_that_hashes_like_another_is_refused(bank: MemoryBank) -> None:
         bank.append([Entry("some name", "codes", b"b")])
     assert bank.get("some name") is None
     assert "some name" not in bank
-    assert bank.delete(["some name"]) == 0
+    assert bank.delete(["some name"]).missing == ("some name",)
     with pytest.raises(BankError, match="same 8-byte hash"):
         bank.append([Entry("new", "a", b""), Entry(hashed("new"), "a", b"")])
     assert len(bank) == 1
@@ -163,7 +163,8 @@ def test_deleting_leaves_no_bytes_behind(bank: MemoryBank, path: Path) -> None:
     bank.append([entry(number) for number in range(600)] + [secret])
     bank.append([entry(601, "text", 40)])
     doomed = [hex_id(number) for number in range(100, 400)]
-    assert bank.delete([*doomed, "secret-id", "unknown"], blobs={"counters": b"-301"}) == 301
+    receipt = bank.delete([*doomed, "secret-id", "unknown"], blobs={"counters": b"-301"})
+    assert len(receipt.deleted) == 301 and receipt.missing == ("unknown",) and receipt.exact
     raw = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert b"the secret payload" not in raw
     assert bytes.fromhex(hex_id(150)) not in raw
@@ -210,7 +211,7 @@ def test_a_bank_behaves_like_a_dict(actions: list[tuple[str, list[int], str]]) -
                     model[item.id] = first, count + 1
             elif action == "delete":
                 present = {item.id for item in items} & model.keys()
-                assert bank.delete(item.id for item in items) == len(present)
+                assert len(bank.delete(item.id for item in items).deleted) == len(present)
                 model = {id: kept for id, kept in model.items() if id not in present}
             else:
                 bank.close()

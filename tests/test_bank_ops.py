@@ -91,8 +91,8 @@ def test_deleting_leaves_a_bank_that_never_saw_the_documents(
         for at in range(0, 500, 50):
             bank.append([full(n) for n in range(at, at + 50)], {"codebook": b"c" * 999})
         before = bank.root_hash()
-        receipt = bank.erase([e.id for e in gone] + ["unknown"])
-        assert set(receipt.ids) == {e.id for e in gone} and not receipt.remains
+        receipt = bank.delete([e.id for e in gone] + ["unknown"])
+        assert set(receipt.deleted) == {e.id for e in gone} and not receipt.remains
         assert (receipt.before, receipt.after) == (before, bank.root_hash())
         assert receipt.before != receipt.after and receipt.time and bank.receipt is receipt
         assert bank.verify().ok and len(bank) == 500 - len(gone)
@@ -103,8 +103,9 @@ def test_deleting_leaves_a_bank_that_never_saw_the_documents(
                 assert bytes.fromhex(one.id) not in raw
         assert full(1).payload in raw
         export_bank(bank, tmp_path / "one")
-        again = bank.erase([e.id for e in gone])
-        assert again.ids == () and again.before == again.after
+        again = bank.delete([e.id for e in gone])
+        assert again.deleted == () and again.missing == tuple(e.id for e in gone)
+        assert again.before == again.after
     with MemoryBank.create(tmp_path / "never", PRINT, budget=budget) as never:
         never.append([full(n) for n in range(500) if n % 4], {"codebook": b"c" * 999})
         export_bank(never, tmp_path / "two")
@@ -121,8 +122,9 @@ def test_a_receipt_says_what_deleting_cannot_take_back() -> None:
         for n in range(1200):
             bank.append([entry(n)], fade=lambda e: None if e.level == MASS else to_mass(e, [1, 2]))
         counted = [e.id for e in bank.entries() if e.level == MASS]
-        receipt = bank.erase(counted[:3])
+        receipt = bank.delete(counted[:3])
         assert "Of 3 of these documents only anonymous counts were left" in receipt.remains
+        assert not receipt.exact
 
 
 def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_ten_thousand_deletions_take_two_seconds_of_work() -> None:
         for at in range(0, 40_000, 4000):
             bank.append([entry(n, 100) for n in range(at, at + 4000)])
         began = time.process_time()
-        assert bank.delete(hex_id(n) for n in range(0, 40_000, 4)) == 10_000
+        assert len(bank.delete(hex_id(n) for n in range(0, 40_000, 4)).deleted) == 10_000
         assert time.process_time() - began < 2
 
 
@@ -250,7 +252,7 @@ def test_a_ledger_trades_provenance_for_bytes(tmp_path: Path) -> None:
                 assert not found.metadata and found.time is None
                 with pytest.raises(InputError, match="only be chosen by id"):
                     bank.select(Selection(source="wire 1"))
-            assert bank.delete(names[:10]) == 10 and len(bank) == 290
+            assert len(bank.delete(names[:10]).deleted) == 10 and len(bank) == 290
             assert bank.verify().ok
             sizes[ledger] = bank.footprint().ledger
         with MemoryBank.open(path) as opened:

@@ -192,7 +192,7 @@ class Method(ABC):
     def delete(self, ids: Sequence[str]) -> int:
         """Removes documents and their influence; returns how many were there."""
         bank = self.require_bank()
-        removed: int = bank.delete(ids)
+        removed = len(bank.delete(ids).deleted)
         self.bind(bank)
         return removed
 

@@ -108,9 +108,10 @@ def _selected(page: Page, selection: Selection) -> Iterator[str]:
 
 def erase_ids(bank: BankCore, ids: Iterable[str], blobs: Mapping[str, bytes]) -> Receipt:
     """See `MemoryBank.erase`."""
+    asked = list(dict.fromkeys(ids))
     with writing(bank) as work:
         before = state_hash(work.connection)
-        wanted, found = _by_page(work, ids), _Found()
+        wanted, found = _by_page(work, asked), _Found()
         if work.bank.settings.space.reckons:
             found = _erase_within(work, wanted, blobs)
         else:
@@ -124,7 +125,8 @@ def erase_ids(bank: BankCore, ids: Iterable[str], blobs: Mapping[str, bytes]) ->
     bank._checkpoint()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     remains = _MASS_REMAINS.format(found.masses) if found.masses else ""
-    return Receipt(tuple(found.gone), before, after, now, remains)
+    missing = tuple(id for id in asked if id not in found.gone)
+    return Receipt(tuple(found.gone), missing, not remains, remains, before, after, now)
 
 
 def _erase_within(work: Write, wanted: _Wanted, blobs: Mapping[str, bytes]) -> _Found:
@@ -172,7 +174,7 @@ class _Found:
 def _by_page(work: Write, ids: Iterable[str]) -> _Wanted:
     """The ids by the page that the index has for their numbers; unknown ones are left out."""
     wanted: _Wanted = {}
-    for id in dict.fromkeys(ids):
+    for id in ids:
         number = work.bank._number(id)
         seq = None if number is None else work.find(number)
         if number is not None and seq is not None:

@@ -87,17 +87,21 @@ class Receipt:
     """What one deletion did: the proof to keep.
 
     Attributes:
-        ids: the documents that were there and are gone.
-        before, after: the bank's `root_hash` before and after, in hex.
-        time: when it was done, UTC, ISO 8601.
-        remains: a sentence on what deleting cannot take back, or "".
+        deleted: ids of the documents that the bank held and holds no longer.
+        missing: ids that were asked for and that the bank did not hold.
+        exact: whether the bank is now as if it had never held the deleted documents.
+        remains: a sentence that says what the deletion cannot take back; "" if nothing remains.
+        before, after: the bank's `root_hash` before and after the deletion, in hex.
+        time: when the deletion was done, UTC, ISO 8601.
     """
 
-    ids: tuple[str, ...]
-    before: str
-    after: str
-    time: str
+    deleted: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    exact: bool = True
     remains: str = ""
+    before: str = ""
+    after: str = ""
+    time: str = ""
 
 
 @dataclass(frozen=True)

@@ -211,16 +211,12 @@ class MemoryBank(BankCore):
         with writing(self) as work:
             put_blobs(work, Fading(work, None), {name: data}, kind="meta")
 
-    def delete(self, ids: Iterable[str], blobs: Mapping[str, bytes] | None = None) -> int:
-        """Remove documents, whatever their count, and store blobs; returns how many were there."""
-        return len(self.erase(ids, blobs).ids)
-
-    def erase(self, ids: Iterable[str], blobs: Mapping[str, bytes] | None = None) -> Receipt:
+    def delete(self, ids: Iterable[str], blobs: Mapping[str, bytes] | None = None) -> Receipt:
         """Remove documents, whatever their count, and store blobs, as one: all or nothing.
 
         Their bytes are overwritten in the file (SQLite's `secure_delete`) and the write-ahead log
-        is emptied, unless another process is reading at that moment; then the log is emptied when
-        the bank is closed. The receipt names the state before and after; it stays as `receipt`.
+        is emptied. While another process reads, the log is emptied later, when the bank is closed.
+        Returns the receipt; it stays as `receipt` too.
         """
         self.receipt = erase_ids(self, ids, blobs or {})
         return self.receipt

@@ -55,8 +55,7 @@ def delete(
     The id of a long document deletes all of its chunks. Prints a receipt: the state's hash before
     and after, and what deleting cannot take back.
     """
-    from latentbank.bank import MemoryBank
-    from latentbank.bank.items import Receipt
+    from latentbank.bank import MemoryBank, Receipt
 
     selection = _selection(source, since, before, where)
     if (selection is None) == (not ids):
@@ -72,7 +71,7 @@ def delete(
             f"List the ids with: latentbank inspect {bank} --documents"
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    removed, receipt = 0, Receipt((), before_hash, before_hash, now)
+    removed, receipt = 0, Receipt((), before=before_hash, after=before_hash, time=now)
     if chosen:
         quiet()
         from latentbank.model import MemoryModel

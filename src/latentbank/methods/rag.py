@@ -123,7 +123,7 @@ class Retrieval(Method):
         return WriteReport.of(report, time.perf_counter() - began)
 
     def delete(self, ids: Sequence[str]) -> int:
-        removed: int = self.require_bank().delete(ids)
+        removed = len(self.require_bank().delete(ids).deleted)
         self.words.remove(ids)
         return removed
 
