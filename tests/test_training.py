@@ -17,7 +17,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentbank import training
 from latentbank.adapter import load_adapter
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
@@ -25,7 +24,8 @@ from latentbank.evaluate.data import QADataset, Question
 from latentbank.evaluate.evaluation import Evaluation
 from latentbank.method import Method, build_method
 from latentbank.training import Progress, TrainConfig, Trainer, batches
-from latentbank.training_log import read_log, trim_log
+from latentbank.training import trainer as training_loop
+from latentbank.training.log import read_log, trim_log
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 pytest.importorskip("accelerate")
@@ -239,7 +239,7 @@ def test_best_is_the_step_with_the_highest_validation_f1(
         one = (next(scores),)
         return Evaluation((), one, one, one, one, one)
 
-    monkeypatch.setattr(training, "evaluate", judge)
+    monkeypatch.setattr(training_loop, "evaluate", judge)
     monkeypatch.setattr(Evaluation, "summary", lambda self: {"f1": 100 * self.f1[0]})
     config = TrainConfig(**{**SHORT, "steps": 4, "validate_every": 1})
     Trainer(made, DATA, DATA, config, tmp_path).run()
@@ -329,7 +329,7 @@ def test_the_learning_rate_rises_then_falls_to_a_tenth() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(InputError, match="at least 1"):
         TrainConfig(steps=0)
-    with pytest.raises(InputError, match="cosine or constant"):
+    with pytest.raises(InputError, match="cosine, constant or decay"):
         TrainConfig(schedule="linear")
 
 

@@ -1,0 +1,79 @@
+"""Settings of a training run, and its learning-rate schedule.
+
+Knows numbers only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentbank.errors import InputError
+
+SCHEDULES = ("cosine", "constant", "decay")
+_LEAST_RATE = 0.1  # share of the learning rate at the end of a cosine or decay schedule
+
+
+def _help(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run.
+
+    Raises:
+        InputError: a count below its least value, or an unknown schedule.
+    """
+
+    steps: int = _help(1000, "optimiser steps of the whole run")
+    documents_per_step: int = _help(8, "documents with questions in a step, on all devices")
+    questions_per_document: int = _help(5, "at most so many questions of a document; 0: all")
+    neighbours: int = _help(
+        1, "length of the runs of consecutive documents; those of one article are alike"
+    )
+    distractors: int = _help(0, "further documents of a step that no question is asked about")
+    learning_rate: float = _help(1e-3, "peak learning rate of AdamW")
+    warmup: int = _help(20, "steps of linear warm-up")
+    schedule: str = _help(
+        "cosine", "after the warm-up: cosine, constant, or decay (constant, then linear)"
+    )
+    decay_share: float = _help(0.2, "share of the steps, at the end, in which decay falls")
+    weight_decay: float = _help(0.0, "weight decay of AdamW")
+    clip: float = _help(1.0, "largest norm of the gradient")
+    seed: int = _help(0, "seed of the plan, of the start and of dropout")
+    validate_every: int = _help(250, "steps between validations")
+    validation_documents: int = _help(150, "documents of the validation bank, the first ones")
+    validation_questions: int = _help(200, "validation questions, drawn by the seed")
+    checkpoint_seconds: float = _help(180.0, "seconds between checkpoints")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "documents_per_step", "neighbours"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("questions_per_document", "distractors"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule must be cosine, constant or decay, got {self.schedule!r}")
+        if not 0 < self.decay_share <= 1:
+            raise InputError(f"decay_share must lie in (0, 1], got {self.decay_share}")
+
+    @property
+    def decay_start(self) -> int:
+        """The first step at which the rate of schedule `decay` falls."""
+        return round((1 - self.decay_share) * self.steps)
+
+    def rate(self, step: int) -> float:
+        """The factor on the learning rate at `step`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "decay":
+            share = (step - self.decay_start) / max(1, self.steps - self.decay_start)
+            return 1 - (1 - _LEAST_RATE) * min(1.0, max(0.0, share))
+        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        return _LEAST_RATE + (1 - _LEAST_RATE) * fall
