@@ -1,11 +1,11 @@
-# setup, demo, test, check (lint and types), bench, bench-full, bench-own, squad-online, frontier. PYTHON
+# setup, demo, test, check (lint and types), docs, bench, bench-full, bench-own, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo test test-long check bench bench-full bench-own bench-bank squad-online frontier
+.PHONY: setup demo test test-long check docs bench bench-full bench-own bench-bank squad-online frontier
 
 setup: $(STAMP)
 
@@ -32,6 +32,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
+
+# The documentation site, in site/; it loads nothing from other servers.
+docs: $(VENV)/.docs-done
+	$(BIN)/python scripts/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.docs-done: $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
+	touch $@
 
 # A few minutes on two cores, on the data that ships with the package. Run it again to go on where a
 # run was stopped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -40,10 +41,25 @@ def fill(root: Path, name: str, text: str) -> None:
         update_readme(page, name, text.replace("](docs/", f"]({docs}/").replace("](./", "]("))
 
 
+def rows_of(table: str, method: str) -> str:
+    """The rows of `method`, and of no memory to compare with, in the columns of a method's page."""
+    cells = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    head, _, *rows = cells
+    kept = [head.index(name) for name in ("method", "F1", "EM", "bytes/document", "ms/question")]
+    chosen = [row for row in rows if re.split(r"[ +]", row[0])[0] in (method, "none")]
+    picked = [[row[i] for i in kept] for row in [head, *chosen]]
+    picked.insert(1, ["---", *["---:"] * (len(kept) - 1)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in picked)
+
+
 def main(root: Path = ROOT) -> None:
     """Updates the pages and docs/*.svg; says which plot has no records yet."""
     results = root / "results"
-    fill(root, "squad-online", results_table(results / "squad-online"))
+    table = results_table(results / "squad-online")
+    fill(root, "squad-online", table)
+    for page in sorted((root / "docs" / "methods").glob("*.md")):
+        if page.stem != "index":
+            fill(root, f"method-{page.stem}", rows_of(table, page.stem))
     text, missing = write_plots(results, root / "docs")
     fill(root, "plots", text)
     for task, table in benchmark_tables(results / "bench-full").items():

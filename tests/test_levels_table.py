@@ -1,4 +1,4 @@
-"""The tables of docs/strata.md: one for each record of scripts/measure_exactness.py."""
+"""The tables of docs/methods/strata.md: one for each record of scripts/measure_exactness.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/strata.md: bytes and times of texts at the levels that lose nothing.
+"""The tables of docs/methods/strata.md: bytes and times of texts at the levels that lose nothing.
 
 Knows the records of scripts/measure_exactness.py; no text and no codec.
 """

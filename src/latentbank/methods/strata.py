@@ -1,7 +1,7 @@
 """Strata: documents kept as text in few bytes or as pooled mid-layer states, read by
 the backbone's own upper layers.
 
-This package's own method; see docs/strata.md. What it builds on: the observation that layers above
+This package's own method; see docs/methods/strata.md. What it builds on: the observation that layers above
 `inject_from` read states of that layer natively, BM25 selection, and a byte-limited hot cache.
 """
 
