@@ -1,106 +1,127 @@
-"""Writes the tables and plots of README.md and of the pages in docs/ from results/."""
+"""Writes the tables and plots of README.md and docs/ from the records in results/.
+
+Every place `<!-- results:NAME -->` … `<!-- /results:NAME -->` of a page gets the table NAME. Where
+the records of a table are missing, its place stays as it is.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
-from latentbank.bench.ablation_table import ablation_table
-from latentbank.bench.bank_table import bank_table
-from latentbank.bench.benchmarks import benchmark_tables
-from latentbank.bench.frontier_table import frontier_table, shares_table
-from latentbank.bench.latency import answers_table, latency_figure, latency_table
-from latentbank.bench.levels_table import levels_table
-from latentbank.bench.readme_plots import write_plot, write_plots
-from latentbank.bench.record import read_record
-from latentbank.bench.report import results_table, update_readme
-from latentbank.bench.search_table import forms_table, sweep_table, training_table
-from latentbank.errors import InputError
+from latentbank.bench.record import Record, read_record
+from latentbank.bench.task import tasks
+from latentbank.errors import InputError, unknown
+from latentbank.method import methods
+from tables.ablation import ablation_table
+from tables.bank import bank_table
+from tables.benchmarks import benchmark_tables
+from tables.frontier import frontier_table, shares_table
+from tables.latency import answers_table, latency_table
+from tables.levels import levels_table
+from tables.markdown import fill
+from tables.pictures import MISSING, PICTURES
+from tables.results import method_table, results_table
+from tables.search import forms_table, sweep_table, training_table
 
 ROOT = Path(__file__).resolve().parent.parent
+Maker = Callable[[Path], str]  # from the folder or file of records
+
+# The place in the pages → (what lies in results/, what is made of it).
+TABLES: dict[str, tuple[str, Maker]] = {
+    "squad-online": ("squad-online", results_table),
+    "frontier-matrix": ("frontier", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
+    "frontier": ("frontier", results_table),
+    "frontier-shares": ("frontier", lambda folder: shares_table(folder, "mac")),
+    "archivalqa": ("archivalqa", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
+    "retention-long": ("retention", lambda folder: benchmark_tables(folder)["retention"]),
+    "latency": ("speed/latency.json", lambda path: latency_table(read_record(path))),
+    "answers": ("speed", lambda folder: answers_table(_all(folder, "answers*.json"))),
+    "cmt-sweep": ("cmt/sweep/decoding.json", lambda path: sweep_table(read_record(path))),
+    "search-states": ("search/states.json", lambda path: forms_table(read_record(path))),
+    "search-codes": ("search/codes.json", lambda path: forms_table(read_record(path))),
+    "search-training": ("search/training.json", lambda path: training_table(read_record(path))),
+    "bank": ("bank", bank_table),
+    "levels": ("exactness", levels_table),
+    "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
+    "strata-parts": ("strata", lambda folder: ablation_table(folder, "strata")),
+    "strata-parts-without-gain": (
+        "strata/without-gain", lambda folder: ablation_table(folder, "strata"),
+    ),
+}  # fmt: skip
 
 
-def fill(root: Path, name: str, text: str) -> None:
-    """Writes `text` into the block `name` of every page that has one.
-
-    A block is what lies between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in README.md
-    or in a page under docs/. Links in `text` that start with `docs/` are made relative to the page.
-
-    Raises:
-        InputError: no page has the block.
-    """
-    mark = f"<!-- results:{name} -->"
-    every = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
-    pages = [page for page in every if page.exists() and mark in page.read_text(encoding="utf-8")]
-    if not pages:
-        raise InputError(f"No page has the block {mark}; README.md or a page in docs/ must.")
-    for page in pages:
-        docs = os.path.relpath(root / "docs", page.parent)
-        update_readme(page, name, text.replace("](docs/", f"]({docs}/").replace("](./", "]("))
+def _all(folder: Path, pattern: str) -> list[Record]:
+    return [read_record(path) for path in sorted(folder.glob(pattern))]
 
 
-def rows_of(table: str, method: str) -> str:
-    """The rows of `method`, and of no memory to compare with, in the columns of a method's page."""
-    cells = [line.strip("| ").split(" | ") for line in table.splitlines()]
-    head, _, *rows = cells
-    kept = [head.index(name) for name in ("method", "F1", "EM", "bytes/document", "ms/question")]
-    chosen = [row for row in rows if re.split(r"[ +]", row[0])[0] in (method, "none")]
-    picked = [[row[i] for i in kept] for row in [head, *chosen]]
-    picked.insert(1, ["---", *["---:"] * (len(kept) - 1)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in picked)
+# The place in the pages → the plots that it shows.
+PLOTS = {
+    "plots": ("frontier", "retention"),
+    "frontier-plot": ("frontier",),
+    "retention-plot": ("retention",),
+    "latency-plot": ("latency",),
+}
+
+
+def places() -> list[str]:
+    """The names of all tables and plots that a page may ask for."""
+    protocols, rows = (f"bench-{name}" for name in tasks()), (f"method-{n}" for n in methods())
+    return [*TABLES, *PLOTS, *protocols, *rows]
 
 
 def main(root: Path = ROOT) -> None:
-    """Updates the pages and docs/*.svg; says which plot has no records yet."""
-    results = root / "results"
-    table = results_table(results / "squad-online")
-    fill(root, "squad-online", table)
-    for page in sorted((root / "docs" / "methods").glob("*.md")):
-        if page.stem != "index":
-            fill(root, f"method-{page.stem}", rows_of(table, page.stem))
-    text, missing = write_plots(results, root / "docs")
-    fill(root, "plots", text)
-    for task, table in benchmark_tables(results / "bench-full").items():
-        fill(root, f"bench-{task}", table)
-    if (results / "frontier").exists():
-        fill(root, "frontier", results_table(results / "frontier"))
-        table = frontier_table(results / "frontier", "strata", "rag+LoRA")
-        fill(root, "frontier-matrix", table)
-        fill(root, "frontier-shares", shares_table(results / "frontier", "mac"))
-    if (results / "archivalqa").exists():
-        fill(root, "archivalqa", frontier_table(results / "archivalqa", "strata", "rag+LoRA"))
-    if (results / "retention").exists():
-        fill(root, "retention-long", benchmark_tables(results / "retention")["retention"])
-    if (latency := results / "speed" / "latency.json").exists():
-        record = read_record(latency)
-        fill(
-            root, "latency-plot", write_plot(latency_figure(record), root / "docs" / "latency.svg")
-        )
-        fill(root, "latency", latency_table(record))
-    if answers := sorted((results / "speed").glob("answers*.json")):
-        fill(root, "answers", answers_table([read_record(path) for path in answers]))
-    if (sweep := results / "cmt" / "sweep" / "decoding.json").exists():
-        fill(root, "cmt-sweep", sweep_table(read_record(sweep)))
-    for name, tabulate in (
-        ("states", forms_table), ("codes", forms_table), ("training", training_table),
-    ):  # fmt: skip
-        if (path := results / "search" / f"{name}.json").exists():
-            fill(root, f"search-{name}", tabulate(read_record(path)))
-    fill(root, "bank", bank_table(results / "bank"))
-    fill(root, "levels", levels_table(results / "exactness"))
-    for folder, whole in (
-        ("cmt", "cmt full"),
-        ("strata", "strata"),
-        ("strata/without-gain", "strata"),
-    ):
-        if any((results / folder).glob("*.json")):
-            method, _, label = folder.partition("/")
-            name = f"{method}-parts-{label}".rstrip("-")
-            fill(root, name, ablation_table(results / folder, whole))
-    for sentence in missing:
-        print(sentence)
+    """Writes docs/*.svg and fills every page; says which plot has no records.
+
+    Raises InputError for damaged records or pages, and for a place that no table has.
+    """
+    results, docs = root / "results", root / "docs"
+    known = places()
+    shown = {}
+    for name, draw in PICTURES.items():
+        path, picture = docs / f"{name}.svg", draw(results)
+        if picture is None:
+            path.unlink(missing_ok=True)
+            print(f"{path} is not made: {MISSING[name]}.")
+        else:
+            picture.write(path)
+            shown[path] = picture
+
+    @cache
+    def table(name: str) -> str | None:
+        kind, _, rest = name.partition("-")
+        if kind == "bench":
+            return _protocols(results).get(rest)
+        if kind == "method":
+            source, make = "squad-online", partial(method_table, method=rest)
+        else:
+            source, make = TABLES[name]
+        path = results / source
+        found = path.exists() if path.suffix else any(path.glob("*.json"))
+        return make(path) if found else None
+
+    for page in (root / "README.md", *sorted(docs.rglob("*.md"))):
+
+        def text_of(name: str, page: Path = page) -> str | None:
+            if name in PLOTS:
+                paths = [docs / f"{part}.svg" for part in PLOTS[name]]
+                links = {path: os.path.relpath(path, page.parent) for path in paths}
+                return "\n\n".join(
+                    shown[path].markdown(link) for path, link in links.items() if path in shown
+                )
+            if name not in known:
+                raise unknown(f"place in {page}", name, known)
+            return table(name)
+
+        fill(page, text_of)
+
+
+@cache
+def _protocols(results: Path) -> dict[str, str]:
+    return benchmark_tables(results / "bench-full")
 
 
 if __name__ == "__main__":

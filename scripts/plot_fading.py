@@ -1,7 +1,7 @@
-"""docs/fading.svg: a bank fills and fades over a stream, from results/bank/fading.json.
+"""Draws docs/fading.svg, a bank that fills and fades over a stream, from results/bank/fading.json.
 
-`--measure` makes the record anew: random states of 16 × 16 numbers, stored as float16, sink through
-int8 and four residual levels to mass.
+`--measure` makes the record anew: random states of 16 × 16 numbers are stored as float16 and sink
+through int8 and four residual levels to mass.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bank.ladder import Ladder
 from latentbank.bank.ladder_steps import array_step, array_to_trace, strata_levels, trace_steps
+from latentbank.bench import plots
 from latentbank.bench.record import (
     DataInfo,
     Metric,
@@ -28,7 +29,6 @@ from latentbank.bench.record import (
     write_atomically,
     write_record,
 )
-from latentbank.bench.svg import MUTED, colour, standalone, style, to_svg
 from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.errors import InputError
 from measured import command_line
@@ -100,36 +100,29 @@ def measure() -> Record:
 
 
 def draw_picture(record: Record) -> str:
-    """Documents by level above, bytes below."""
+    """SVG: documents at each level above, bytes of the file below."""
     levels = [*NAMES, FORGOTTEN]
     x = record.series[levels[0]].x
-    with style(760, 460, "fading") as figure:
-        above = figure.add_axes((0.09, 0.40, 0.77, 0.56))
-        tones = [*(colour(i) for i in range(len(NAMES))), MUTED]
-        rows = [record.series[name].y for name in levels]
-        above.stackplot(x, rows, colors=tones, alpha=0.8, linewidth=0)
-        total = 0.0
-        last = -1e9
-        for name, row in zip(levels, rows, strict=True):
-            place = max(total + row[-1] / 2, last + 0.042 * x[-1])
-            above.text(x[-1] * 1.01, place, f"{name} {row[-1]:,.0f}", va="center")
-            total, last = total + row[-1], place
-        above.set_xlim(0, x[-1])
-        above.set_ylim(0, x[-1])
-        above.set_ylabel("documents")
-        below = figure.add_axes((0.09, 0.11, 0.77, 0.21))
-        below.plot(x, [y / 1024 for y in record.series["file"].y], color=colour(0), linewidth=1.8)
-        below.axhline(BUDGET / 1024, color=MUTED, linestyle="--", linewidth=1)
-        below.text(x[-1] * 1.01, BUDGET / 1024, "budget", va="center")
-        below.text(x[-1] * 1.01, record.series["file"].y[-1] / 1024, "file", va="center")
-        below.set_xlim(0, x[-1])
-        below.set_ylim(0, BUDGET / 1024 * 1.15)
-        below.set_xlabel("documents written")
-        below.set_ylabel("KiB")
-    alt = (
-        f"Documents at each level of a bank of {BUDGET // 1024} KiB while {x[-1]:,.0f} are written"
-    )
-    return standalone(to_svg(figure, "fading", alt))
+    rows = [record.series[name].y for name in levels]
+    tones = [*plots.COLOURS[: len(NAMES)], plots.MUTED]
+    with plots.canvas(8.6, 4.8) as figure:
+        above, below = figure.subplots(2, sharex=True, height_ratios=(2.6, 1))
+        above.stackplot(x, rows, colors=tones, alpha=0.85, linewidth=0)
+        above.set(xlim=(0, x[-1]), ylim=(0, x[-1]), ylabel="documents")
+        below.plot(x, [y / 1024 for y in record.series["file"].y], color=tones[0], linewidth=1.8)
+        below.axhline(BUDGET / 1024, color=plots.MUTED, linestyle="--", linewidth=1)
+        below.set(ylim=(0, BUDGET / 1024 * 1.15), xlabel="documents written", ylabel="KiB")
+        for axes in (above, below):
+            axes.yaxis.set_major_formatter("{x:,.0f}")
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        middles = [sum(r[-1] for r in rows[:i]) + row[-1] / 2 for i, row in enumerate(rows)]
+        names = [f"{name} {row[-1]:,.0f}" for name, row in zip(levels, rows, strict=True)]
+        plots.label_ends(figure, above, list(zip(names, middles, tones, strict=True)))
+        size = record.series["file"].y[-1] / 1024
+        plots.label_ends(
+            figure, below, [("budget", BUDGET / 1024, plots.MUTED), ("file", size, tones[0])]
+        )
+    return plots.to_svg(figure, "fading") + "\n"
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench.ablation_table import ablation_table
 from latentbank.bench.record import Metric, write_record
 from latentbank.errors import InputError
+from tables.ablation import ablation_table
 from test_record import make
 
 

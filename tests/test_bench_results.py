@@ -1,21 +1,19 @@
 """Folders of records: what is read, left out or refused, and what may stand side by side."""
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latentbank.bench.labels import place, spread, text_width
 from latentbank.bench.machine import Machine
 from latentbank.bench.record import DataInfo, Metric, Record, write_record
 from latentbank.bench.results import (
     Result,
-    format_bytes,
     groups,
     load_results,
     newest,
+    si_bytes,
     unique_labels,
 )
 from latentbank.errors import InputError
@@ -135,34 +133,4 @@ def test_fractions_count_in_percent() -> None:
     ],
 )  # fmt: skip
 def test_bytes_for_people(size: float, text: str) -> None:
-    assert format_bytes(size) == text
-
-
-def test_names_at_the_border_are_pushed_apart_in_their_order() -> None:
-    wanted = [50.0, 10.0, 51.0, 52.0, 98.0, 99.0]
-    found = spread(wanted, 10.0, 0.0, 100.0)
-    ranked = sorted(range(6), key=lambda i: wanted[i])
-    heights = [found[i] for i in ranked]
-    assert all(b - a >= 10 - 1e-9 for a, b in pairwise(heights))
-    assert min(heights) >= 0 and max(heights) <= 100
-    assert found[1] == 10.0  # alone, so where it wants to be
-    assert spread([5.0] * 21, 10.0, 0.0, 100.0)[20] == pytest.approx(100.0)  # too many: even
-    assert spread([], 10.0, 0.0, 1.0) == []
-
-
-def test_names_beside_marks_cover_neither_marks_nor_names_nor_lines() -> None:
-    marks = [(100.0, 100.0), (112.0, 100.0), (60.0, 40.0)]
-    lines = [[(60.0, 40.0), (300.0, 40.0)]]
-    names = ["left", "right", "low"]
-    found = place(names, [0, 1, 2], marks, (0.0, 0.0, 300.0, 200.0), lines)
-    boxes = []
-    for name, (x, y, side) in zip(names, found, strict=True):
-        start = x - {"left": 0.0, "right": 1.0, "center": 0.5}[side] * text_width(name)
-        boxes.append((start, y - 6.5, start + text_width(name), y + 6.5))
-    for i, (x0, y0, x1, y1) in enumerate(boxes):
-        assert x0 >= 0 and x1 <= 300
-        assert not any(x0 < x < x1 and y0 < y < y1 for x, y in marks)
-        for a0, b0, a1, b1 in boxes[i + 1 :]:
-            assert x1 <= a0 or a1 <= x0 or y1 <= b0 or b1 <= y0
-    x0, y0, x1, y1 = boxes[2]
-    assert not (y0 < 40.0 < y1 and x1 > 60.0)
+    assert si_bytes(size) == text

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench.frontier_table import frontier_table, shares_table
 from latentbank.bench.record import Metric, write_record
 from latentbank.errors import InputError
+from tables.frontier import frontier_table, shares_table
 from test_record import make
 
 

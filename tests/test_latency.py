@@ -1,4 +1,4 @@
-"""The figure and the table of first tokens, from a record."""
+"""The plot and the tables of first tokens, from records."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench.latency import answers_table, latency_figure, latency_table
-from latentbank.bench.readme_plots import write_plot
-from latentbank.bench.record import Metric, Record
+from latentbank.bench.record import Metric, Record, write_record
+from tables.latency import answers_table, latency_table
+from tables.pictures import latency
 from test_record import make
 
 
@@ -33,14 +33,18 @@ def test_the_table_has_a_line_for_each_level() -> None:
     assert lines[-1].startswith("*`measure`, code ")
 
 
-def test_the_figure_has_a_line_for_each_level_and_one_for_rag(tmp_path: Path) -> None:
+def test_the_plot_has_a_line_for_each_level_and_one_for_the_prompt(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    figure = latency_figure(timed())
-    assert [row[0] for row in figure.table.rows] == ["verbatim, 240 B", "lm, 94 B", "rag"]
-    text = write_plot(figure, tmp_path / "docs" / "latency.svg")
-    assert text.startswith("![Time to the first token](docs/latency.svg)")
-    words = "".join(ET.parse(tmp_path / "docs" / "latency.svg").getroot().itertext())
-    assert "lm, 94 B" in words and "passage in the prompt" in words
+    assert latency(tmp_path) is None
+    write_record(timed(), tmp_path / "speed" / "latency.json")
+    picture = latency(tmp_path)
+    assert picture is not None
+    text = picture.markdown("latency.svg")
+    assert text.startswith("![Time to the first token](latency.svg)")
+    picture.write(tmp_path / "latency.svg")
+    words = " ".join(ET.parse(tmp_path / "latency.svg").getroot().itertext())
+    for wanted in ("verbatim, 240 B", "lm, 94 B", "passage in the prompt, 300 ms", "12 s"):
+        assert wanted in words
 
 
 def test_whole_answers_have_a_column_for_each_machine() -> None:

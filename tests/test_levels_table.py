@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench.levels_table import levels_table
 from latentbank.bench.record import Metric, Record, write_record
 from latentbank.errors import InputError
+from tables.levels import levels_table
 from test_record import make
 
 

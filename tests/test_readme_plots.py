@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import runpy
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from latentbank.bench.readme_plots import write_plots
 from latentbank.bench.record import DataInfo, Metric, Series, write_record
+from latentbank.errors import UnknownNameError
+from make_tables import main
+from tables.pictures import PICTURES, frontier, retention
 from test_record import make
 
 pytest.importorskip("matplotlib")
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (
-    "# x\n<!-- results:squad-online --><!-- /results:squad-online -->\n"
-    "<!-- results:plots --><!-- /results:plots -->\n"
-)
 
 
 def fill(results: Path, retention: bool = True) -> None:
@@ -37,61 +34,74 @@ def fill(results: Path, retention: bool = True) -> None:
             write_record(record, full / f"retention-{method}.json")
 
 
-def test_plots_are_files_of_their_own_with_both_modes(tmp_path: Path) -> None:
-    fill(tmp_path / "results")
-    text, missing = write_plots(tmp_path / "results", tmp_path / "docs")
-    assert missing == []
-    assert "![Accuracy for the bytes](docs/frontier.svg)" in text
-    assert "![F1 over documents written](docs/retention.svg)" in text
-    for name in ("frontier", "retention"):
-        content = (tmp_path / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+def test_plots_are_svg_files_that_load_nothing(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for draw, title in ((frontier, "Accuracy for the bytes"), (retention, "F1 over documents")):
+        picture, again = draw(tmp_path), draw(tmp_path)
+        assert picture is not None and again is not None
+        assert picture.markdown("docs/x.svg").startswith(f"![{title}")
+        picture.write(tmp_path / "x.svg")
+        content = (tmp_path / "x.svg").read_text(encoding="utf-8")
+        again.write(tmp_path / "x.svg")
+        assert (tmp_path / "x.svg").read_text(encoding="utf-8") == content
         root = ET.fromstring(content)
-        assert root.tag.endswith("svg") and float(str(root.get("width"))) == 860
-        assert "prefers-color-scheme: dark" in content
+        assert root.tag.endswith("svg") and root.get("viewBox")
         assert "http" not in content.replace("http://www.w3.org/", "")
         assert "rag" in "".join(root.itertext())
 
 
-def test_a_plot_without_records_is_named_and_no_old_one_stays(tmp_path: Path) -> None:
+def page(folder: Path, name: str, *places: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f"<!-- results:{place} --><!-- /results:{place} -->" for place in places)
+    path.write_text("# x\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_script_fills_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "results", retention=False)
     old = tmp_path / "docs" / "retention.svg"
     old.parent.mkdir()
     old.write_text("<svg/>")
-    text, missing = write_plots(tmp_path / "results", tmp_path / "docs")
-    assert "retention" not in text and not old.exists()
-    assert missing == [f"{old} is not made: no record of the task retention has the curve f1."]
-
-
-def test_the_script_fills_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(tmp_path / "results", retention=False)
-    (tmp_path / "README.md").write_text(README)
-    bank = tmp_path / "docs" / "bank.md"
-    bank.parent.mkdir(exist_ok=True)
-    bank.write_text("<!-- results:bank -->\n<!-- /results:bank -->\n")
-    levels = "<!-- results:levels -->\n<!-- /results:levels -->\n"
-    (bank.parent / "strata.md").write_text(levels)
-    page = ROOT / "docs" / "tables.md"
-    (tmp_path / "docs" / "tables.md").write_text(page.read_text(encoding="utf-8"))
-    script = runpy.run_path(str(ROOT / "scripts/make_tables.py"))
+    readme = page(tmp_path, "README.md", "squad-online", "plots", "bank")
+    deep = page(tmp_path, "docs/guide/bench.md", "frontier-plot", "bench-online-qa")
     for _ in range(2):  # running it again changes nothing
-        script["main"](tmp_path)
-        text = (tmp_path / "README.md").read_text()
+        main(tmp_path)
+        text = readme.read_text()
         assert "| rag | states | 40.0 [38.0, 42.0] |" in text
-        assert "(docs/frontier.svg)" in text
-    assert "retention.svg is not made" in capsys.readouterr().out
+        assert "(docs/frontier.svg)" in text and "retention" not in text
+        assert "<!-- results:bank --><!-- /results:bank -->" in text, "no records, no change"
+        assert "(../frontier.svg)" in deep.read_text() and "| rag | 40.0 (38.0" in deep.read_text()
+    assert not old.exists(), "no plot of records that are gone"
+    said = capsys.readouterr().out
+    assert f"{old} is not made: no record of the task retention has the curve f1." in said
+
+
+def test_a_place_without_a_table_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "results")
+    path = page(tmp_path, "README.md", "squad-onlin")
+    with pytest.raises(UnknownNameError, match=r"'squad-onlin'.*squad-online"):
+        main(tmp_path)
+    assert "online |" not in path.read_text()
 
 
 def test_the_first_folder_that_has_a_plot_gives_it(tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    fill(results, retention=False)
+    fill(tmp_path, retention=False)
     for method in ("strata", "rag"):
         record = make(method, task="online-qa", data=DataInfo("whole", "1" * 32))
-        write_record(record, results / "frontier" / f"{method}.json")
-    text, _ = write_plots(results, tmp_path / "docs")
-    assert "online-qa, whole." in text
+        write_record(record, tmp_path / "frontier" / f"{method}.json")
+    picture = frontier(tmp_path)
+    assert picture is not None and picture.about == "online-qa, whole"
+    assert retention(tmp_path) is None
 
 
-def test_the_readme_has_a_place_for_its_table() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    start, end = "<!-- results:squad-online -->", "<!-- /results:squad-online -->"
-    assert text.count(start) == text.count(end) == 1
+def test_the_committed_plots_are_those_of_the_records(tmp_path: Path) -> None:
+    for name, draw in PICTURES.items():
+        picture = draw(ROOT / "results")
+        assert picture is not None
+        picture.write(tmp_path / f"{name}.svg")
+        new, kept = (
+            [part.strip() for part in ET.parse(folder / f"{name}.svg").getroot().itertext()]
+            for folder in (tmp_path, ROOT / "docs")
+        )
+        assert new == kept, name

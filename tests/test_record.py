@@ -1,11 +1,10 @@
-"""Result records: round trip, provenance, refusals, and the tables made from them."""
+"""Result records: round trip, provenance, refusals."""
 
 import json
 import os
 import re
 import stat
 import subprocess
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 from latentbank.bench import machine
 from latentbank.bench import record as records
 from latentbank.bench.record import DataInfo, Metric, Record, new_record, read_record, write_record
-from latentbank.bench.report import results_table, update_readme
 from latentbank.errors import InputError
 
 
@@ -188,87 +186,3 @@ def test_damaged_records_are_refused(tmp_path: Path, field: str, value: object) 
 def test_missing_record(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_record(tmp_path / "run.json")
-
-
-def test_results_table_shows_the_newest_best_first(tmp_path: Path) -> None:
-    old = replace(make("strata", 30.0), created="2025-01-01T00:00:00+00:00")
-    new = replace(make("strata", 40.0), created="2025-01-02T00:00:00+00:00")
-    write_record(new, tmp_path / "a.json", predictions=[{"id": "1"}])
-    write_record(old, tmp_path / "b.json")
-    write_record(make("none", metrics={"f1": Metric(0.086, "fraction")}), tmp_path / "c.json")
-    write_record(make("strata", 50.0, read_as="te|xt"), tmp_path / "d.json")
-    lines = results_table(tmp_path).splitlines()
-    assert lines[0] == (
-        "| method | read as | F1 | EM | contains | bank bytes | bytes/document | ms/question "
-        "| record |"
-    )
-    assert lines[2].startswith("| strata | te\\|xt | 50.0 [48.0, 52.0] | 12.8 |")
-    assert lines[3] == (
-        "| strata | states | 40.0 [38.0, 42.0] | 12.8 | \u2013 | 1,234,567 | \u2013 | \u2013 "
-        "| `a.json` |"
-    )
-    assert lines[4].startswith("| none | states | 8.6 |")
-    assert len(lines) == 5
-
-
-def test_config_name_separates_runs_of_one_method(tmp_path: Path) -> None:
-    write_record(make(f1=1.0, config={"name": "mbc, no reset"}), tmp_path / "a.json")
-    write_record(make(f1=2.0), tmp_path / "b.json")
-    table = results_table(tmp_path)
-    assert "| mbc, no reset |" in table
-    assert "| mbc |" in table
-
-
-def test_results_table_refuses_other_folders(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no result record"):
-        results_table(tmp_path)
-    with pytest.raises(InputError, match="not a folder"):
-        results_table(tmp_path / "missing")
-    (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match=r"no result record .*x\.json is something else"):
-        results_table(tmp_path)
-    write_record(make(), tmp_path / "a.json")
-    assert "x.json" not in results_table(tmp_path)
-    (tmp_path / "y.json").write_text('{"schema_version": 2, "task"')
-    with pytest.raises(InputError, match=r"y\.json is not JSON"):
-        results_table(tmp_path)
-
-
-def test_a_skipped_run_is_a_row_with_its_reason(tmp_path: Path) -> None:
-    write_record(make(), tmp_path / "a.json")
-    write_record(make("camels", metrics={}, skipped="no gradients | here"), tmp_path / "b.json")
-    last = results_table(tmp_path).splitlines()[-1]
-    assert last.startswith("| camels | states | skipped: no gradients \\| here | \u2013 |")
-
-
-def test_update_readme_replaces_only_its_part(tmp_path: Path) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(
-        "Über\n<!-- results:a -->\nold\n<!-- /results:a -->\nmid\n"
-        "<!-- results:b --><!-- /results:b -->\nend\n",
-        encoding="utf-8",
-    )
-    for _ in range(2):  # running it again changes nothing
-        update_readme(path, "a", "| x |\n")
-        update_readme(path, "b", "\\1 new")
-        assert path.read_text(encoding="utf-8") == (
-            "Über\n<!-- results:a -->\n| x |\n<!-- /results:a -->\nmid\n"
-            "<!-- results:b -->\n\\1 new\n<!-- /results:b -->\nend\n"
-        )
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "nothing",
-        "<!-- results:a --> open",
-        "<!-- /results:a --> <!-- results:a -->",
-        "<!-- results:a --><!-- /results:a -->" * 2,
-    ],
-)
-def test_update_readme_needs_its_markers(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(content)
-    with pytest.raises(InputError, match="results:a"):
-        update_readme(path, "a", "x")
-    assert path.read_text() == content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentbank.bench.record import Metric
-from latentbank.bench.search_table import forms_table, sweep_table, training_table
+from tables.search import forms_table, sweep_table, training_table
 from test_record import make
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentbank.bench import stream_metrics as stream
 from latentbank.errors import InputError
+from latentbank.evaluate import stream_metrics as stream
 
 shares = st.floats(0, 1, allow_subnormal=False)
 

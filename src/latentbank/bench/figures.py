@@ -1,251 +1,249 @@
-"""Makes the figures of a report from groups of records.
+"""The figures of the report, made from groups of records: what is drawn, its words, its numbers.
 
-Knows records and the values of `figure`; draws nothing (`plots` does), writes no page (`page`).
+Knows records; `plots` draws, `report` makes the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from latentbank.bench.figure import Curves, Figure, Frontier, Mark, Point, Shares, Table, Times
-from latentbank.bench.record import Machine, Metric, Series
-from latentbank.bench.results import Group, Result
-from latentbank.bench.stream_metrics import frontier
-from latentbank.bench.words import (
+from latentbank.bench import plots
+from latentbank.bench.record import Metric, Series
+from latentbank.bench.results import (
     MISSING,
     TITLES,
+    Group,
+    Result,
     cell,
-    in_unit,
     machine_name,
     size_cell,
-    slug,
-    time_name,
     title_of,
-)  # fmt: skip
+)
+from latentbank.evaluate.stream_metrics import frontier
 
 FOOTPRINT = ("codes", "codebook", "keys", "ledger", "index", "overhead")
-TABLE_ROWS = 40
 SCORES = ("f1", "exact_match", "contains_answer", "prefix_match")
+TABLE_ROWS = 40
 
 
-def marks(results: Iterable[Result]) -> dict[tuple[str, str], Mark]:
-    """(method, label) → mark, the same in every figure of a page.
+@dataclass(frozen=True)
+class Table:
+    """The numbers behind a figure; the first `texts` columns hold words."""
 
-    Methods take colours in the order of their best F1: should they come again, then not among the
-    best ones.
-    """
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int = 1
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure, its text, its numbers and the records that it was made from."""
+
+    key: str
+    title: str
+    text: str
+    drawing: Any
+    table: Table
+    results: Sequence[Result]
+
+
+def method_order(results: Sequence[Result]) -> list[str]:
+    """The methods by their best F1: the order in which they take colours."""
     best: dict[str, float] = {}
-    pairs = set()
-    for result in results:
-        method, score = result.record.method, result.value("f1") or 0.0
-        pairs.add((method, result.label))
-        best[method] = max(score, best.get(method, 0.0))
-    methods = sorted(best, key=lambda method: (-best[method], method))
-    ordered = sorted(pairs, key=lambda pair: (methods.index(pair[0]), pair[1]))
-    return {pair: Mark(methods.index(pair[0]), shape) for shape, pair in enumerate(ordered)}
+    for r in results:
+        best[r.record.method] = max(r.value("f1") or 0.0, best.get(r.record.method, 0.0))
+    return sorted(best, key=lambda method: (-best[method], method))
 
 
-def figures(group: Group, looks: Mapping[tuple[str, str], Mark]) -> list[Figure]:
-    """Every figure that the group's records have numbers for."""
-    found = [frontier_figure(group, looks), *curve_figures(group, looks), footprint_figure(group)]
-    found += [time_figure(group, machine) for machine in group.machines]
-    return [figure for figure in found if figure is not None]
+def figures(group: Group, tones: Mapping[str, str]) -> list[Figure]:
+    """Every figure that the group's records have numbers for; `tones`: method → colour."""
+    found = [frontier_figure(group, tones), *curve_figures(group, tones), footprint_figure(group)]
+    return [figure for figure in (*found, *time_figures(group)) if figure is not None]
 
 
-def frontier_figure(group: Group, looks: Mapping[tuple[str, str], Mark]) -> Figure | None:
-    """Accuracy over bytes per document; None for fewer than two rows with both."""
-    score = next((s for s in SCORES if any(s in r.record.metrics for r in group.results)), "")
-    sizes = ("bytes_per_document", "bank_bytes")
-    size = next((s for s in sizes if any(s in r.record.metrics for r in group.results)), "")
-    chosen = [
-        (label, r)
-        for label, r in zip(group.labels, group.results, strict=True)
-        if score in r.record.metrics and size in r.record.metrics
-    ]
+def frontier_figure(group: Group, tones: Mapping[str, str]) -> Figure | None:
+    """Accuracy over bytes per document; None if fewer than two rows have both."""
+    used = {name for r in group.results for name in r.record.metrics}
+    score = next((name for name in SCORES if name in used), "")
+    size = "bytes_per_document" if "bytes_per_document" in used else "bank_bytes"
+    pairs = zip(group.labels, group.results, strict=True)
+    chosen = [(label, r) for label, r in pairs if {score, size} <= r.record.metrics.keys()]
     if len(chosen) < 2:
         return None
-    points = tuple(_point(label, r, score, size, looks) for label, r in chosen)
-    fair = [i for i, point in enumerate(points) if not point.ceiling]
-    best = tuple(fair[i] for i in frontier([(points[i].x, points[i].y) for i in fair]))
-    rows = tuple(
-        (p.label, cell(r.record.metrics[score]), size_cell(p.x), _standing(i in best, p.ceiling))
-        for i, (p, (_, r)) in enumerate(zip(points, chosen, strict=True))
-    )
-    text = (
-        f"{TITLES[score]} over the bank's {TITLES[size]} (logarithmic); up and to the left is "
-        "better. The stepped line joins the rows that no other beats with as few bytes."
-    )
-    if any(not p.x for p in points):
+    names = _row_names([r for _, r in chosen])
+    points = [_point(name, r, score, size) for name, (_, r) in zip(names, chosen, strict=True)]
+    fair = [i for i, (_, r) in enumerate(chosen) if not r.ceiling]
+    best = {fair[i] for i in frontier([(points[i].x, points[i].y) for i in fair])}
+    rows = [
+        (label, cell(r.record.metrics[score]), size_cell(points[i].x),
+         "on the frontier" if i in best else "ceiling" if r.ceiling else "")
+        for i, (label, r) in enumerate(chosen)
+    ]  # fmt: skip
+    y_name, x_name = TITLES[score], TITLES[size]
+    text = f"{y_name} over the bank's {x_name}. Up and to the left is better."
+    if any(not point.x for point in points):
         text += " Dashed: rows without a bank."
-    if any(p.ceiling for p in points):
+    if any(point.ceiling for point in points):
         text += " Hollow: rows that were told which document to read, a ceiling."
     return Figure(
-        "frontier",
-        "Accuracy for the bytes",
-        text,
-        Frontier(TITLES[size], TITLES[score], "%", points, best),
-        Table(("row", f"{TITLES[score]} (%)", TITLES[size], ""), rows),
-        tuple(r for _, r in chosen),
-    )
+        "frontier", "Accuracy for the bytes", text,
+        plots.frontier(points, tones, x_name, f"{y_name} (%)"),
+        Table(("row", f"{y_name} (%)", x_name, ""), rows), [r for _, r in chosen],
+    )  # fmt: skip
 
 
-def curve_figures(group: Group, looks: Mapping[tuple[str, str], Mark]) -> list[Figure]:
-    """One figure for each curve that the records have; curves over other axes stay apart."""
+def curve_figures(group: Group, tones: Mapping[str, str]) -> list[Figure]:
+    """A figure for each curve in the records. Curves over other axes have their own figures."""
     axes: dict[tuple[str, str, str, str, str], list[tuple[str, Result, Series]]] = {}
-    for label, result in zip(group.labels, group.results, strict=True):
-        for name, series in result.record.series.items():
-            key = (name, series.x_name, series.x_unit, series.y_name, series.y_unit)
-            axes.setdefault(key, []).append((label, result, series))
-    order = [*SCORES]
+    for label, r in zip(group.labels, group.results, strict=True):
+        for name, s in r.record.series.items():
+            key = (name, s.x_name, s.x_unit, s.y_name, s.y_unit)
+            axes.setdefault(key, []).append((label, r, s))
+    order = {name: i for i, name in enumerate(SCORES)}
     found = []
-    for key, members in sorted(axes.items(), key=lambda item: _rank(item[0][0], order)):
+    for key, members in sorted(axes.items(), key=lambda item: (order.get(item[0][0], 9), item[0])):
         name, x_name, x_unit, y_name, y_unit = key
-        title = f"{title_of(y_name)} over {x_name}"
-        text = f"{title_of(y_name)}{in_unit(y_unit)} over {x_name}{in_unit(x_unit, x_name)}."
-        text = text[0].upper() + text[1:]
-        plot = Curves(tuple((label, s, looks[r.record.method, r.label]) for label, r, s in members))
-        if plot.banded:
+        x_axis, y_axis = _axis(x_name, x_unit), _axis(title_of(y_name), y_unit)
+        text = _capital(f"{y_axis} over {x_axis}.")
+        lines = [(label, r.record.method, s) for label, r, s in members]
+        if len(lines) <= plots.MOST_BANDS and any(s.low is not None for *_, s in lines):
             text += " Bands: 95 % intervals."
-        if len({x for _, _, series in members for x in series.x}) > TABLE_ROWS:
+        if len({x for *_, s in members for x in s.x}) > TABLE_ROWS:
             text += " The table has a part of the points; the records have all."
+        several = sum(other[0] == name for other in axes) > 1
         found.append(
             Figure(
-                slug(f"{name} {x_name}" if _repeated(axes, name) else name),
-                title[0].upper() + title[1:],
-                text,
-                plot,
-                _curve_table(x_name, x_unit, members),
-                tuple(r for _, r, _ in members),
+                slug(f"{name} {x_name}" if several else name),
+                _capital(f"{title_of(y_name)} over {x_name}"), text,
+                plots.curves(lines, tones, x_axis, y_axis),
+                _curve_table(x_axis, members), [r for _, r, _ in members],
             )
-        )
+        )  # fmt: skip
     return found
 
 
 def footprint_figure(group: Group) -> Figure | None:
-    """What a bank's bytes are spent on; None where no record tells."""
-    members = []
-    for label, result in zip(group.labels, group.results, strict=True):
-        parts = components(result)
-        if sum(parts):
-            members.append((label, sum(parts), parts, result))
+    """What a bank's bytes are spent on; None if no record has that."""
+    pairs = zip(group.labels, group.results, strict=True)
+    members = [(label, parts, r) for label, r in pairs if sum(parts := _components(r))]
     if not members:
         return None
-    used = [i for i in range(len(FOOTPRINT)) if any(parts[i] for _, _, parts, _ in members)]
-    names = tuple(FOOTPRINT[i] for i in used)
+    used = [i for i in range(len(FOOTPRINT)) if any(parts[i] for _, parts, _ in members)]
+    names = [FOOTPRINT[i] for i in used]
+    sizes = [(label, [parts[i] for i in used]) for label, parts, _ in members]
     return Figure(
-        "footprint",
-        "What the bytes are spent on",
-        "Share of each component in the bank's file; the file's size stands at the end of the bar.",
-        Shares(names, tuple((b, t, tuple(p[i] for i in used)) for b, t, p, _ in members)),
+        "footprint", "What the bytes are spent on",
+        "Share of each component in the bank's file. The file's size stands beside the bar.",
+        plots.shares(names, sizes),
         Table(
             ("row", *(f"{name} (bytes)" for name in names), "total (bytes)"),
-            tuple((b, *(f"{p[i]:,.0f}" for i in used), f"{t:,.0f}") for b, t, p, _ in members),
+            [(label, *(f"{v:,.0f}" for v in (*parts, sum(parts)))) for label, parts in sizes],
         ),
-        tuple(r for *_, r in members),
-    )
+        [r for *_, r in members],
+    )  # fmt: skip
 
 
-def time_figure(group: Group, machine: Machine) -> Figure | None:
-    """How long a question takes, on one machine; None where no record tells."""
-    pairs = zip(group.labels, group.results, strict=True)
-    here = [(label, r) for label, r in pairs if r.record.machine == machine]
-    present = {
-        n: None for _, r in here for n, m in r.record.metrics.items() if is_time(m) and m.value > 0
-    }
-    if not present:
-        return None
-    kinds = tuple(present)
-    rows = tuple((label, tuple(r.value(kind) for kind in kinds)) for label, r in here)
-    place = machine_name(machine)
-    several = len(group.machines) > 1
-    return Figure(
-        slug(f"time {group.machines.index(machine)}") if several else "time",
-        f"Time for a question{f', {place}' if several else ''}",
-        f"Milliseconds on a logarithmic scale{'' if several else f', measured on {place}'}; to the "
-        "left is better. Questions are asked in batches, and all of a batch wait for its first "
-        "token.",
-        Times(tuple(map(time_name, kinds)), rows),
-        Table(
-            ("row", *(f"{time_name(kind)} (ms)" for kind in kinds)),
-            tuple((b, *(MISSING if v is None else f"{v:,.1f}" for v in vs)) for b, vs in rows),
-        ),
-        tuple(r for _, r in here),
-    )
-
-
-def components(result: Result) -> tuple[float, ...]:
-    """Bytes of the bank by `FOOTPRINT`, from metrics or from the configuration; zeros if unknown.
-
-    An empty bank's file has a size too; where the record counts it as 0 bytes, so does this.
-    """
-    noted = result.record.config.get("footprint")
-    given = noted if isinstance(noted, Mapping) else {}
-    if result.value("bank_bytes") == 0:
-        given = {}
+def time_figures(group: Group) -> list[Figure]:
+    """How long a question takes: a figure for each machine."""
     found = []
-    for name in FOOTPRINT:
-        value = result.value(f"footprint_{name}")
-        noted_value = given.get(name, 0)
-        known = noted_value if isinstance(noted_value, int | float) else 0
-        found.append(float(known if value is None else value))
-    return tuple(found)
-
-
-def is_ceiling(result: Result) -> bool:
-    """Whether the row was told which document to read."""
-    return bool(result.record.config.get("gold")) or result.record.read_as == "gold"
+    for number, machine in enumerate(group.machines):
+        pairs = zip(group.labels, group.results, strict=True)
+        here = [(label, r) for label, r in pairs if r.record.machine == machine]
+        timed = (n for _, r in here for n, m in r.record.metrics.items() if is_time(m) and m.value)
+        kinds = list(dict.fromkeys(timed))
+        if not kinds:
+            continue
+        rows = [(label, [r.value(kind) for kind in kinds]) for label, r in here]
+        names, place = [_time_name(kind) for kind in kinds], machine_name(machine)
+        several = len(group.machines) > 1
+        found.append(
+            Figure(
+                f"time-{number}" if several else "time",
+                f"Time for a question, {place}" if several else "Time for a question",
+                f"Measured on {place}. To the left is better. Questions are asked in batches; all "
+                "questions of a batch wait for its first token.",
+                plots.times(names, rows),
+                Table(
+                    ("row", *(f"{name} (ms)" for name in names)),
+                    [(b, *(MISSING if v is None else f"{v:,.1f}" for v in vs)) for b, vs in rows],
+                ),
+                [r for _, r in here],
+            )
+        )  # fmt: skip
+    return found
 
 
 def is_time(metric: Metric) -> bool:
-    """Whether it is a duration that the figure of times shows."""
+    """Whether the metric is a duration that `time_figures` shows."""
     return metric.unit == "ms"
 
 
-def _point(
-    label: str, result: Result, score: str, size: str, looks: Mapping[tuple[str, str], Mark]
-) -> Point:
-    metric = result.record.metrics[score]
-    scale = 100.0 if metric.unit == "fraction" else 1.0
-    known = metric.low is not None and metric.high is not None
-    return Point(
-        label,
-        _row(result),
-        result.record.metrics[size].value,
-        scale * metric.value,
-        scale * (metric.low or 0.0) if known else None,
-        scale * (metric.high or 0.0) if known else None,
-        looks[result.record.method, result.label],
-        is_ceiling(result),
-    )
-
-
-def _row(result: Result) -> str:
-    """What the points of one row at several budgets have in common."""
-    record = result.record
-    return repr((result.label, record.read_as, record.dtype, record.machine))
-
-
-def _standing(best: bool, ceiling: bool) -> str:
-    return "on the frontier" if best else "ceiling" if ceiling else ""
-
-
-def _curve_table(x_name: str, x_unit: str, members: Sequence[tuple[str, Result, Series]]) -> Table:
-    """One line for each x, one column for each row; thinned out to `TABLE_ROWS` lines."""
-    xs = sorted({x for _, _, series in members for x in series.x})
-    step = -(-len(xs) // TABLE_ROWS)
-    known = [dict(zip(series.x, series.y, strict=True)) for _, _, series in members]
+def _curve_table(x_axis: str, members: Sequence[tuple[str, Result, Series]]) -> Table:
+    """A line for each x, thinned out to `TABLE_ROWS`, and a column for each row."""
+    xs = sorted({x for *_, s in members for x in s.x})
+    known = [dict(zip(s.x, s.y, strict=True)) for *_, s in members]
     digits = 0 if members[0][2].y_unit in ("bytes", "documents") else 1
-    unit = {"percent": " (%)", "": ""}.get(x_unit, f" ({x_unit})" if x_unit not in x_name else "")
-    rows = tuple(
+    rows = [
         (f"{x:,.10g}", *(f"{k[x]:,.{digits}f}" if x in k else MISSING for k in known))
-        for x in xs[::step]
+        for x in xs[:: -(-len(xs) // TABLE_ROWS)]
+    ]
+    return Table((x_axis, *(label for label, *_ in members)), rows, texts=0)
+
+
+def _components(result: Result) -> list[float]:
+    """Bytes by `FOOTPRINT`, from metrics or the config; zeros if unknown or without a bank."""
+    noted = result.record.config.get("footprint")
+    given = noted if isinstance(noted, Mapping) and result.value("bank_bytes") else {}
+    values = [(result.value(f"footprint_{name}"), given.get(name, 0)) for name in FOOTPRINT]
+    return [float(other if value is None else value) for value, other in values]
+
+
+def _point(row: str, result: Result, score: str, size: str) -> plots.Point:
+    metric, x = result.record.metrics[score], result.record.metrics[size].value
+    scale = 100.0 if metric.unit == "fraction" else 1.0
+    low, high = (None if end is None else scale * end for end in (metric.low, metric.high))
+    return plots.Point(
+        row, result.record.method, x, scale * metric.value, low, high, result.ceiling
     )
-    return Table((f"{x_name}{unit}", *(label for label, _, _ in members)), rows, texts=0)
 
 
-def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
-    return order.index(name) if name in order else len(order), name
+def _row_names(results: Sequence[Result]) -> list[str]:
+    """The name of each result's row, the same at every budget; `read_as` tells equal ones apart."""
+    keys = [(r.label, r.record.read_as, r.record.dtype, r.record.machine) for r in results]
+    labels = [label for label, *_ in dict.fromkeys(keys)]
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    twins = {key: [k for k in number if k[0] == key[0]] for key in number}
+    names = {
+        key: key[0] if labels.count(key[0]) == 1 else f"{key[0]}, {key[1]}"
+        if len({k[1] for k in twins[key]}) == len(twins[key]) else f"{key[0]} ({number[key] + 1})"
+        for key in number
+    }  # fmt: skip
+    return [names[key] for key in keys]
 
 
-def _repeated(axes: Iterable[tuple[str, ...]], name: str) -> bool:
-    return sum(key[0] == name for key in axes) > 1
+def _axis(name: str, unit: str) -> str:
+    sign = {"percent": "%", "bytes": ""}.get(unit, unit)
+    return name if not sign or sign in name else f"{name} ({sign})"
+
+
+def _time_name(name: str) -> str:
+    """ "read_milliseconds" → "read"."""
+    plain = re.sub(r"_?milliseconds_?", " ", name).replace("_", " ").strip()
+    known = {
+        "": "a question's share of its batch",
+        "p95": "a question's share, 95th percentile",
+        "first token": "first token of the batch",
+    }
+    return known.get(plain, plain)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,86 +1,179 @@
-"""Markdown tables made from result records, and their place in a README.
+"""`latentbank bench report`: one HTML page of tables and figures from the records of a folder.
 
-Knows records and text files; runs nothing.
+Knows records, `plots` and the template beside it. The page loads nothing from elsewhere.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from latentbank.bench.record import Metric, write_atomically
-from latentbank.bench.results import Result, best_first, load_results, newest
+from latentbank.bench import plots
+from latentbank.bench.figures import Table, figures, is_time, method_order, slug
+from latentbank.bench.record import write_atomically
+from latentbank.bench.results import (
+    Group,
+    Result,
+    any_cell,
+    cell,
+    column_name,
+    groups,
+    load_results,
+    machine_name,
+    si_bytes,
+    size_cell,
+)
 from latentbank.errors import InputError
 
-# Column title, metric name in the record, digits after the point. `milliseconds` is per question.
-COLUMNS: tuple[tuple[str, str, int], ...] = (
-    ("F1", "f1", 1),
-    ("EM", "exact_match", 1),
-    ("contains", "contains_answer", 1),
-    ("bank bytes", "bank_bytes", 0),
-    ("bytes/document", "bytes_per_document", 1),
-    ("ms/question", "milliseconds", 1),
-)
-_MISSING = "\N{EN DASH}"
+NEEDED = ("matplotlib", "jinja2", "adjustText")
+COLUMNS = {
+    "f1": "F1", "exact_match": "EM", "bank_bytes": "bank", "bytes_per_document": "per document",
+    "milliseconds": "ms per question", "contains_answer": "contains",
+    "prefix_match": "prefix match", "gold_selected": "document found",
+}  # fmt: skip
 
 
-def results_table(folder: str | Path) -> str:
-    """Return a markdown table of the newest records in `folder`, best F1 first.
+@dataclass(frozen=True)
+class Page:
+    """What was written: `records` read, `skipped` of them without numbers, `foreign` left out."""
 
-    Newest: of records equal in task, data, method, reading, budget and configuration name
-    (`config["name"]`, if there is one) only the latest is shown. A metric with the unit "fraction"
-    appears in percent, others as they are, with their 95 % interval if there is one. A skipped run
-    has its reason in place of numbers. JSON files that are no records are left out. Raises
-    InputError if the folder holds no record, or a damaged one.
+    path: Path
+    bytes: int
+    records: int
+    skipped: int
+    figures: int
+    foreign: tuple[str, ...]
+
+
+def write_page(folder: str | Path, out: str | Path) -> Page:
+    """Writes the page about the records of a folder and its subfolders.
+
+    Raises InputError if a library is missing, if `out` does not end in .html, and for what
+    `load_results` refuses.
     """
-    titles = ["method", "read as", *(title for title, _, _ in COLUMNS), "record"]
-    lines = [_row(titles), _row(["---", "---", *("---:" for _ in COLUMNS), "---"])]
-    lines += [_row(_cells(result)) for result in best_first(newest(load_results(folder).results))]
-    return "\n".join(lines) + "\n"
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"The report needs {' and '.join(missing)}; run: pip install 'latentbank[bench]'"
+        )
+    out = Path(out)
+    if out.suffix not in (".html", ".htm"):
+        raise InputError(f"The report's name must end in .html, got {out.name!r}.")
+    found = load_results(folder, nested=True)
+    parts = _sections(found.results)
+    created = sorted({r.record.created[:10] for r in found.results})
+    skipped = sum(bool(r.record.skipped) for r in found.results)
+    text = _template().render(
+        title=Path(folder).name or str(folder),
+        sections=parts,
+        records=len(found.results),
+        skipped=skipped,
+        created=" to ".join(dict.fromkeys((created[0], created[-1]))),
+        revisions=sorted({r.record.code_revision for r in found.results}),
+        foreign=found.foreign,
+    )
+    write_atomically(out, text)
+    drawn = sum(len(part["figures"]) for part in parts)
+    return Page(out, len(text.encode()), len(found.results), skipped, drawn, found.foreign)
 
 
-def update_readme(path: str | Path, marker: str, text: str) -> None:
-    """Replace what lies between `<!-- results:MARKER -->` and `<!-- /results:MARKER -->`.
-
-    The markers stay, each on its own line; the file is replaced as a whole or not at all. Raises
-    InputError if the file cannot be read or does not hold the pair exactly once.
-    """
-    path = Path(path)
-    start, end = f"<!-- results:{marker} -->", f"<!-- /results:{marker} -->"
-    try:
-        content = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason}).") from error
-    if content.count(start) != 1 or content.count(end) != 1:
-        raise InputError(f"{path} must hold {start} and {end} once each.")
-    before, rest = content.split(start)
-    if end not in rest:
-        raise InputError(f"{path} holds {end} before {start}.")
-    _, after = rest.split(end)
-    write_atomically(path, f"{before}{start}\n{text.strip()}\n{end}{after}")
+# ---- the page
 
 
-def _cells(result: Result) -> list[str]:
-    record = result.record
-    numbers = [_cell(record.metrics.get(name), digits) for _, name, digits in COLUMNS]
-    if record.skipped:
-        numbers[0] = f"skipped: {record.skipped}"
-    return [result.label, record.read_as or _MISSING, *numbers, f"`{result.path.name}`"]
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("latentbank.bench") / "report.html"
+    return environment.from_string(source.read_text(encoding="utf-8"))
 
 
-def _cell(metric: Metric | None, digits: int) -> str:
-    if metric is None:
-        return _MISSING
-    scale = 100.0 if metric.unit == "fraction" else 1.0
-    text = f"{metric.value * scale:,.{digits}f}"
-    if metric.low is None or metric.high is None:
-        return text
-    low, high = metric.low * scale, metric.high * scale
-    return f"{text} [{low:,.{digits}f}, {high:,.{digits}f}]"
+def _sections(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """What the template shows of each group of records."""
+    tones = plots.colours(method_order(results))
+    found: list[dict[str, Any]] = []
+    for group in groups(results):
+        base = slug(group.task) or "task"
+        twins = sum(part["base"] == base for part in found)
+        key = f"{base}-{twins + 1}" if twins else base
+        found.append(
+            {
+                "base": base,
+                "key": key,
+                "group": group,
+                "facts": _facts(group),
+                "machines": [machine_name(machine) for machine in group.machines],
+                "table": _table(group),
+                "others": _others(group),
+                "sources": _sources(group.results),
+                "figures": [
+                    {
+                        "key": f"{key}-{figure.key}",
+                        "figure": figure,
+                        "svg": plots.to_svg(figure.drawing, f"{key}-{figure.key}"),
+                        "sources": _sources(figure.results),
+                    }
+                    for figure in figures(group, tones)
+                ],
+            }
+        )
+    return found
 
 
-def _row(cells: list[str]) -> str:
-    escaped = (re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+def _sources(results: Sequence[Result]) -> dict[str, list[str]]:
+    """Command → names of the records that it made."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        found.setdefault(result.record.command, []).append(result.name)
+    return found
+
+
+def _facts(group: Group) -> list[str]:
+    """What all rows of a group share: sizes, dtypes, seeds."""
+    members = (*group.results, *group.skipped)
+    facts = []
+    for name in ("documents", "questions"):
+        counts = {r.value(name) for r in group.results} - {None}
+        if len(counts) == 1:
+            facts.append(f"{counts.pop():,.0f} {name}")
+    seeds = sorted({r.record.seed for r in members})
+    facts.append(" and ".join(sorted({r.record.dtype for r in members})))
+    facts.append(f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}")
+    return facts
+
+
+def _table(group: Group) -> Table:
+    """Scores, bytes and time of every row, as far as any row has them."""
+    used = [n for n in COLUMNS if any(n in r.record.metrics for r in group.results)]
+    rows = []
+    for label, r in zip(group.labels, group.results, strict=True):
+        note = " (ceiling)" if r.ceiling and "gold" not in label else ""
+        rows.append([f"{label}{note}", *(_cell(r, name) for name in used)])
+    return Table(("row", *(COLUMNS[name] for name in used)), rows)
+
+
+def _cell(result: Result, name: str) -> str:
+    form = {"bank_bytes": si_bytes, "bytes_per_document": size_cell}.get(name)
+    metric = result.record.metrics.get(name)
+    return cell(metric) if form is None or metric is None else form(metric.value)
+
+
+def _others(group: Group) -> Table | None:
+    """Every metric that no figure and no other table shows; None if there is none."""
+    names: dict[str, str] = {}
+    for r in group.results:
+        for name, metric in r.record.metrics.items():
+            shown = name in COLUMNS or name in ("documents", "questions") or is_time(metric)
+            if not shown and not name.startswith("footprint_"):
+                names.setdefault(name, column_name(name, metric.unit))
+    if not names:
+        return None
+    pairs = zip(group.labels, group.results, strict=True)
+    rows = [(b, *(any_cell(r.record.metrics.get(name)) for name in names)) for b, r in pairs]
+    return Table(("row", *names.values()), rows)

@@ -1,4 +1,4 @@
-"""The records of a folder: found, cut to the newest of each kind, named and grouped for comparison.
+"""The records of a folder: read, reduced to the newest of each kind, grouped, and put into words.
 
 Knows records and folders; draws nothing and runs nothing.
 """
@@ -6,19 +6,26 @@ Knows records and folders; draws nothing and runs nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from latentbank.bench.record import Machine, Record, read_record
+from latentbank.bench.record import Machine, Metric, Record, read_record
 from latentbank.errors import InputError
+
+MISSING = "\N{EN DASH}"
+TITLES = {
+    "f1": "F1", "exact_match": "EM", "contains_answer": "contains", "prefix_match": "prefix match",
+    "bank_bytes": "bank size", "bytes_per_document": "bytes per document",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """A record and where it lies; `name` is its path below the folder that was searched."""
+    """A record and its path; `name` is the path below the folder that was searched."""
 
     path: Path
     name: str
@@ -26,11 +33,16 @@ class Result:
 
     @property
     def label(self) -> str:
-        """`config["name"]`, or the method's name."""
+        """The row's name, `config["name"]`; without one the method's name."""
         return str(self.record.config.get("name") or self.record.method)
 
+    @property
+    def ceiling(self) -> bool:
+        """Whether the row was told which document to read."""
+        return bool(self.record.config.get("gold")) or self.record.read_as == "gold"
+
     def value(self, metric: str) -> float | None:
-        """The metric's number, fractions in percent; None if the record has it not."""
+        """The metric's number, a fraction in percent; None if the record lacks it."""
         found = self.record.metrics.get(metric)
         if found is None:
             return None
@@ -47,8 +59,9 @@ class Folder:
 
 @dataclass(frozen=True)
 class Group:
-    """Records that may stand in one figure: one task on one dataset. `labels` are unique and go
-    with `results`, best F1 first; `skipped` are the records without numbers.
+    """Records of one task on one dataset, which may share a figure.
+
+    `labels` are unique, one for each of `results`, best F1 first. `skipped` have no numbers.
     """
 
     task: str
@@ -60,16 +73,15 @@ class Group:
 
     @property
     def machines(self) -> tuple[Machine, ...]:
-        """Where the records were made, each machine once; speeds are comparable within one only."""
+        """Each machine once. Times are comparable only within one machine."""
         return tuple(dict.fromkeys(r.record.machine for r in self.results))
 
 
 def load_results(folder: str | Path, nested: bool = False) -> Folder:
     """Read every record (*.json) of a folder, with `nested` of its subfolders too.
 
-    A JSON file without a schema version is no record and is named in `foreign`; so is one with a
-    dot before its name. Raises InputError if there is no such folder, no record in it, or a record
-    that is damaged or of an unknown version.
+    JSON files without a schema version and hidden files go to `foreign`. Raises InputError if the
+    folder is missing or holds no record, or if a record is damaged or of an unknown version.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -88,9 +100,9 @@ def load_results(folder: str | Path, nested: bool = False) -> Folder:
 
 
 def newest(results: Sequence[Result], by_machine: bool = False) -> list[Result]:
-    """The latest of the records that are equal in task, data, label, reading and budget.
+    """The latest of those records that agree in task, data, label, `read_as` and budget.
 
-    `by_machine` keeps one for each machine and dtype. In the order of the input.
+    `by_machine` keeps one for each machine and dtype. The order of the input stays.
     """
     found: dict[tuple[object, ...], Result] = {}
     for result in results:
@@ -107,7 +119,7 @@ def newest(results: Sequence[Result], by_machine: bool = False) -> list[Result]:
 
 
 def best_first(results: Sequence[Result]) -> list[Result]:
-    """In the order of falling F1, records without it last."""
+    """Sorted by F1, best first; records without F1 last."""
 
     def key(result: Result) -> tuple[float, str, str]:
         score = result.value("f1")
@@ -117,9 +129,9 @@ def best_first(results: Sequence[Result]) -> list[Result]:
 
 
 def groups(results: Sequence[Result]) -> list[Group]:
-    """The newest records by task and data: most rows first, then the longest stream.
+    """The newest records by task and data, sorted by number of rows, then length of the stream.
 
-    A row that has no bank at any budget is the same at all of them, and comes once.
+    A row without a bank gives the same result at every budget and is listed once.
     """
     parts: dict[tuple[str, str], list[Result]] = {}
     for result in _once_without_bank(newest(results, by_machine=True)):
@@ -140,7 +152,7 @@ def groups(results: Sequence[Result]) -> list[Group]:
 
 
 def _once_without_bank(results: Sequence[Result]) -> list[Result]:
-    """The results, of the budgets of a row that never has a bank only the last one."""
+    """The results; of a row that has no bank at any budget only the last."""
     rows: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         r = result.record
@@ -156,17 +168,19 @@ def _once_without_bank(results: Sequence[Result]) -> list[Result]:
 
 
 def _limit(result: Result) -> str:
-    """What the row's bank may take, for each document of the stream where the record tells."""
+    """The row's budget, per document of the stream if the record says so."""
     each = result.record.config.get("budget_per_document")
     if isinstance(each, int):
         return f"≤ {each:,} B/doc"
     total = result.record.budget_bytes
-    return "" if total is None else f"≤ {format_bytes(total)}"
+    return "" if total is None else f"≤ {si_bytes(total)}"
 
 
 def unique_labels(results: Sequence[Result]) -> list[str]:
-    """Labels that tell the results apart: where limits differ each row names its own, and equal
-    labels get the reading, machine and so on added.
+    """Labels that tell the results apart.
+
+    Rows name their budgets where these differ. Labels that are still equal get `read_as`, device,
+    CPU, dtype or file name added, whichever differs first.
     """
     parts: Sequence[Callable[[Result], str]] = (
         lambda r: r.record.read_as,
@@ -194,8 +208,8 @@ def unique_labels(results: Sequence[Result]) -> list[str]:
     return labels
 
 
-def format_bytes(size: float) -> str:
-    """1536 → "1.5 kB", in powers of 1000, as the axes count."""
+def si_bytes(size: float) -> str:
+    """1536 → "1.54 kB": three digits, in powers of 1000 like the axes of the figures."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size) < 999.5 or unit == "GB":
             break
@@ -203,8 +217,62 @@ def format_bytes(size: float) -> str:
     return f"{size:.3g} {unit}" if abs(size) < 999.5 else f"{size:,.0f} {unit}"
 
 
+def size_cell(size: float) -> str:
+    """Bytes, exact below ten thousand."""
+    return f"{size:,.0f} B" if size < 10_000 else si_bytes(size)
+
+
+def cell(metric: Metric | None, digits: int = 1, interval: str = " ({} to {})") -> str:
+    """A number with its interval, if it has one; a fraction in percent."""
+    if metric is None:
+        return MISSING
+    scale = 100.0 if metric.unit == "fraction" else 1.0
+    text = f"{metric.value * scale:,.{digits}f}"
+    if metric.low is None or metric.high is None:
+        return text
+    ends = (f"{end * scale:,.{digits}f}" for end in (metric.low, metric.high))
+    return text + interval.format(*ends)
+
+
+def any_cell(metric: Metric | None) -> str:
+    """A number of any unit: bytes in kB or MB, whole numbers without digits, else one digit.
+
+    Numbers without a unit that are below 1 get two significant digits.
+    """
+    if metric is None:
+        return MISSING
+    if metric.unit == "bytes":
+        return si_bytes(metric.value)
+    if metric.unit not in ("percent", "fraction") and metric.value == round(metric.value):
+        return f"{metric.value:,.0f}"
+    if metric.unit == "" and 0 < abs(metric.value) < 1:
+        return f"{metric.value:.2g}"
+    return cell(metric)
+
+
+def title_of(name: str) -> str:
+    """A metric's name as words."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def column_name(name: str, unit: str) -> str:
+    """ "retention_area_f1", "percent" → "retention area f1 (%)"; no unit if the name has it."""
+    title = re.sub(r" bytes$", "", title_of(name)) if unit == "bytes" else title_of(name)
+    sign = {"percent": "%", "fraction": "%", "bytes": ""}.get(unit, unit)
+    words = {"s": "seconds", "documents/s": "documents per second"}.get(sign, sign)
+    said = not sign or {sign, words} & set(title.split()) or title.endswith(words)
+    return title if said else f"{title} ({sign})"
+
+
+def machine_name(machine: Machine) -> str:
+    """CPU, cores and, if there is one, the accelerator."""
+    plural = "" if machine.cores == 1 else "s"
+    base = f"{machine.cores} core{plural} of {machine.cpu}"
+    return base if machine.device == "cpu" else f"{machine.device} with {base}"
+
+
 def _is_foreign(path: Path) -> bool:
-    """Whether the file is JSON but never was a record; what is not JSON may be a record cut off."""
+    """Whether the file is valid JSON but no record. Invalid JSON may be a damaged record."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

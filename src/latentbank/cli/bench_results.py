@@ -49,7 +49,7 @@ def report(
     The page is self-contained: it loads nothing from elsewhere. JSON files that are no records are
     named and left out.
     """
-    from latentbank.bench.page import write_page
+    from latentbank.bench.report import write_page
 
     found = write_page(folder, out)
     for name in found.foreign:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.record import Metric, Series
-from latentbank.bench.stream_metrics import accuracy_at_false_answer_rate, risk_coverage
 from latentbank.bench.task import Outcome, Settings, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation
+from latentbank.evaluate.stream_metrics import accuracy_at_false_answer_rate, risk_coverage
 from latentbank.method import Method
 
 POINTS = 200  # of the curve in the record

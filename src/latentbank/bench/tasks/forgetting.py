@@ -15,11 +15,11 @@ from latentbank.bench.closed_book import load_questions
 from latentbank.bench.hooks import Hooks, Reader
 from latentbank.bench.measures import answer_metrics, joined, predictions, suffixed
 from latentbank.bench.record import Metric
-from latentbank.bench.stream_metrics import forgetting
 from latentbank.bench.task import Outcome, Settings, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation
+from latentbank.evaluate.stream_metrics import forgetting
 from latentbank.method import Method
 
 SCORES = ("exact_match", "f1", "contains_answer")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from latentbank.bench.hooks import Hooks
 from latentbank.bench.measures import answer_metrics, curves, predictions
 from latentbank.bench.record import Metric
-from latentbank.bench.stream_metrics import backward_transfer, retention_area
 from latentbank.bench.task import Outcome, Settings, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.stream_metrics import backward_transfer, retention_area
 from latentbank.method import Method
 
 SCORES = ("exact_match", "f1")

@@ -1,4 +1,4 @@
-"""The tables of what was tried: forms of a text and ways to train for strata, settings of cmt.
+"""The tables of experiments: forms of a text, ways to train, settings when answering.
 
 Knows the records of measure_states.py, search_strata.py and sweep_cmt.py; tries nothing.
 """
@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentbank.bench.record import Metric, Record
-
-__all__ = ["forms_table", "sweep_table", "training_table"]
+from tables.markdown import table
 
 
 def forms_table(record: Record) -> str:
     """Markdown: bytes and F1 of every form of a text, in the order of the record."""
-    lines = ["| what is read of a text | bytes | F1 |", "|---|---:|---:|"]
+    rows = []
     for name, metric in record.metrics.items():
         if name.endswith(": F1"):
             form = name.removesuffix(": F1")
             taken = record.metrics[f"{form}: bytes"].value
-            lines.append(f"| {form} | {taken:,.0f} | {_with_interval(metric)} |")
-    return "\n".join([*lines, *_source(record)])
+            rows.append((form, f"{taken:,.0f}", _with_interval(metric)))
+    return table(("what is read of a text", "bytes", "F1"), rows) + _source(record)
 
 
 def training_table(record: Record) -> str:
@@ -42,15 +41,13 @@ def _grid(record: Record, places: Sequence[tuple[str, str]], names: Sequence[str
     for (line, column), name in zip(places, names, strict=True):
         cells.setdefault(line, {})[column] = _with_interval(record.metrics[name])
     columns = list(next(iter(cells.values())))
-    lines = [f"| F1 | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for line, row in cells.items():
-        lines.append(f"| {line} | {' | '.join(row[column] for column in columns)} |")
-    return "\n".join([*lines, *_source(record)])
+    rows = [(line, *(row[column] for column in columns)) for line, row in cells.items()]
+    return table(("F1", *columns), rows) + _source(record)
 
 
 def _with_interval(metric: Metric) -> str:
     return f"{metric.value:.1f} [{metric.low:.0f}, {metric.high:.0f}]"
 
 
-def _source(record: Record) -> tuple[str, str]:
-    return "", f"*{record.data.name}; `{record.command}`, code {record.code_revision}.*"
+def _source(record: Record) -> str:
+    return f"\n\n*{record.data.name}; `{record.command}`, code {record.code_revision}.*"

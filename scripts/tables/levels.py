@@ -1,4 +1,4 @@
-"""The tables of docs/methods/strata.md: bytes and times of texts at the levels that lose nothing.
+"""The tables of lossless text levels: bytes and times for a text.
 
 Knows the records of scripts/measure_exactness.py; no text and no codec.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentbank.bench.record import Record, read_record
-
-__all__ = ["levels_table"]
+from tables.markdown import table
 
 _UTF8 = "UTF-8"
 
@@ -25,23 +24,21 @@ def _table(record: Record) -> str:
     values = {name: metric.value for name, metric in record.metrics.items()}
     kinds = [name.removeprefix("texts, ") for name in values if name.startswith("texts, ")]
     levels = [name.removesuffix(": lost") for name in values if name.endswith(": lost")]
-    lines = [
-        f"| bytes of a text | texts | UTF-8 | {' | '.join(f'`{level}`' for level in levels)} |",
-        "|---|" + "---:|" * (2 + len(levels)),
-    ]
+    head = ("bytes of a text", "texts", "UTF-8", *(f"`{level}`" for level in levels))
+    rows: list[tuple[str, ...]] = []
     for kind in kinds:
         sizes = [f"{values[f'{column}, {kind}']:,.0f}" for column in (_UTF8, *levels)]
-        lines.append(f"| {kind} | {values[f'texts, {kind}']:,.0f} | {' | '.join(sizes)} |")
+        rows.append((kind, f"{values[f'texts, {kind}']:,.0f}", *sizes))
     for label, name in (
         ("ms to code", "{}: encoding"),
         ("ms to decode, 1 thread", "{}: decoding, 1 threads"),
         ("ms to decode, 2 threads", "{}: decoding, 2 threads"),
     ):
         times = [_number(values[name.format(level)]) for level in levels]
-        lines.append(f"| {label} | | | {' | '.join(times)} |")
+        rows.append((label, "", "", *times))
     lost = [f"{values[f'{level}: lost']:,.0f}" for level in levels]
-    lines.append(f"| texts lost | | | {' | '.join(lost)} |")
-    return "\n".join([*lines, "", f"*`{record.command}`, revision {record.code_revision}.*"])
+    rows.append(("texts lost", "", "", *lost))
+    return f"{table(head, rows)}\n\n*`{record.command}`, revision {record.code_revision}.*"
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The table of docs/bank.md: what was measured of the bank, and what it should reach.
+"""The table of the bank: what was measured, and what must be reached.
 
 Knows the records of scripts/measure_bank.py and of the long tests; no bank.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentbank.bench.record import Metric, Record, read_record
-
-__all__ = ["bank_table"]
+from tables.markdown import table
 
 # record, metric, what must be reached ("≥" or "≤", number, unit); None: shown only
 _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
@@ -59,13 +58,12 @@ def bank_table(folder: Path) -> str:
         path = folder / f"{name}.json"
         if path.exists():
             records[name] = read_record(path)
-    lines = ["| record | figure | measured | must reach |", "| --- | --- | ---: | ---: |"]
+    rows = []
     for name, key, goal in _ROWS:
         metric = records[name].metrics.get(key) if name in records else None
         if metric is not None:
-            cells = [f"`{name}.json`", key, _text(metric), _goal(metric, goal)]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append((f"`{name}.json`", key, _text(metric), _goal(metric, goal)))
+    return table(("record", "figure", "measured", "must reach"), rows, words=2)
 
 
 def _number(value: float) -> str:

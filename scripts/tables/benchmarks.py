@@ -1,19 +1,25 @@
-"""The tables of docs/benchmarks.md, one for each protocol, in markdown.
+"""The tables of the bench, one for each protocol.
 
 Knows records by protocol; draws nothing and runs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from latentbank.bench.record import Series
-from latentbank.bench.results import Group, Result, groups, load_results
+from latentbank.bench.results import (
+    MISSING,
+    Group,
+    Result,
+    any_cell,
+    groups,
+    load_results,
+    size_cell,
+)
 from latentbank.bench.task import tasks
-from latentbank.bench.words import MISSING, any_cell, size_cell
-
-__all__ = ["NO_RECORDS", "benchmark_tables"]
+from tables.markdown import table
 
 NO_RECORDS = "*Not run yet: `make bench-full` makes the records of this protocol.*"
 Columns = tuple[tuple[str, str], ...]
@@ -84,7 +90,7 @@ def _part(group: Group) -> str:
     lines = [_facts(group)]
     if group.results:
         head, rows = _scale(group) if group.task == "scale" else _table(group)
-        lines.append("\n".join([_line(head), _line(_rule(head)), *map(_line, rows)]))
+        lines.append(table(head, rows, words=2 if group.task == "scale" else 1))
     if group.skipped:
         reasons = (f"- {_named(r)}: {r.record.skipped}." for r in group.skipped)
         lines.append("\n".join(["Not run:", "", *reasons]))
@@ -162,7 +168,7 @@ def _at(curve: Series | None, x: float, form: Callable[[float], str]) -> str:
 def _marked(label: str, result: Result) -> str:
     """The label, with what a reader must know beside its numbers."""
     notes = []
-    if result.record.config.get("gold") or result.record.read_as == "gold":
+    if result.ceiling:
         notes.append("told the document")
     if result.record.config.get("untrained"):
         notes.append("untrained")
@@ -176,13 +182,3 @@ def _named(result: Result) -> str:
 
 def _is_forgotten(name: str) -> bool:
     return name.startswith("forgetting_f1_")
-
-
-def _rule(head: Sequence[str]) -> list[str]:
-    texts = 2 if head[:2] == ["row", "documents"] else 1
-    return ["---"] * texts + ["---:"] * (len(head) - texts)
-
-
-def _line(cells: Sequence[str]) -> str:
-    escaped = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"

@@ -9,12 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from latentbank.bench.compare import question_scores
-from latentbank.bench.results import Result, format_bytes, load_results, newest
-from latentbank.bench.words import MISSING
+from latentbank.bench.results import MISSING, Result, load_results, newest, si_bytes
 from latentbank.errors import InputError
 from latentbank.evaluate.metrics import paired_bootstrap
-
-__all__ = ["frontier_table", "shares_table"]
+from tables.markdown import table
 
 _NO_LIMIT = float("inf")
 Row = dict[float, Result]  # bytes per document -> result
@@ -29,20 +27,19 @@ def frontier_table(folder: Path, ours: str, other: str) -> str:
     rows = _rows(folder, ours, other)
     budgets = sorted({budget for row in rows.values() for budget in row})
     heads = ["no limit" if budget == _NO_LIMIT else f"{budget:,.0f} B" for budget in budgets]
-    lines = [f"| F1 | {' | '.join(heads)} |", "|---|" + "---:|" * len(budgets)]
-    for name, row in sorted(rows.items(), key=lambda item: -_best(item[1])):
-        cells = [_score(row[budget]) if budget in row else MISSING for budget in budgets]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines = [
+        (name, *(_score(row[budget]) if budget in row else MISSING for budget in budgets))
+        for name, row in sorted(rows.items(), key=lambda item: -_best(item[1]))
+    ]
     pairs = [
         _difference(rows[ours][budget], rows[other][budget])
         if budget in rows[ours] and budget in rows[other]
         else MISSING
         for budget in budgets
     ]
-    lines.append(f"| *{ours} − {other}* | {' | '.join(pairs)} |")
-    return "\n".join(
-        [*lines, "", _note([result for row in rows.values() for result in row.values()])]
-    )
+    lines.append((f"*{ours} − {other}*", *pairs))
+    note = _note([result for row in rows.values() for result in row.values()])
+    return f"{table(['F1', *heads], lines)}\n\n{note}"
 
 
 def shares_table(folder: Path, other: str) -> str:
@@ -60,18 +57,18 @@ def shares_table(folder: Path, other: str) -> str:
         for result in row.values()
         if 0 < (size := result.value("bytes_per_document") or 0.0) <= whole / 100
     )
-    lines = [
-        f"| | budget | file, bytes/document | share of `{other}`'s {format_bytes(whole)} | F1 | "
-        f"times `{other}`'s {base:.1f} |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    head = [
+        "", "budget", "file, bytes/document", f"share of `{other}`'s {si_bytes(whole)}", "F1",
+        f"times `{other}`'s {base:.1f}",
+    ]  # fmt: skip
+    lines = []
     for size, name, result in found:
         budget = _budget(result)
         given = MISSING if budget == _NO_LIMIT else f"{budget:,.0f} B"
         f1 = result.record.metrics["f1"].value
         share, times = f"{100 * size / whole:.2g} %", f"{f1 / base:.2g}"
-        lines.append(f"| {name} | {given} | {size:.1f} | {share} | {f1:.1f} | {times} |")
-    return "\n".join([*lines, "", _note([against, *(result for _, _, result in found)])])
+        lines.append((name, given, f"{size:.1f}", share, f"{f1:.1f}", times))
+    return f"{table(head, lines)}\n\n{_note([against, *(result for _, _, result in found)])}"
 
 
 def _rows(folder: Path, *needed: str) -> defaultdict[str, Row]:
@@ -103,7 +100,7 @@ def _score(result: Result) -> str:
     if metric.low is not None and metric.high is not None:
         text += f" [{metric.low:.0f}, {metric.high:.0f}]"
     if _budget(result) == _NO_LIMIT and size:
-        text += f" at {format_bytes(size)}"
+        text += f" at {si_bytes(size)}"
     return text
 
 

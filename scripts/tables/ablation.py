@@ -1,4 +1,4 @@
-"""The table of an ablation: what each variant of a method loses against the whole of it.
+"""The table of an ablation: each variant of a method against the whole method.
 
 Knows records and predictions of rows named `VARIANT` or `VARIANT seed N`; runs nothing.
 """
@@ -14,8 +14,7 @@ from latentbank.bench.compare import question_scores
 from latentbank.bench.record import Record, read_record
 from latentbank.errors import InputError
 from latentbank.evaluate.metrics import paired_bootstrap
-
-__all__ = ["ablation_table"]
+from tables.markdown import table
 
 _SEED = re.compile(r" seed (\d+)$")
 Runs = dict[int, tuple[Record, dict[str, float]]]  # seed -> (record, question -> F1 in percent)
@@ -37,32 +36,33 @@ def ablation_table(folder: Path, whole: str) -> str:
     if whole not in variants:
         raise InputError(f"{folder} holds no record of {whole!r} to compare with.")
     base = variants.pop(whole)
-    lines = ["| | seeds | F1 | difference | p |", "|---|---:|---:|---:|---:|"]
-    lines.append(f"| {whole} | {len(base)} | {_mean(base):.1f} | | |")
+    rows = [(whole, str(len(base)), f"{_mean(base):.1f}", "", "")]
     for name, runs in sorted(variants.items(), key=lambda item: -_mean(item[1])):
-        lines.append(f"| {name} | {len(runs)} | {_mean(runs):.1f} | {_difference(runs, base)} |")
+        rows.append((name, str(len(runs)), f"{_mean(runs):.1f}", *_difference(runs, base)))
     first = base[min(base)][0]
     questions = len(base[min(base)][1])
     kept = f"{first.metrics['documents'].value:,.0f} documents, {questions} questions"
     every = (record for part in (base, *variants.values()) for record, _ in part.values())
     code = ", ".join(sorted({record.code_revision for record in every}))
-    return "\n".join([*lines, "", f"*{first.data.name}, {kept}; code {code}.*"])
+    head = ("", "seeds", "F1", "difference", "p")
+    return f"{table(head, rows)}\n\n*{first.data.name}, {kept}; code {code}.*"
 
 
 def _mean(runs: Runs) -> float:
     return sum(record.metrics["f1"].value for record, _ in runs.values()) / len(runs)
 
 
-def _difference(runs: Runs, base: Runs) -> str:
-    """`difference | p` over all questions of the common seeds."""
+def _difference(runs: Runs, base: Runs) -> tuple[str, str]:
+    """The difference with its interval, and its p-value, over all questions of the common seeds."""
     pairs = [(runs[seed][1], base[seed][1]) for seed in sorted(runs.keys() & base.keys())]
     if not pairs:
-        return " | "
+        return "", ""
     for one, other in pairs:
         if one.keys() != other.keys():
             raise InputError("The variants of an ablation must be asked the same questions.")
     found = paired_bootstrap(_joined(pairs, 0), _joined(pairs, 1))
-    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}] | {found.p_value:.2g}"
+    interval = f"[{found.low:+.1f}, {found.high:+.1f}]"
+    return f"{found.difference:+.1f} {interval}", f"{found.p_value:.2g}"
 
 
 def _joined(pairs: Sequence[tuple[dict[str, float], dict[str, float]]], side: int) -> list[float]:
