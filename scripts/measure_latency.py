@@ -20,7 +20,7 @@ from latentbank.adapter import find_adapter, load_adapter
 from latentbank.answering import answer
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.model import Backbone, load_backbone
-from latentbank.backbone.transports import prompt_ids
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset, load_sample
 from latentbank.evaluate.evaluation import fresh_bank

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone.model import Backbone, load_backbone
-from latentbank.backbone.transports import passage_ids
+from latentbank.backbone.prompts import passage_ids
 from latentbank.bench.record import Metric
 from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.documents.document import Document

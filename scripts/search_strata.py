@@ -21,13 +21,8 @@ from torch import Tensor, nn
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone.kv import KVMemory
 from latentbank.backbone.model import Backbone, load_backbone
-from latentbank.backbone.transports import (
-    Conditioning,
-    KVPrefix,
-    answer_ids,
-    passage_ids,
-    prompt_ids,
-)
+from latentbank.backbone.prompts import answer_ids, passage_ids, prompt_ids
+from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bench.record import Metric
 from latentbank.evaluate.cloze import cloze_dataset
 from latentbank.evaluate.data import QADataset, load_dataset

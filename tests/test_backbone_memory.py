@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import (
     Conditioning,
     KVPrefix,
-    LoraWeights,
     MidStates,
     SideMemory,
     WeightDelta,

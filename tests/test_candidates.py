@@ -9,7 +9,7 @@ import pytest
 
 from latentbank.answering import answer
 from latentbank.backbone.generate import DecodingConfig, PromptRun
-from latentbank.backbone.transports import prompt_ids
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluate.evaluation import fresh_bank

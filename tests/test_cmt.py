@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from latentbank.backbone.generate import DecodingConfig, generate
-from latentbank.backbone.transports import Conditioning, answer_ids, prompt_ids
+from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.backbone.transports import Conditioning
 from latentbank.errors import InputError
 from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Batch, build_method

@@ -19,7 +19,7 @@ from latentbank.adapter import load_adapter, save_adapter
 from latentbank.answering import answer
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import prompt_ids
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.bank import MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError, UnknownNameError

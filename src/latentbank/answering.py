@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from latentbank.backbone.generate import DecodingConfig, PromptRun
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import prompt_ids
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.errors import InputError
 from latentbank.method import Method
 from latentbank.parts.retrieval.selection import Selected

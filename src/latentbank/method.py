@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import Conditioning, LoraWeights, answer_ids, prompt_ids
+from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import AppendReport, Entry, Footprint, MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, InputError, unknown

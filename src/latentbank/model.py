@@ -22,7 +22,7 @@ from latentbank.answering import Answer, answer, check_questions
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.loading import PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
-from latentbank.backbone.transports import prompt_ids
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank
 from latentbank.documents.document import Document, chunk, find_entries
 from latentbank.errors import BankError, InputError, UnknownNameError, unknown
@@ -69,6 +69,7 @@ class MemoryModel:
         policy: str = "blend",
         read_only: bool = False,
         progress: Callable[[str], None] | None = None,
+        quick: bool = False,
     ) -> MemoryModel:
         """Loads an adapter and its backbone, and opens `bank` or creates it.
 
@@ -76,8 +77,8 @@ class MemoryModel:
         that method for the backbone, or the untrained method where it has nothing to train.
         `overrides` change the method's config, e.g. `{"entry": "pooled"}` for strata. An existing
         bank brings its own overrides and its own budget; `budget_bytes`, `ledger` and `policy` are
-        for a new one, see `MemoryBank.create`. A new bank records folders as absolute paths, so
-        that it opens from other places too.
+        for a new one, see `MemoryBank.create`. `quick` as for `load_backbone`. A new bank
+        records folders as absolute paths, so that it opens from other places too.
 
         Raises:
             UnknownNameError: unknown adapter, method or model; the known ones are listed.
@@ -93,7 +94,7 @@ class MemoryModel:
             with MemoryBank.open(path, read_only=True) as found:
                 values = merged(found.get_meta("overrides") or {}, values)
                 check_budget(found, budget_bytes)
-        method = load_method(adapter, backbone, dtype, device, values, progress)
+        method = load_method(adapter, backbone, dtype, device, values, progress, quick)
         with ExitStack() as stack:
             if path is not None and exists:
                 opened = MemoryBank.open(path, bank_fingerprint(method), read_only)
@@ -279,6 +280,7 @@ def load_method(
     device: str = "cpu",
     overrides: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
+    quick: bool = False,
 ) -> Method:
     """The method named by `adapter` on its backbone; see `MemoryModel.from_pretrained`."""
     spec = backbone or DEFAULT_BACKBONE
@@ -292,11 +294,11 @@ def load_method(
         folder = None  # a folder that happens to have a method's name
     if folder is not None:
         read_config(folder)
-        return load_adapter(folder, load_backbone(spec, dtype, device, progress), overrides)
+        return load_adapter(folder, load_backbone(spec, dtype, device, progress, quick), overrides)
     if adapter not in known:
         names = [*known, *packaged_adapters()]
         raise unknown("method or adapter", adapter, names)
-    return untrained(adapter, load_backbone(spec, dtype, device, progress), overrides)
+    return untrained(adapter, load_backbone(spec, dtype, device, progress, quick), overrides)
 
 
 def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None = None) -> Method:

@@ -79,3 +79,30 @@ def join_rows(
             start[i] = torch.maximum(start[i], item.start[0])
             at += item.slots
     return KVMemory(tuple(keys), tuple(values), bias, start, layer, positions)
+
+
+@dataclass
+class LayerKV:
+    """Keys and values [B, H_kv, T, head_dim] of one layer."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class GrowingCache:
+    """Keys and values of a stage whose first layer has index `offset`, grown at each `update`."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.layers: list[LayerKV] = []
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of layer `layer`, the new ones [B, H_kv, T, head_dim] at the end."""
+        index = layer - self.offset
+        if index == len(self.layers):
+            self.layers.append(LayerKV(keys, values))
+        else:
+            held = self.layers[index]
+            held.keys = torch.cat([held.keys, keys], 2)
+            held.values = torch.cat([held.values, values], 2)
+        return self.layers[index].keys, self.layers[index].values

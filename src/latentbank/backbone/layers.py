@@ -8,12 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
+
+if TYPE_CHECKING:
+    from latentbank.backbone.model import Backbone
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,16 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in model.named_parameters():
         if "lora_" not in name:
             yield name.replace(".base_layer", ""), weight
+
+
+def attention_modules(backbone: Backbone) -> list[nn.Module]:
+    """The attention module of each layer, first layer first."""
+    modules = []
+    for layer in backbone.decoder.layers:
+        names = [name for name in ("self_attn", "attn", "attention") if hasattr(layer, name)]
+        if not names:
+            raise InputError(
+                f"{type(layer).__name__} has no attention module that latentbank knows"
+            )
+        modules.append(getattr(layer, names[0]))
+    return modules

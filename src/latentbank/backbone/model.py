@@ -6,6 +6,7 @@ of does not matter here, only where it enters: as keys and values of the layers 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
 
-from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.kv import GrowingCache, KVMemory
 from latentbank.backbone.layers import Decoder, plain_weights
 from latentbank.backbone.loading import load_pretrained, parse_dtype
+from latentbank.backbone.quick import QuickLlama
 from latentbank.errors import InputError
 
 IGNORED = -100
@@ -35,36 +36,45 @@ class AnswerLogits:
     places: Tensor
 
 
-class _LayerCache(DynamicCache):
-    """A growing cache for a stage of the model whose first layer has index `offset`."""
+@functools.cache
+def _stage_cache_class() -> Any:
+    """transformers' growing cache for a stage of the model whose first layer is not layer 0."""
+    from transformers import DynamicCache
 
-    def __init__(self, offset: int) -> None:
-        super().__init__()
-        self.offset = offset
+    base: Any = DynamicCache
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        updated: tuple[Tensor, Tensor] = super().update(
-            key_states, value_states, layer_idx - self.offset, *args, **kwargs
-        )
-        return updated
+    class StageCache(base):  # type: ignore[misc]
+        def __init__(self, offset: int) -> None:
+            super().__init__()
+            self.offset = offset
+
+        def update(
+            self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor]:
+            updated: tuple[Tensor, Tensor] = super().update(
+                keys, values, layer - self.offset, *args, **kwargs
+            )
+            return updated
+
+    return StageCache
 
 
 class Backbone:
     """A frozen causal LM with an entrance for memory at any layer.
 
     The model's weights never get gradients and are never changed here. `memory` is what
-    `with_memory` attached, None outside of it.
+    `with_memory` attached, None outside of it. `quick`: the model is a `QuickLlama`, and
+    transformers need not be imported.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.model: Any = model
+        self.quick = isinstance(model, QuickLlama)
         self.tokenizer, self.name = tokenizer, name
         model.train(False)
         model.requires_grad_(False)
-        self.body: Any = model.base_model
-        self.decoder = Decoder(self.body, model.config.get_text_config(decoder=True))
+        self.body: Any = self.model.base_model
+        self.decoder = Decoder(self.body, self.model.config.get_text_config(decoder=True))
         self.geometry = self.decoder.geometry
         self._stages: dict[tuple[int, int], Any] = {}
         self.memory: KVMemory | None = None
@@ -97,10 +107,13 @@ class Backbone:
     @property
     def tokenizer_fingerprint(self) -> str:
         """`class:hash` of the vocabulary."""
-        digest = hashlib.blake2b(digest_size=8)
-        for token, index in sorted(self.tokenizer.get_vocab().items()):
-            digest.update(f"{token}\0{index}\n".encode())
-        return f"{type(self.tokenizer).__name__}:{digest.hexdigest()}"
+        if not hasattr(self, "_tokenizer_fingerprint"):
+            tokens = sorted(self.tokenizer.get_vocab().items())
+            lines = "".join(f"{token}\0{index}\n" for token, index in tokens)
+            digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
+            kind = getattr(self.tokenizer, "kind", type(self.tokenizer).__name__)
+            self._tokenizer_fingerprint = f"{kind}:{digest}"
+        return self._tokenizer_fingerprint
 
     @property
     def start_id(self) -> int:
@@ -149,6 +162,10 @@ class Backbone:
         if key not in self._stages:
             self._stages[key] = self.decoder.stage(first, last)
         return self._stages[key]
+
+    def new_cache(self, offset: int) -> Any:
+        """An empty cache for a stage whose first layer has index `offset`."""
+        return GrowingCache(offset) if self.quick else _stage_cache_class()(offset)
 
     def run(
         self, first: int, last: int, hidden: Tensor, positions: Tensor, mask: Any, cache: Any
@@ -203,7 +220,7 @@ class Backbone:
         causal = positions[:, :, None] >= positions[:, None, :]
         lowest = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
         own_bias = lowest if bias is None else lowest + bias
-        cache: Any = _LayerCache(layer)
+        cache = self.new_cache(layer)
         masks = self.attention_masks(positions, positions, causal & mask[:, None, :], bias)
         self.run(layer, self.geometry.layers, states.to(self.dtype), positions, masks, cache)
         return KVMemory(
@@ -286,7 +303,7 @@ class _TextRun:
         self.backbone, self.memory = backbone, memory
         split = memory.layer if memory is not None else split
         self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
-        self.caches: list[Any] = [_LayerCache(first) for first, _ in self.bounds]
+        self.caches: list[Any] = [backbone.new_cache(first) for first, _ in self.bounds]
         device = backbone.device
         self.seen = torch.zeros(batch, 0, dtype=torch.bool, device=device)
         self.seen_positions = torch.zeros(batch, 0, dtype=torch.long, device=device)
@@ -386,14 +403,16 @@ def load_backbone(
     dtype: str = "auto",
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
+    quick: bool = False,
 ) -> Backbone:
     """Loads a frozen backbone.
 
     `spec`: `smollm2-135m` (packaged), a folder, a `.gguf` file or a hub id. `dtype`: `auto` picks
-    float32 or bfloat16 by a short cached measurement.
+    float32 or bfloat16 by a short cached measurement. With `quick` True a Llama on disk starts
+    several seconds sooner, as a `QuickLlama`: for reading and writing a bank, not for training.
 
     Raises:
         InputError: the model cannot be found or is not a decoder-only LM.
     """
-    model, tokenizer = load_pretrained(spec, parse_dtype(dtype), progress)
+    model, tokenizer = load_pretrained(spec, parse_dtype(dtype), progress, quick)
     return Backbone(model.to(device), tokenizer, spec if "/" not in spec else spec.split("/")[-1])

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from latentbank.answering import Answer, answer, batches
 from latentbank.backbone.generate import generate
-from latentbank.backbone.transports import prompt_ids
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.bank import MemoryBank
 from latentbank.bench.budget import Written, bounded_bank, write_within
 from latentbank.bench.encodings import SharedEncodings

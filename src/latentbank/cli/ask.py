@@ -137,7 +137,9 @@ def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryMo
     from latentbank.model import MemoryModel
 
     overrides = complete_overrides(named["adapter"], named["backbone"], changes)
-    return MemoryModel.open(bank, overrides=overrides, read_only=True, progress=notice, **named)
+    return MemoryModel.open(
+        bank, overrides=overrides, read_only=True, progress=notice, quick=True, **named
+    )
 
 
 class Asker:

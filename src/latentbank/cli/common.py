@@ -204,12 +204,10 @@ def progress_bar(*columns: str) -> Iterator[Progress]:
 
 
 def quiet_libraries() -> None:
-    """Keeps the libraries' own bars and notes off the terminal. Imports transformers."""
+    """Keeps the libraries' own bars and notes off the terminal, and imports none of them."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 # ---- Ctrl-C

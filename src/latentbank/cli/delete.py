@@ -76,7 +76,9 @@ def delete(
         quiet()
         from latentbank.model import MemoryModel
 
-        with MemoryModel.open(bank, device=device, dtype=dtype, progress=notice) as model:
+        with MemoryModel.open(
+            bank, device=device, dtype=dtype, progress=notice, quick=True
+        ) as model:
             removed = model.delete(chosen)
             receipt = model.bank.receipt or receipt
     left = held - removed

@@ -139,7 +139,7 @@ def _open(
         quiet_libraries()
         from latentbank.model import MemoryModel
 
-        return MemoryModel.open(bank, progress=notice, **given)
+        return MemoryModel.open(bank, progress=notice, quick=True, **given)
     if not Path(bank).absolute().parent.is_dir():
         raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
     quiet_libraries()
@@ -148,7 +148,7 @@ def _open(
     adapter = given.get("adapter", DEFAULT_METHOD)
     overrides = complete_overrides(adapter, given.get("backbone", DEFAULT_BACKBONE), options)
     return MemoryModel.from_pretrained(
-        bank=bank, overrides=overrides, budget_bytes=budget_bytes, progress=notice,
+        bank=bank, overrides=overrides, budget_bytes=budget_bytes, progress=notice, quick=True,
         **{"adapter": adapter, **given, **kept},
     )  # fmt: skip
 

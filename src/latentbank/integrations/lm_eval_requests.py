@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from latentbank.backbone.transports import passage_ids
+from latentbank.backbone.prompts import passage_ids
 from latentbank.errors import InputError
 from latentbank.model import MemoryModel
 

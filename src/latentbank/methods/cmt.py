@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import Conditioning, answer_ids, prompt_ids
+from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import InputError

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import Conditioning, passage_ids
+from latentbank.backbone.prompts import passage_ids
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown

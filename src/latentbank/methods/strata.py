@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import Conditioning, KVPrefix, passage_ids
+from latentbank.backbone.prompts import passage_ids
+from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import array_codec
 from latentbank.documents.document import Document

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.kv import KVMemory, join_rows
+from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import LoraWeights
 from latentbank.parts.hot_cache import HotCache
 
 __all__ = ["StateReader"]
