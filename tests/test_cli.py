@@ -114,7 +114,7 @@ def test_a_bank_goes_through_all_commands(
 
     deleted = json.loads(succeed("delete", "ada", "--bank", str(bank), "--json").stdout)
     receipt = deleted["receipt"]
-    assert receipt["ids"] and receipt["before"] != receipt["after"] and receipt["remains"] == ""
+    assert receipt["deleted"] and receipt["before"] != receipt["after"] and receipt["remains"] == ""
     assert deleted["deleted"] == 1
     assert documents_in(bank) == len(DOCUMENTS) - 1
     assert "ada" not in {row["id"] for row in inspected(bank, "--documents")["list"]}

@@ -1,8 +1,8 @@
 """Strata: documents kept as text in few bytes or as pooled mid-layer states, read by
 the backbone's own upper layers.
 
-This package's own method; see docs/methods/strata.md. What it builds on: the observation that layers above
-`inject_from` read states of that layer natively, BM25 selection, and a byte-limited hot cache.
+This package's own method; see docs/methods/strata.md. It builds on the observation that layers
+above `inject_from` read states of that layer natively, on BM25 and on a byte-limited hot cache.
 """
 
 from __future__ import annotations
