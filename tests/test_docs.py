@@ -80,10 +80,9 @@ def command_lines(page: Path) -> list[list[str]]:
     found = []
     for code in blocks(page, "", "sh", "bash"):
         for line in code.replace("\\\n", " ").splitlines():
-            if "latentbank " in line and not line.startswith("git "):
-                words = shlex.split(line.split("  #")[0], comments=True)
-                if "latentbank" in words and "..." not in line:
-                    found.append(words[words.index("latentbank") + 1 :])
+            command = re.match(r"(?:[^#]*\| )?latentbank (.*)", line)
+            if command and "..." not in line:
+                found.append(shlex.split(command[1].split("  #")[0], comments=True))
     return found
 
 
@@ -114,6 +113,25 @@ def test_python_blocks_parse_and_their_imports_exist(page: Path) -> None:
                 module = __import__(node.module, fromlist=["x"])
                 for name in node.names:
                     assert hasattr(module, name.name), f"{title(page)}: {node.module}.{name.name}"
+
+
+def test_the_bank_page_shows_code_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown: dict[str, Any] = {}
+    exec(blocks(DOCS / "bank.md", "python")[0], shown)
+    assert "doc-1" in str(shown["receipt"])
+    assert (tmp_path / "my.bank").exists()
+
+
+@pytest.mark.real_model
+def test_the_readme_shows_code_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(blocks(ROOT / "README.md", "python")[0], {})
+    assert capsys.readouterr().out.startswith("Mara Venn ")
 
 
 def test_the_workflow_runs_targets_that_exist() -> None:
