@@ -108,7 +108,7 @@ def write(
 
 
 def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any]:
-    from latentbank.documents.document import read_documents
+    from latentbank.documents.readers import read_documents
 
     def on_bad(error: InputError) -> None:
         bad.append(str(error))

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latentbank.documents.document import Document, chunk, read_documents
+from latentbank.documents.document import Document, chunk
+from latentbank.documents.readers import read_documents
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, Question
 

@@ -1,0 +1,77 @@
+"""What the readers of all formats have in common: rows, notes and options.
+
+Knows fields and the words for their place; nothing about formats or documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from latentbank.errors import InputError
+
+__all__ = ["Found", "Note", "ReadOptions", "Row", "named"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read rows.
+
+    Attributes:
+        text_column, id_column, time_column, source_column: names of columns or JSON fields, in
+            any case. None: `text`, `content`, `page_content` or `body` for the text; `id`, `time`
+            and `source` for the others.
+        dayfirst: how to read a date such as 01/02/2024; see `parse_time`.
+        encoding: of text and delimited files, as Python names it. None: detected.
+    """
+
+    text_column: str | None = None
+    id_column: str | None = None
+    time_column: str | None = None
+    source_column: str | None = None
+    dayfirst: bool | None = None
+    encoding: str | None = None
+
+
+class Row(NamedTuple):
+    """Named fields and the words that say where they stand ("notes.jsonl, line 3").
+
+    `whole`: the row is a whole file, so the file's path is its identity.
+    """
+
+    where: str
+    fields: dict[str, Any]
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that the reader did and the user may want to know; not an error.
+
+    Attributes:
+        kind: "skipped" (a file in a folder), "encoding" or "column" (a column left out).
+        path: the file that it is about.
+        text: what was done, in words without the path.
+    """
+
+    kind: str
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+Found = Row | Note | InputError
+"""A row, a note about the file, or what is wrong at one place of it."""
+
+
+@contextmanager
+def named(path: object) -> Iterator[None]:
+    """Turns the system's errors into an `InputError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
