@@ -59,10 +59,10 @@ BAD_FILES = {
     "empty.txt": (b"", "empty"),
     "blank.txt": (b" \n\t\n", "empty"),
     "binary.txt": (b"text\x00\x01\x02more", "binary"),
-    "latin.txt": ("Café".encode("latin-1"), "UTF-8"),
-    "utf16.txt": ("Some text".encode("utf-16"), "UTF-16"),
+    "damaged.txt": ("Café à la ".encode() + b"\xe9", "UTF-8"),
+    "utf16.txt": ("Some text".encode("utf-16")[:-1], "UTF-16"),
     "row.jsonl": (b'{"text": "cut', "line 1"),
-    "no_text.jsonl": (b'{"body": "x"}\n', "no text"),
+    "no_text.jsonl": (b'{"story": "x"}\n', "no text"),
     "empty_row.jsonl": (b'{"text": ""}\n', "empty"),
     "picture.png": (b"\x89PNG", ".png"),
 }
@@ -99,10 +99,14 @@ def test_an_unreadable_file(
     file.chmod(0)
     if os.access(file, os.R_OK):  # root reads everything, so the refusal has to be made
 
-        def locked(self: Path) -> bytes:
-            raise PermissionError(13, "Permission denied", str(self))
+        opened = Path.open
 
-        monkeypatch.setattr(Path, "read_bytes", locked)
+        def locked(self: Path, *args: Any, **options: Any) -> Any:
+            if self == file:
+                raise PermissionError(13, "Permission denied", str(self))
+            return opened(self, *args, **options)
+
+        monkeypatch.setattr(Path, "open", locked)
     said = refuse("write", str(file), "--bank", str(fresh), *chosen)
     assert "locked.txt" in said and "Permission denied" in said
     assert not fresh.exists()

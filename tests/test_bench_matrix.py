@@ -135,7 +135,7 @@ def test_a_dated_stream_is_written_in_the_order_of_time(tmp_path: Path) -> None:
 def test_a_stream_without_all_dates_stays_as_it_is(tmp_path: Path) -> None:
     data = dataset(tmp_path, 2)
     assert by_time(data) is data
-    for times in (("2025", "not a date"), ("2024-01", "2024-02"), ("2025", None)):
+    for times in (("2024-01", "2024-02"), ("2025", None)):
         documents = tuple(replace(d, time=t) for d, t in zip(data.documents, times, strict=True))
         dates = replace(data, documents=documents)
         assert by_time(dates) is dates

@@ -100,7 +100,9 @@ def row_document(row: Row, source: str | None, options: ReadOptions, id: str | N
     fields = {name: value for name, value in row.fields.items() if value is not None}
     columns = columns_of(fields, options, row.where)
     try:
-        text = _text(fields.pop(columns.text))
+        text = fields.pop(columns.text)
+        if isinstance(text, bytes):
+            text = plain(text)  # of a binary column; `Document` refuses what is no text
         name = _key(fields.pop(columns.id, None), "id") if columns.id else None
         when = _time(fields.pop(columns.time, None), options) if columns.time else None
         given = _key(fields.pop(columns.source, None), "source") if columns.source else None
@@ -120,14 +122,6 @@ def _object(value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f"metadata must be an object, got {value!r:.80}.")
     return value
-
-
-def _text(value: Any) -> Any:
-    """Strings as they are; numbers, dates and UTF-8 bytes as text; `Document` refuses others."""
-    if isinstance(value, bool | list | dict):
-        return value
-    value = plain(value)
-    return str(value) if isinstance(value, int | float) else value
 
 
 def _key(value: Any, what: str) -> str | None:
