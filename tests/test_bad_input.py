@@ -98,7 +98,6 @@ def test_an_unreadable_file(
     file.write_text("secret")
     file.chmod(0)
     if os.access(file, os.R_OK):  # root reads everything, so the refusal has to be made
-
         opened = Path.open
 
         def locked(self: Path, *args: Any, **options: Any) -> Any:
