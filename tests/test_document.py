@@ -71,11 +71,22 @@ def test_times_are_kept_in_one_form(given: str | int) -> None:
     assert Document("a", time=datetime(2024, 5, 2, 4, 30, tzinfo=UTC)) == Document("a", time=given)
 
 
-def test_a_version_is_told_by_the_text() -> None:
-    first, second = Document("Tea is served.", id="k"), Document("Coffee is served.", id="k")
-    assert first.version == content_hash("Tea is served.") != second.version
-    assert replace(first, text=second.text).version == second.version
-    assert replace(first, time="2024").version == first.version
+def test_a_version_is_told_by_text_time_and_metadata() -> None:
+    first = Document("Tea is served.", id="k", time="2024", source="a", metadata={"p": 1, "q": 2})
+    same = Document("Tea is served.\n", "k", "2024", "b", {"q": 2, "p": 1})
+    assert re.fullmatch("[0-9a-f]{8}", first.version) and same.version == first.version
+    others = [
+        replace(first, text="Coffee is served."), replace(first, time="2025"),
+        replace(first, metadata={}),
+    ]  # fmt: skip
+    assert len({first.version, *(other.version for other in others)}) == 4
+
+
+def test_a_document_without_an_id_of_its_own_has_one_version() -> None:
+    assert (
+        Document("Tea.", time="2024").version == Document("Tea.", id=content_hash("Tea.")).version
+    )
+    assert Document("Tea.").version == ""
 
 
 # -------------------------------------------------------------------------------- chunking
@@ -174,6 +185,7 @@ def test_chunks_have_ids_of_their_own() -> None:
 
 def test_chunks_have_the_version_of_the_whole_text() -> None:
     document = Document("one two three four five. " * 20, id="guide")
+    assert document.version
     parts = chunk(document, count_tokens, 20)
     assert len(parts) > 1
     assert {part.version for part in parts} == {document.version}

@@ -22,6 +22,7 @@ Time = str | int | float | date | Instant
 """What `parse_time` reads; a `datetime` is a `date`."""
 
 MAX_ID_BYTES = 1024
+VERSION_DIGITS = 8  # of one id's versions only: two in 4 billion are taken for one
 MAX_METADATA_BYTES = 60 * 1024  # as JSON, with the source; a bank keeps 64 KiB with id and time
 
 
@@ -36,8 +37,9 @@ class Document:
             `latentbank.documents.time.Instant`; given as anything that `parse_time` reads.
         source: where it came from, such as a file's name or an address.
         metadata: JSON values of the caller's choice, at most 60 KiB with the source.
-        version: `content_hash` of the whole text; a chunk has that of the document it was cut
-            from. The same id with another version replaces what a bank holds.
+        version: 8 hex digits that tell text, time and metadata from those of another version of
+            the same id; a chunk has that of the document it was cut from. "" where the id is the
+            hash of the text: then another text is another document.
     Raises `InputError` if a value is empty, of another type, not JSON, no time or not Unicode.
     """
 
@@ -73,10 +75,16 @@ class Document:
             "time": None if time is None else str(parse_time(time)),
             "source": source,
             "metadata": dict(metadata or {}),
-            "version": digest,
         }
         for key, kept in values.items():
             object.__setattr__(self, key, kept)
+        version = "" if name == digest else _version(digest, self)
+        object.__setattr__(self, "version", version)
+
+
+def _version(digest: str, document: Document) -> str:
+    said = json.dumps([digest, document.time, document.metadata], sort_keys=True)
+    return content_hash(said)[:VERSION_DIGITS]
 
 
 def _size(value: object, what: str) -> int:

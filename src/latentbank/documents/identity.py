@@ -17,8 +17,8 @@ stored as `guide##1`, and its chunk 0 as `guide##1#0`. Other ids are stored as t
 No two (document id, chunk) share an entry id, and `split` gives both back. Entry ids in banks that
 were written before ids were escaped stay readable: `guide#1` is a chunk there too, as it was.
 
-A **version** of a document is told by `content_hash` of its whole text: the same id with another
-hash is a new version, which replaces the old one.
+A **version** of a document is told by a hash of its text, time and metadata (`Document.version`):
+the same id with another hash is a new version, which replaces the old one.
 """
 
 from __future__ import annotations
