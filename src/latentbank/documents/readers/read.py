@@ -15,7 +15,7 @@ from latentbank.documents.document import MAX_ID_BYTES, Document
 from latentbank.documents.readers.fields import row_document
 from latentbank.documents.readers.folder import file_rows, list_files, shown
 from latentbank.documents.readers.json_rows import stream_rows
-from latentbank.documents.readers.rows import Found, Note, ReadOptions
+from latentbank.documents.readers.rows import Found, Note, ReadOptions, Row
 from latentbank.errors import InputError
 
 __all__ = ["read_documents"]
@@ -97,13 +97,17 @@ def _checked(row: Found, source: str | None, options: ReadOptions) -> Document |
     if isinstance(row, Note | InputError):
         return row
     try:
-        id = _file_id(source) if row.whole and source is not None else None
-        return row_document(row, source, options, id)
+        return row_document(row, source, options, _file_id(row, source))
     except InputError as error:
         return error
 
 
-def _file_id(path: str) -> str | None:
+PATHS_ARE_IDS = False  # until the write loop replaces another version of an id
+
+
+def _file_id(row: Row, path: str | None) -> str | None:
     """The id of a document that is a whole file: its path, without `./`; None if too long."""
+    if not row.whole or path is None or not PATHS_ARE_IDS:
+        return None
     name = os.path.normpath(path).replace(os.sep, "/")
     return name if len(name.encode()) <= MAX_ID_BYTES else None
