@@ -23,13 +23,13 @@ from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.prompts import passage_ids
 from latentbank.bench.record import Metric
-from latentbank.codec.residual import ResidualCodec, fit_codebooks
 from latentbank.documents.document import Document
 from latentbank.evaluate.data import load_dataset
 from latentbank.evaluate.evaluation import ask_all, fresh_bank
 from latentbank.evaluate.metrics import mean_interval
 from latentbank.methods.strata import Strata
 from measured import write_measured
+from residual import ResidualCodec, fit_codebooks
 
 CODES = 512  # codewords of a level
 FITTED = 1500  # training texts, evenly spaced, that the codebooks are fitted on

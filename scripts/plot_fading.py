@@ -1,7 +1,7 @@
 """Draws docs/fading.svg, a bank that fills and fades over a stream, from results/bank/fading.json.
 
 `--measure` makes the record anew: random states of 16 × 16 numbers are stored as float16 and sink
-through int8 and four residual levels to mass.
+through int8 and four residual levels.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.bank.ladder import Ladder
-from latentbank.bank.ladder_steps import array_step, array_to_trace, strata_levels, trace_steps
+from latentbank.bank.ladder import Ladder, Step
 from latentbank.bench import plots
 from latentbank.bench.record import (
     DataInfo,
@@ -29,24 +29,44 @@ from latentbank.bench.record import (
     write_atomically,
     write_record,
 )
-from latentbank.codec.residual import ResidualCodec, fit_codebooks
+from latentbank.codec import array_codec
 from latentbank.errors import InputError
 from measured import command_line
+from residual import ResidualCodec, fit_codebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "results" / "bank" / "fading.json"
 PICTURE = ROOT / "docs" / "fading.svg"
 TOKENS, DIM, LEVELS = 16, 16, 4
 BUDGET, DOCUMENTS, EVERY = 256 * 1024, 4000, 50
-NAMES = ("float16", "int8", *strata_levels(LEVELS)[2:])
+NAMES = ("float16", "int8", *(f"trace{kept}" for kept in range(LEVELS, 0, -1)))
 FORGOTTEN = "forgotten"
 
 
 def ladder(draw: np.random.Generator) -> Ladder:
-    """float16 → int8 → trace4 → … → trace1 → mass."""
+    """float16 → int8 → trace4 → … → trace1: fewer bits, then fewer levels of residual codes."""
     codec = ResidualCodec(fit_codebooks(draw.normal(size=(2000, DIM)), LEVELS, 64, rounds=5))
-    steps = [array_step("float16", "int8", DIM), array_to_trace("int8", codec)]
-    return Ladder(NAMES, [*steps, *trace_steps(codec, TOKENS)])
+    half, bytes_ = array_codec("float16"), array_codec("int8")
+
+    def recode(entry: Entry) -> Entry:
+        rows = half.decode(entry.payload, DIM)
+        return replace(entry, level="int8", payload=bytes_.encode(rows))
+
+    def quantise(entry: Entry) -> Entry:
+        rows = bytes_.decode(entry.payload, DIM)
+        return replace(entry, level=f"trace{LEVELS}", payload=codec.encode(rows))
+
+    def cut(kept: int) -> Step:
+        size = kept * codec.level_bytes(TOKENS)
+        target = f"trace{kept}"
+        return Step(
+            f"trace{kept + 1}",
+            target,
+            lambda entry: replace(entry, level=target, payload=entry.payload[:size]),
+        )
+
+    steps = [Step("float16", "int8", recode), Step("int8", f"trace{LEVELS}", quantise)]
+    return Ladder(NAMES, [*steps, *(cut(kept) for kept in range(LEVELS - 1, 0, -1))])
 
 
 def measure() -> Record:
@@ -101,10 +121,10 @@ def measure() -> Record:
 
 def draw_picture(record: Record) -> str:
     """SVG: documents at each level above, bytes of the file below."""
-    levels = [*NAMES, FORGOTTEN]
+    levels = [*map(str, record.config["ladder"]), FORGOTTEN]
     x = record.series[levels[0]].x
     rows = [record.series[name].y for name in levels]
-    tones = [*plots.COLOURS[: len(NAMES)], plots.MUTED]
+    tones = [*plots.COLOURS[: len(levels) - 1], plots.MUTED]
     with plots.canvas(8.6, 4.8) as figure:
         above, below = figure.subplots(2, sharex=True, height_ratios=(2.6, 1))
         above.stackplot(x, rows, colors=tones, alpha=0.85, linewidth=0)

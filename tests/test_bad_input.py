@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import latentbank.bank.file
+import latentbank.bank.store.file
 from latentbank.bank import MemoryBank
 from latentbank.cli.failures import explain
 from latentbank.errors import BankError
@@ -281,14 +281,14 @@ def random_rows(path: Path, number: int) -> Path:
 def test_a_full_disk_keeps_whole_batches(
     bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure = latentbank.bank.file._configure
+    configure = latentbank.bank.store.file._configure
     limit = bank.stat().st_size // 1024 + 100  # a file system with 100 KiB left
 
     def small(connection: Any) -> None:
         configure(connection)
         connection.execute(f"PRAGMA max_page_count={limit}")
 
-    monkeypatch.setattr(latentbank.bank.file, "_configure", small)
+    monkeypatch.setattr(latentbank.bank.store.file, "_configure", small)
     source = str(random_rows(tmp_path / "many.jsonl", 600))
     said = refuse("write", source, "--bank", str(bank))
     monkeypatch.undo()

@@ -75,7 +75,7 @@ def test_writing_order_is_kept_within_a_level(bank: MemoryBank) -> None:
         bank.append([entry(number, level) for number in range(first, first + 10)])
     for level, odd in (("codes", 1), ("text", 0)):
         expected = [hex_id(n) for n in range(1000) if n // 10 % 2 == odd]
-        pages = list(bank.payloads(level))
+        pages = list(bank.pages(level))
         assert [id for page in pages for id in page.document_ids] == expected
         assert [p for page in pages for p in page.payloads] == [
             item.payload for item in bank.entries() if item.level == level
@@ -352,8 +352,7 @@ def test_a_read_only_bank_refuses_writes(bank: MemoryBank, path: Path) -> None:
 
 def test_a_full_disk_leaves_the_bank_as_it_was(bank: MemoryBank) -> None:
     bank.append([entry(number) for number in range(100)], blobs={"counters": b"100"})
-    connection = bank._open_connection
-    assert connection is not None
+    connection = bank.session.connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count={pages + 20}")
     with pytest.raises(BankError, match="disk full"):

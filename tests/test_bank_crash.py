@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from latentbank.bank import BankFingerprint, MemoryBank
-from latentbank.bank.file import empty_log
 from latentbank.bank.space import LARGE_BUDGET
+from latentbank.bank.store.file import empty_log
 from long_record import keep
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")

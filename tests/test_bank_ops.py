@@ -10,21 +10,21 @@ import time
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank, Selection
-from latentbank.bank.delete import erase_ids
-from latentbank.bank.doomed import pack_doomed, read_doomed
-from latentbank.bank.export import export_bank, import_bank
-from latentbank.bank.join import diff_banks, merge_banks, split_bank
-from latentbank.bank.ladder import MASS, to_mass
-from latentbank.bank.pages import Page, PageBuilder, Slot
-from latentbank.bank.repair import repair_bank
-from latentbank.bank.shrink import page_without
+from latentbank.bank.admin.export import export_bank, import_bank
+from latentbank.bank.admin.join import diff_banks, merge_banks, split_bank, sum_histograms
+from latentbank.bank.admin.repair import repair_bank
 from latentbank.bank.space import LARGE_BUDGET, Space
+from latentbank.bank.store.builder import PageBuilder
+from latentbank.bank.store.pages import Page, Slot
+from latentbank.bank.store.tombstones import pack_tombstones, unpack_tombstones
+from latentbank.bank.write import Write
 from latentbank.cli import app
 from latentbank.errors import BankError, FingerprintError, InputError, UnknownNameError
 
@@ -117,17 +117,9 @@ def test_deleting_leaves_a_bank_that_never_saw_the_documents(
             assert one.replace(b"span", b"") == two.replace(b"span", b"") or name == "bank.json"
 
 
-def test_a_receipt_says_what_deleting_cannot_take_back() -> None:
-    with MemoryBank.create(":memory:", PRINT, budget=60_000, policy="age") as bank:
-        for n in range(1200):
-            bank.append([entry(n)], fade=lambda e: None if e.level == MASS else to_mass(e, [1, 2]))
-        counted = [e.id for e in bank.entries() if e.level == MASS]
-        receipt = bank.delete(counted[:3])
-        assert "Of 3 of these documents only anonymous counts were left" in receipt.remains
-        assert not receipt.exact
-
-
-def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(tmp_path: Path) -> None:
+def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is decided in one transaction and carried out in several; a death between them is one
     that the next writer makes good and no reader notices."""
     path = tmp_path / "b"
@@ -138,22 +130,18 @@ def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(tmp_path: 
 
     bank = MemoryBank.create(path, PRINT, budget=LARGE_BUDGET)
     bank.append([entry(n, 100) for n in range(5000)])
-    import latentbank.bank.write as engine
+    original, commits = Write.commit, []
 
-    original, commits = engine.Write.commit, []
-
-    def dying(self: engine.Write) -> None:
+    def dying(self: Write) -> None:
         original(self)
-        commits.append(self.bank.file_bytes())
+        commits.append(self.session.file_bytes())
         if len(commits) == 3:
             raise Died
 
-    engine.Write.commit = dying  # type: ignore[method-assign]
-    try:
-        with pytest.raises(Died):
-            erase_ids(bank, doomed, {"counters": b"after"})
-    finally:
-        engine.Write.commit = original  # type: ignore[method-assign]
+    monkeypatch.setattr(Write, "commit", dying)
+    with pytest.raises(Died):
+        bank.delete(doomed, {"counters": b"after"})
+    monkeypatch.undo()
     assert len(commits) == 3 and max(commits) <= LARGE_BUDGET
     copy = tmp_path / "copy"
     for tail in ("", "-wal"):
@@ -164,7 +152,7 @@ def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(tmp_path: 
         assert reader.get_blob("counters") == b"after" and reader.verify().ok
     with MemoryBank.open(copy) as writer:
         writer.append([entry(9999)])
-        assert len(writer) == 2501 and writer.verify().ok and not writer._doomed
+        assert len(writer) == 2501 and writer.verify().ok and not writer.session.tombstones
     assert entry(0, 100).payload not in files(copy)
     bank.append([entry(9999)])  # the process that was interrupted goes on as well
     assert len(bank) == 2501 and bank.verify().ok
@@ -198,14 +186,14 @@ def test_a_cut_page_is_the_page_of_what_remains(
             id = f"name {n}" if ledger and n % 3 else hex_id(n)
             more = {"time": f"20{n:02}", "metadata": {"n": n}} if ledger and n % 2 else {}
             made = Entry(id, "codes", bytes([n]) * size, key=bytes([n]) * key_bytes, **more)
-            builder.add(made, 2 if ledger and n % 5 == 0 else 1, (n, 0, 0, 0))
+            builder.add(made, 2 if ledger and n % 5 == 0 else 1, (n, 0))
         return builder.build() if positions else None
 
     everything = list(range(len(lengths)))
     gone = data.draw(st.frozensets(st.sampled_from(everything), min_size=1))
     whole = page(everything)
     assert whole is not None
-    left = page_without(whole, gone)
+    left = whole.without(gone)
     assert left == page([n for n in everything if n not in gone])
     if left is not None:
         left.check()
@@ -218,11 +206,11 @@ def test_a_cut_page_is_the_page_of_what_remains(
         st.tuples(st.binary(min_size=8, max_size=8), st.frozensets(st.integers(0, 255))),
     )
 )
-def test_lists_of_the_doomed_round_trip(doomed: dict[int, tuple[bytes, frozenset[int]]]) -> None:
-    packed = pack_doomed(doomed)
-    assert read_doomed(packed) == doomed and len(packed) == 44 * len(doomed)
+def test_tombstones_round_trip(tombstones: dict[int, tuple[bytes, frozenset[int]]]) -> None:
+    packed = pack_tombstones(tombstones)
+    assert unpack_tombstones(packed) == tombstones and len(packed) == 44 * len(tombstones)
     with pytest.raises(BankError, match="pending deletions"):
-        read_doomed(packed + b"x")
+        unpack_tombstones(packed + b"x")
 
 
 # ---------------------------------------------------------------------------------- ledgers
@@ -235,15 +223,15 @@ def test_a_ledger_trades_provenance_for_bytes(tmp_path: Path) -> None:
         with MemoryBank.create(path, PRINT, ledger=ledger) as bank:
             first = bank.append([full(n) for n in range(300)])
             again = bank.append([full(n) for n in range(300)])
-            names = [first.name(full(n).id) for n in range(300)]
-            assert sorted(bank.ids()) == sorted({*names, *again.names.values()})
+            names = [first.stored_id(full(n).id) for n in range(300)]
+            assert sorted(bank.ids()) == sorted({*names, *again.stored_ids.values()})
             assert [bank.get(name).payload for name in names] == [  # type: ignore[union-attr]
                 full(n).payload for n in range(300)
             ]
             if ledger == "none":
                 assert again.stored == 300 and len(bank) == 600 and len(set(names)) == 300
                 assert full(1).id not in bank
-                bank.delete(again.names.values())
+                bank.delete(again.stored_ids.values())
             else:
                 assert again.duplicates == 300 and bank.count(full(3).id) == 2
             found = bank.get(names[4])
@@ -417,14 +405,28 @@ def test_merged_banks_unite_ids_and_add_up_masses(tmp_path: Path) -> None:
         assert len(d) + len(forgotten) == 300 and forgotten
 
 
+def test_histograms_add_up() -> None:
+    one, two = (np.array(counts, "<u4").tobytes() for counts in ([2, 0, 0, 4], [0, 3, 0, 0, 0, 1]))
+    assert np.frombuffer(sum_histograms(one, two), "<u4").tolist() == [2, 3, 0, 4, 0, 1]
+    assert sum_histograms(b"", one) == sum_histograms(one, b"") == one
+    for damaged in (b"123", bytes(4 * (1 << 16) + 4)):
+        with pytest.raises(BankError, match="histogram is damaged"):
+            sum_histograms(one, damaged)
+    with pytest.raises(BankError, match="full"):
+        sum_histograms(b"\xff" * 4, b"\xff" * 4)
+
+
 def test_a_merge_keeps_the_higher_level(tmp_path: Path) -> None:
+    def cut(one: Entry) -> Entry | None:
+        short = dataclasses.replace(one, level="cut", payload=one.payload[:5])
+        return None if one.level == "cut" else short
+
     with (
         MemoryBank.create(tmp_path / "a", PRINT, budget=60_000, policy="age") as a,
         MemoryBank.create(tmp_path / "b", PRINT) as b,
     ):
-        for n in range(900):
-            a.append([entry(n)], fade=lambda e: None if e.level == MASS else to_mass(e, [3]))
-        low = next(e.id for e in a.entries() if e.level == MASS)
+        a.append([entry(n) for n in range(900)], fade=cut)
+        low = next(e.id for e in a.entries() if e.level == "cut")
         number = next(n for n in range(900) if hex_id(n) == low)
         b.append([entry(number)])
         merge_banks([a, b], tmp_path / "c")
@@ -540,17 +542,14 @@ def test_verify_finds_a_document_that_is_there_twice(tmp_path: Path) -> None:
     for ledger in ("ids", "none"):
         with MemoryBank.create(path, PRINT, ledger=ledger) as bank:
             bank.append([entry(n) for n in range(10)])
-            page = bank._load_page(1)
-            assert page is not None
+            page = next(bank.pages())
             bare = dataclasses.replace(page, seq=2, hash=b"")
-            twin = page_without(dataclasses.replace(bare, hash=bare.checksum()), frozenset({0}))
-            names = [field.name for field in dataclasses.fields(Page)]
-            with bank._transaction(write=True) as connection:
-                marks = ", ".join("?" * len(names))
-                values = [getattr(twin, name) for name in names]
-                connection.execute(
-                    f"INSERT INTO pages ({', '.join(names)}) VALUES ({marks})", values
-                )
+            twin = dataclasses.replace(bare, hash=bare.checksum()).without(frozenset({0}))
+            assert twin is not None
+            bank.session.begin(write=True)
+            bank.session.pages.put(twin)
+            with bank.session.committing():
+                bank.session.invalidate()
             assert any("repeats documents" in sentence for sentence in bank.verify().damage)
         path.unlink()
 

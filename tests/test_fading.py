@@ -15,22 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.bank.facts import Facts, key_redundancy
-from latentbank.bank.ladder import MASS, Ladder, Step, mass_counts, mass_sum, to_mass, trace
-from latentbank.bank.ladder_steps import (
-    array_step,
-    array_to_trace,
-    strata_levels,
-    text_step,
-    trace_steps,
-)
-from latentbank.bank.policy import make_policy
+from latentbank.bank.admin.rows import bank_rows
+from latentbank.bank.ladder import Ladder, Step
+from latentbank.bank.policy import Signals, make_policy
 from latentbank.bank.space import LARGE_BUDGET, Space
-from latentbank.codec import ZstdTextCodec
-from latentbank.codec.residual import ResidualCodec, fit_codebooks
+from latentbank.bank.store.facts import Facts, key_redundancy
 from latentbank.errors import BankError, InputError, UnknownNameError
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
@@ -152,7 +143,7 @@ def test_the_log_of_a_write_is_not_larger_than_reckoned(writes: list[tuple[int, 
             bank.append([entry(n, size) for n in range(number, number + count)], fade=forget)
             number += count
             log = path.with_name("b-wal").stat().st_size
-            assert log <= min(bank._logged, bank.settings.space.reserve)
+            assert log <= min(bank.session.log_bytes, bank.settings.space.reserve)
         bank.close()
 
 
@@ -276,43 +267,6 @@ def test_what_fades_without_loss_does_so_first(tmp_path: Path) -> None:
         assert bank.settings.lossless == () and bank.verify().ok
 
 
-def test_the_ladder_of_a_strata_bank(tmp_path: Path) -> None:
-    """float16 states → int8 → trace4 … trace1 → mass → forgotten, and texts → gist → forgotten."""
-    dim, tokens = 16, 4
-    draw = np.random.default_rng(0)
-    states = draw.normal(size=(600, tokens, dim)).astype(np.float32)
-    codec = ResidualCodec(fit_codebooks(states.reshape(-1, dim)[:800], 4, 32, rounds=3))
-    levels = ("float16", "int8", *strata_levels(4))
-    text = ZstdTextCodec(level=3)
-    ladder = Ladder(levels)
-    ladder.register(array_step("float16", "int8", dim))
-    ladder.register(array_to_trace("int8", codec))
-    for step in trace_steps(codec, tokens):
-        ladder.register(step)
-    gist = text_step("verbatim", "gist", text.decode, lambda t: t[:40] or None, text.encode)
-    ladder.register(gist)
-    way = [Entry("a", "float16", states[0].astype(np.float16).tobytes())]
-    while (lower := ladder.fade(way[-1])) is not None:
-        way.append(lower)
-    assert [one.level for one in way] == ["float16", "int8", "trace4", "trace3", "trace2", "trace1",
-                                          MASS]  # fmt: skip
-    sizes = [len(one.payload) for one in way[:-1]]
-    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
-    with MemoryBank.create(tmp_path / "b", PRINT, budget=24_000, policy="age") as bank:
-        seen: Counter[str] = Counter()
-        for at, one in enumerate(states):
-            payload = one.astype(np.float16).tobytes()
-            report = bank.append([Entry(hex_id(at), "float16", payload)], fade=ladder.fade)
-            seen.update(f"forgotten {name}" for name in report.forgotten)
-        found = Counter(one.level for one in bank.entries())
-        assert set(found) >= {"float16", "trace1", MASS}
-        assert all(one.payload == b"" for one in bank.entries() if one.level == MASS)
-        counted = np.frombuffer(bank.get_blob(MASS) or b"", np.uint32)
-        gone = 600 - len(bank)
-        assert counted.sum() == tokens * (found[MASS] + gone)  # forgotten ones were mass before
-        assert bank.verify().ok
-
-
 def test_a_ladder_refuses_what_leads_nowhere() -> None:
     ladder = Ladder(["a", "b"])
     with pytest.raises(InputError, match="no level of the ladder a → b"):
@@ -333,45 +287,32 @@ def test_a_ladder_refuses_what_leads_nowhere() -> None:
     assert lower is not None and lower.level == "c"
 
 
-def test_histograms_add_up() -> None:
-    one = to_mass(Entry("x", "trace1", b""), [3, 3, 0])
-    blob = mass_counts(mass_counts(None, [one.payload]), [one.payload, b""])
-    assert np.frombuffer(blob, np.uint32).tolist() == [2, 0, 0, 4]
-    longer = mass_counts(None, [to_mass(one, [5]).payload])
-    assert np.frombuffer(mass_sum(blob, longer), np.uint32).tolist() == [2, 0, 0, 4, 0, 1]
-    assert mass_sum(None, blob) == blob
-    for damaged in (b"123", bytes(4 * (1 << 16) + 4)):
-        with pytest.raises(BankError, match="histogram is damaged"):
-            mass_counts(damaged, [])
-    with pytest.raises(BankError, match="are no codes"):
-        mass_counts(None, [b"1"])
-    with pytest.raises(BankError, match="full"):
-        mass_sum(b"\xff" * 4, b"\xff" * 4)
-
-
 # ------------------------------------------------------------------------------ the policies
 
 
-def facts(**columns: list[int]) -> Facts:
-    size = len(next(iter(columns.values())))
-    names = ("order", "hits", "surprise", "redundancy")
-    rows = zip(*(columns.get(name, [0] * size) for name in names), strict=True)
-    return Facts.of(list(rows))
+def signals(order: list[int] | None = None, **columns: list[float]) -> Signals:
+    size = len(order or next(iter(columns.values())))
+    hits, redundancy = (columns.get(name, [0] * size) for name in ("hits", "redundancy"))
+    return Signals(
+        np.array(order or [0] * size, np.uint32),
+        np.array(hits, np.uint16),
+        np.array(redundancy, np.float64),
+    )
+
+
+def ranked(policy: str, known: Signals, stored: bool = False) -> list[int]:
+    return np.argsort(make_policy(policy, stored).value(known, 10), kind="stable").tolist()
 
 
 def test_each_policy_ranks_by_its_criterion() -> None:
-    assert np.argsort(make_policy("age").value(facts(order=[5, 1, 9]), 10)).tolist() == [1, 0, 2]
-    assert np.argsort(make_policy("hits").value(facts(hits=[2, 0, 7]), 10)).tolist() == [1, 0, 2]
-    hints = [100, 1, 255]
-    assert np.argsort(make_policy("surprise").value(facts(surprise=hints), 1)).tolist() == [1, 0, 2]
-    found = make_policy("redundancy").value(facts(redundancy=hints), 1)
-    assert np.argsort(found).tolist() == [2, 0, 1]
-    tied = facts(order=[7, 3], hits=[1, 1])
-    assert np.argsort(make_policy("hits").value(tied, 10)).tolist() == [1, 0]  # age decides
-    blend = make_policy("age=1, hits=4").value(facts(order=[0, 100], hits=[15, 0]), 100)
+    assert ranked("age", signals([5, 1, 9])) == [1, 0, 2]
+    assert ranked("hits", signals(hits=[2, 0, 7])) == [1, 0, 2]
+    assert ranked("redundancy", signals(redundancy=[0.4, 0, 1])) == [2, 0, 1]
+    assert ranked("hits", signals([7, 3], hits=[1, 1])) == [1, 0]  # age decides
+    blend = make_policy("age=1, hits=4").value(signals([0, 100], hits=[15, 0]), 100)
     assert blend[0] > blend[1]
-    assert len(make_policy("blend").value(facts(order=[1]), 1)) == 1
-    even = make_policy("sample").value(facts(order=list(range(1000))), 1)
+    assert len(make_policy("blend").value(signals([1]), 1)) == 1
+    even = make_policy("sample").value(signals(list(range(1000))), 1)
     assert even.min() >= 0 and np.histogram(even % 1, 10)[0].min() >= 98
     with pytest.raises(UnknownNameError, match="Did you mean 'hits'"):
         make_policy("hitz")
@@ -380,9 +321,21 @@ def test_each_policy_ranks_by_its_criterion() -> None:
             make_policy(wrong)
 
 
-def filled(bank: MemoryBank, count: int, first: int = 0, **more: object) -> None:
+def test_a_policy_that_is_retired_is_read_and_not_given() -> None:
+    """Older banks name `surprise`; their documents keep the order of the other policies."""
+    known = signals([5, 1, 9], hits=[9, 0, 0])
+    old = "age=1,hits=1,surprise=0.5,redundancy=0.5"
+    assert ranked(old, known, stored=True) == ranked("blend", known)
+    values = (make_policy(text, stored=True).value(known, 10) for text in (old, "blend"))
+    np.testing.assert_allclose(*values)
+    assert ranked("surprise", known, stored=True) == [1, 0, 2]
+    with pytest.raises(UnknownNameError):
+        make_policy("surprise")
+
+
+def filled(bank: MemoryBank, count: int, first: int = 0) -> None:
     for at in range(first, first + count, 20):
-        bank.append([entry(n, **more) for n in range(at, at + 20)], fade=forget)  # type: ignore[arg-type]
+        bank.append([entry(n) for n in range(at, at + 20)], fade=forget)
 
 
 def test_a_sample_is_kept_of_the_whole_stream(tmp_path: Path) -> None:
@@ -412,11 +365,7 @@ def test_what_helps_to_answer_stays(tmp_path: Path) -> None:
         assert set(loved) <= set(bank.ids())
 
 
-def test_surprising_and_new_things_stay(tmp_path: Path) -> None:
-    with MemoryBank.create(tmp_path / "s", PRINT, budget=SMALL, policy="surprise") as bank:
-        filled(bank, 100, surprise=0.9)
-        filled(bank, 1000, first=100, surprise=0.1)
-        assert {hex_id(n) for n in range(100)} <= set(bank.ids())
+def test_what_repeats_an_earlier_document_fades_first(tmp_path: Path) -> None:
     with MemoryBank.create(tmp_path / "r", PRINT, budget=SMALL, policy="redundancy") as bank:
         draw = random.Random(0)
         twin = bytes(draw.choices(range(256), k=32))
@@ -438,10 +387,8 @@ def test_hits_cost_no_write_and_touch_no_read_only_bank(tmp_path: Path) -> None:
             bank.note_hits([hex_id(1), "unknown"])
         assert (path.stat().st_mtime_ns, path.stat().st_size) == (changed, size)
         bank.append([entry(1000)], fade=forget)
-        page = next(bank.payloads())
-        with bank._transaction(write=False) as connection:
-            rows = bank._read_facts(connection, page.seq, page.count).rows()
-        assert rows[page.document_ids.index(hex_id(1))][1] == 100
+        hits = {row.entry.id: row.fact[1] for row in bank_rows(bank)}
+        assert hits[hex_id(1)] == 100 and hits[hex_id(2)] == 0
     before = path.read_bytes()
     with MemoryBank.open(path, read_only=True) as bank:
         bank.note_hits([hex_id(1)] * 2000)
@@ -450,24 +397,25 @@ def test_hits_cost_no_write_and_touch_no_read_only_bank(tmp_path: Path) -> None:
 
 
 def test_hits_are_written_when_many_wait(tmp_path: Path) -> None:
-    with MemoryBank.create(tmp_path / "b", PRINT, budget=LARGE) as bank:
+    path = tmp_path / "b"
+    with MemoryBank.create(path, PRINT, budget=LARGE) as bank, MemoryBank.open(path) as other:
         bank.append([entry(n) for n in range(600)])
         bank.note_hits(hex_id(n) for n in range(600))
-        assert not bank._hits
+        assert {row.fact[1] for row in bank_rows(other)} == {1}
 
 
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(
-        st.tuples(*[st.integers(0, top) for top in (2**31 - 1, 70_000, 255, 255)]),
+        st.tuples(*[st.integers(0, top) for top in (2**31 - 1, 70_000)]),
         min_size=1,
         max_size=256,
     )
 )
-def test_facts_round_trip(rows: list[tuple[int, int, int, int]]) -> None:
+def test_facts_round_trip(rows: list[tuple[int, int]]) -> None:
     made = Facts.of(rows)
     back = Facts.unpack(made.pack(), len(rows), 1)
-    assert back.rows() == [(a, min(b, 65535), c, d) for a, b, c, d in rows]
+    assert back.rows() == [(order, min(hits, 65535)) for order, hits in rows]
     packed = bytearray(made.pack())
     packed[-1] ^= 1
     with pytest.raises(BankError, match="facts of page 7"):
@@ -479,7 +427,7 @@ def test_facts_round_trip(rows: list[tuple[int, int, int, int]]) -> None:
 def test_redundancy_is_the_nearest_earlier_key() -> None:
     keys = np.array([[100, 0] * 4, [0, 100] * 4, [99, 0] * 4, [70, 70] * 4], np.int8)
     found = key_redundancy(keys.tobytes(), 4).tolist()
-    assert found == [1, 1, 255, 1 + round(254 * 2**-0.5)]
+    assert found == [0, 0, 1, round(254 * 2**-0.5) / 254]
     assert key_redundancy(b"abcd", 4).tolist() == [0] * 4  # too short to compare
 
 
@@ -523,66 +471,6 @@ def test_a_budget_is_a_size() -> None:
     with pytest.raises(InputError, match="not both"):
         MemoryBank.create(":memory:", PRINT, budget=1 << 20, budget_bytes=1 << 20)
     assert Space(None).part_bytes is None
-
-
-# --------------------------------------------------------------------- residual quantisation
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    latents=hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.just(5)),
-                       elements=st.floats(-10, 10, width=32)),
-    levels=st.integers(1, 5),
-    codes=st.integers(2, 40),
-    seed=st.integers(0, 100),
-)  # fmt: skip
-def test_every_prefix_of_levels_decodes(
-    latents: np.ndarray, levels: int, codes: int, seed: int
-) -> None:
-    draw = np.random.default_rng(seed)
-    codec = ResidualCodec(
-        draw.normal(size=(levels, codes, 5)) * 0.5 ** np.arange(levels)[:, None, None]
-    )
-    data, tokens = codec.encode(latents), len(latents)
-    assert len(data) == levels * codec.level_bytes(tokens)
-    chosen = codec.unpack(data, tokens)
-    np.testing.assert_array_equal(chosen, codec.quantize(latents))
-    for kept in range(1, levels + 1):
-        part = codec.prefix(data, tokens, kept)
-        assert len(part) == kept * codec.level_bytes(tokens)
-        expected = sum(codec.codebooks[at][chosen[at]] for at in range(kept))
-        np.testing.assert_allclose(codec.decode(part, tokens), expected, rtol=1e-5, atol=1e-5)
-    nearest = ((latents[:, None] - codec.codebooks[0]) ** 2).sum(-1)
-    got = np.take_along_axis(nearest, chosen[0][:, None].astype(np.int64), 1)[:, 0]
-    np.testing.assert_allclose(got, nearest.min(1), rtol=1e-3, atol=1e-3)
-
-
-def test_more_levels_are_closer_and_damage_is_named() -> None:
-    draw = np.random.default_rng(1)
-    latents = draw.normal(size=(500, 8)).astype(np.float32)
-    codec = ResidualCodec(fit_codebooks(latents, 4, 16, rounds=5))
-    data = codec.encode(latents)
-    errors = [
-        float(((codec.decode(codec.prefix(data, 500, kept), 500) - latents) ** 2).mean())
-        for kept in range(1, 5)
-    ]
-    assert all(more < less for less, more in pairwise(errors)) and errors[-1] < 0.5 * errors[0]
-    assert (codec.name, ResidualCodec(codec.codebooks[:1]).name) == ("rvq", "vq")
-    for damaged in (b"", data[:-1], data + b"x"):
-        with pytest.raises(BankError, match="rvq codes are damaged"):
-            codec.decode(damaged, 500)
-    ragged = ResidualCodec(codec.codebooks[:, :9])
-    with pytest.raises(BankError, match="code 15 is none"):
-        ragged.decode(b"\xff", 2)
-    with pytest.raises(InputError, match="1 to 4 levels"):
-        codec.prefix(data, 500, 5)
-    with pytest.raises(InputError, match=r"\[tokens, 8\]"):
-        codec.encode(np.zeros((3, 7), np.float32))
-    with pytest.raises(InputError, match="Codebooks"):
-        ResidualCodec(np.zeros((3, 7)))
-    with pytest.raises(InputError, match="k-means"):
-        fit_codebooks(latents[:3], 1, 16)
-    assert trace(3) == "trace3"
 
 
 @pytest.mark.parametrize("budget", [60_000, 100_000, 400_000, LARGE])

@@ -11,7 +11,7 @@ import torch
 from latentbank.answering import answer, check_questions
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
-from latentbank.bank.insert import bank_rows
+from latentbank.bank.admin.rows import bank_rows
 from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError, InputError
 from latentbank.evaluate.data import QADataset, Question

@@ -1,22 +1,25 @@
-"""The bank: entries in one SQLite file, bounded, durable and checked. docs/bank.md tells the whole.
+"""The bank: entries in one SQLite file, bounded, durable and checked. docs/bank.md describes it.
 
-`memory_bank` holds the class that everybody uses; the other files are its parts, which know pages,
-files and budgets but nothing about models or methods.
+`bank` holds the class that everybody uses. `entry`, `reports`, `ladder`, `policy` and `space` are
+its values; `append`, `delete`, `fading` and `write` change it; `store` is its file; `admin` works
+on whole banks. Nothing here knows models or methods.
 """
 
+from latentbank.bank.bank import MemoryBank
 from latentbank.bank.delete import Selection
 from latentbank.bank.entry import Entry
-from latentbank.bank.items import (
+from latentbank.bank.reports import (
+    HISTOGRAM,
     AppendReport,
     BankFingerprint,
     Footprint,
     Receipt,
     VerifyReport,
 )
-from latentbank.bank.memory_bank import MemoryBank
-from latentbank.bank.pages import Page
+from latentbank.bank.store.pages import Page
 
 __all__ = [
+    "HISTOGRAM",
     "AppendReport",
     "BankFingerprint",
     "Entry",

@@ -1,4 +1,4 @@
-"""`Entry`, the value that a bank stores, and the 8 bytes that stand for its id.
+"""`Entry`, the value that a bank stores for one document, and the 8 bytes that stand for its id.
 
 Knows what an entry may hold and how large it may be; nothing about pages or files.
 """
@@ -26,16 +26,13 @@ class Entry:
     """One document (or chunk) as a bank keeps it.
 
     Attributes:
-        id: the document's id. 16 lower-case hex digits take 8 bytes; any other id takes 8 bytes
+        id: the document's id. 16 lower-case hex digits take 8 bytes. Any other id takes 8 bytes
             and its text in the ledger.
-        level: what the payload is, such as "verbatim" or "codes"; a page holds one level only.
-        payload: the codes or compressed text.
+        level: what the payload is, such as "verbatim" or "codes". A page holds one level only.
+        payload: the codes or the compressed text.
         time, source, metadata: kept in the ledger, if the bank has a full one.
-        key: the quantised retrieval key, counted apart; may be empty. Entries with keys of one
-            length share pages.
-        surprise: how badly the backbone predicted the text, 0 to 1; redundancy: how much the bank
-            held of it already, 0 to 1. Hints for the fading policy, kept to 1/254 and not given
-            back with the entry; None: not known.
+        key: the quantised retrieval key; may be empty. Its bytes are counted apart from the
+            payload. Entries with keys of one length share pages.
     """
 
     id: str
@@ -45,8 +42,6 @@ class Entry:
     source: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict, hash=False)
     key: bytes = b""
-    surprise: float | None = field(default=None, compare=False)
-    redundancy: float | None = field(default=None, compare=False)
 
 
 def is_hex_id(id: str) -> bool:
@@ -72,9 +67,6 @@ def check_entry(entry: Entry) -> None:
             f"Entry {entry.id}: the payload may have {MAX_PAYLOAD_BYTES} bytes and the key "
             f"{MAX_KEY_BYTES}, got {len(entry.payload)} and {len(entry.key)}."
         )
-    for name, hint in (("surprise", entry.surprise), ("redundancy", entry.redundancy)):
-        if hint is not None and not 0 <= hint <= 1:
-            raise InputError(f"Entry {entry.id[:80]}: its {name} lies in 0 to 1, got {hint}.")
     if is_hex_id(entry.id) and not (entry.time or entry.source or entry.metadata):
         return
     try:

@@ -1,54 +1,63 @@
 """Which documents fade first: policies that put a value on each document.
 
-Knows the facts of documents (age, hits, surprise, redundancy); nothing about pages, levels or
-files. A value depends only on the document, never on the time of asking, so that a bank can keep
-its pages sorted by value and find the least valuable one without looking at the others.
+Knows what is known of documents (age, hits, redundancy); nothing about pages, levels or files. A
+value depends only on the document, never on the time of asking. So a bank can keep its pages sorted
+by value and find the least valuable one without looking at the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.bank.facts import Facts
 from latentbank.errors import InputError, unknown
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "Policy", "make_policy"]
+__all__ = ["DEFAULT_POLICY", "POLICIES", "Policy", "Signals", "make_policy"]
 
 Values = npt.NDArray[np.float64]
 
-DEFAULT_POLICY = "age=1,hits=1,surprise=0.5,redundancy=0.5"
-_TIE = 1e-3  # of age, where a criterion says nothing
+DEFAULT_POLICY = "age=1,hits=1,redundancy=0.5"
+_TIE = 1e-3  # weight of age where a policy does not name it
 _GOLDEN = (5**0.5 - 1) / 2
+_RETIRED = {"surprise": 0.5}  # policies of older banks, with the value that each document has by it
+_DEFAULT_OFFSET = 0.25  # what the retired part added to "blend": old and new values then compare
+
+
+class Signals(NamedTuple):
+    """What a policy may know of n documents.
+
+    Attributes:
+        order: each one's place in the order of writing, integers [n].
+        hits: how often each helped to answer, integers [n].
+        redundancy: how much of each is in an earlier document, 0 to 1, [n].
+    """
+
+    order: npt.NDArray[np.integer]
+    hits: npt.NDArray[np.integer]
+    redundancy: Values
 
 
 class Policy(Protocol):
-    """The least valuable documents fade first; one level down counts as 1 more of value, and what
-    can fade without loss goes before everything else.
+    """The least valuable documents fade first.
+
+    One level down counts as 1 more of value. What can fade without loss goes before everything.
     """
 
-    def value(self, facts: Facts, span: float) -> Values:
-        """Values [n] of n documents; `span` is the number of documents that ages a document by 1.
-
-        Raises nothing; needs no state.
-        """
-
-
-def _hint(column: npt.NDArray[np.uint8], missing: float) -> Values:
-    known: Values = (column.astype(np.float64) - 1) / 254
-    return np.where(column == 0, missing, known)
+    def value(self, signals: Signals, span: float) -> Values:
+        """Values [n] of n documents. `span` newer documents lower a document's value by 1."""
 
 
 @dataclass(frozen=True)
 class Age:
     """What was written later is worth more: 1 for every `span` documents."""
 
-    def value(self, facts: Facts, span: float) -> Values:
-        found: Values = facts.order.astype(np.float64) / span
+    def value(self, signals: Signals, span: float) -> Values:
+        """Place in the order of writing, divided by `span`, [n]."""
+        found: Values = signals.order.astype(np.float64) / span
         return found
 
 
@@ -56,36 +65,33 @@ class Age:
 class Hits:
     """What helped to answer is worth more: 0.25 for one hit, 1 for fifteen."""
 
-    def value(self, facts: Facts, span: float) -> Values:
-        found: Values = np.log2(1.0 + facts.hits) / 4
+    def value(self, signals: Signals, span: float) -> Values:
+        """log2(1 + hits) / 4, [n]."""
+        found: Values = np.log2(1.0 + signals.hits) / 4
         return found
 
 
 @dataclass(frozen=True)
-class Surprise:
-    """What the backbone could not have predicted is worth more; unknown counts as 0.5."""
-
-    def value(self, facts: Facts, span: float) -> Values:
-        return _hint(facts.surprise, 0.5)
-
-
-@dataclass(frozen=True)
 class Redundancy:
-    """What the bank held already is worth less; unknown counts as not held."""
+    """What the bank held already is worth less."""
 
-    def value(self, facts: Facts, span: float) -> Values:
-        found: Values = 1.0 - _hint(facts.redundancy, 0.0)
+    def value(self, signals: Signals, span: float) -> Values:
+        """1 - redundancy, [n]."""
+        found: Values = 1.0 - signals.redundancy
         return found
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Old and new alike: multiples of the golden ratio, modulo 1, in the order of writing. Those
-    over any threshold lie evenly in the stream, so what the bank keeps is a sample of all of it.
+    """Old and new documents have equal chances to stay.
+
+    The value is a multiple of the golden ratio, modulo 1, in the order of writing. The documents
+    over any threshold lie evenly in the stream, so the bank keeps a sample of all of it.
     """
 
-    def value(self, facts: Facts, span: float) -> Values:
-        found: Values = facts.order.astype(np.float64) * _GOLDEN % 1.0
+    def value(self, signals: Signals, span: float) -> Values:
+        """order · (√5 - 1)/2 modulo 1, [n]."""
+        found: Values = signals.order.astype(np.float64) * _GOLDEN % 1.0
         return found
 
 
@@ -94,40 +100,51 @@ POLICIES: Mapping[str, Policy] = {
     "hits": Hits(),
     "redundancy": Redundancy(),
     "sample": Sample(),
-    "surprise": Surprise(),
 }
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted sum of policies; age breaks ties, of which a sample has none."""
+    """A weighted sum of policies. Age breaks ties, except in a sample, which has none."""
 
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float]
+    offset: float = 0.0
 
-    def value(self, facts: Facts, span: float) -> Values:
+    def value(self, signals: Signals, span: float) -> Values:
+        """The weighted sum plus `offset`, [n]."""
         tie = 0.0 if "sample" in self.weights else _TIE
-        total = tie * POLICIES["age"].value(facts, span)
+        total = tie * POLICIES["age"].value(signals, span) + self.offset
         for name, weight in self.weights.items():
-            total = total + weight * POLICIES[name].value(facts, span)
+            total = total + weight * POLICIES[name].value(signals, span)
         return total
 
 
-def make_policy(text: str) -> Policy:
+def make_policy(text: str, stored: bool = False) -> Policy:
     """The policy of a text: a name ("age"), a blend ("age=1,hits=2"), or "blend", the default.
 
-    Raises UnknownNameError for an unknown name, InputError for a weight that is no number.
+    Args:
+        stored: whether the text comes from a bank. One of an older version may name a policy that
+            is retired since; it counts alike for all documents.
+
+    Raises `UnknownNameError` for an unknown name, `InputError` for a weight that is no number.
     """
+    offset = 0.0
     if text == "blend":
-        text = DEFAULT_POLICY
+        text, offset = DEFAULT_POLICY, _DEFAULT_OFFSET
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, sign, number = (piece.strip() for piece in part.partition("="))
-        if name not in POLICIES:
+        retired = stored and name in _RETIRED
+        if name not in POLICIES and not retired:
             raise unknown("fading policy", name, [*POLICIES, "blend"])
         try:
-            weights[name] = float(number) if sign else 1.0
+            weight = float(number) if sign else 1.0
         except ValueError:
-            weights[name] = float("nan")
-        if not 0 <= weights[name] <= 1e6:
+            weight = float("nan")
+        if not 0 <= weight <= 1e6:
             raise InputError(f"The weight of policy {name!r} is a number from 0, got {number!r}.")
-    return Blend(weights)
+        if retired:
+            offset += weight * _RETIRED[name]
+        else:
+            weights[name] = weight
+    return Blend(weights, offset)

@@ -1,7 +1,7 @@
 """Arithmetic of a budget: what a write may cost, how large file and log may be together.
 
-Knows bytes and SQLite's page structure; touches no file. A write needs room twice, in the file and
-in the log or journal that makes it atomic; so a part of the budget is kept free for the latter.
+Knows bytes and SQLite's page structure; touches no file. A write needs room twice: in the file, and
+in the log or journal that makes it atomic. A part of the budget is kept free for the latter.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from math import ceil
 
 __all__ = ["LARGE_BUDGET", "Space"]
 
-LARGE_BUDGET = 1 << 20  # from here on a write-ahead log and its 32 KiB of shared memory pay
+LARGE_BUDGET = 1 << 20  # from here on a bank has a write-ahead log and 32 KiB of shared memory
 _SMALL_PAGE, _LARGE_PAGE = 512, 1024
 _SHARED = 32 * 1024  # of the log's shared-memory file, for each 4,062 frames
 _SHARED_FRAMES = 4062
@@ -28,15 +28,16 @@ _KEPT_PAGE_BYTES = 32 * 1024  # of payloads on one page of a bank without a budg
 class Space:
     """The limits that follow from a budget; None: no limit.
 
-    Raises nothing: whether a budget is too small for an empty bank shows when it is created.
+    Raises nothing. `MemoryBank.create` refuses a budget that is too small for an empty bank.
     """
 
     budget: int | None
 
     @property
     def has_log(self) -> bool:
-        """Whether writes go through a write-ahead log; a small bank has a rollback journal, which
-        needs no shared-memory file beside it.
+        """Whether writes go through a write-ahead log.
+
+        A small bank has a rollback journal, which needs no shared-memory file beside it.
         """
         return self.budget is None or self.budget >= LARGE_BUDGET
 
@@ -54,8 +55,10 @@ class Space:
 
     @property
     def tail_bytes(self) -> int:
-        """A page with fewer bytes takes further entries; a fuller one is left alone until merged,
-        so that a single small write stays small.
+        """A page with fewer bytes takes further entries.
+
+        A fuller one is left alone until it is joined with others, so that a small write stays
+        small.
         """
         return max(512, self.page_bytes // 4) if self.has_log else self.page_bytes
 
@@ -71,16 +74,17 @@ class Space:
 
     @property
     def reserve(self) -> int:
-        """Bytes kept free for the log or journal of a write: enough to fade one page."""
+        """Bytes kept free for the log or journal of a write; enough to fade one page."""
         if self.budget is None:
             return 0
         least = self.cost(8 * self.page_bytes, pages=4, items=1)
         return max(least, min(self.budget // 10, _MAX_RESERVE))
 
     @property
-    def reckons(self) -> bool:
-        """Whether what a transaction adds to the log or journal must be kept account of. Not in a
-        bank so small that a journal may as well hold all of its file.
+    def limits_log(self) -> bool:
+        """Whether a transaction's log or journal has a limit.
+
+        It has none in a bank so small that the journal may hold all of its file.
         """
         if self.budget is None:
             return False
@@ -94,7 +98,7 @@ class Space:
 
     @property
     def slack(self) -> int:
-        """Bytes that fading frees beyond what is needed, so that not every write has to fade."""
+        """Bytes that fading frees beyond what is needed, so that the next writes need not fade."""
         return 0 if self.budget is None else min(self.budget // 64, 64 * 1024)
 
     @property
@@ -105,7 +109,7 @@ class Space:
     @property
     def part_pages(self) -> int:
         """Pages on which one part of a write may count documents again."""
-        if self.budget is None or not self.reckons:
+        if self.budget is None or not self.limits_log:
             return 1 << 30
         pages = 1
         while self.cost((7 + 3 * pages) * self.page_bytes, 4 + pages) <= self.reserve:
@@ -114,13 +118,16 @@ class Space:
 
     @property
     def margin_bytes(self) -> int:
-        """Of the file, for the structure around new content; a tiny bank tries and sees."""
-        return 2 * self.sqlite_page if self.reckons else 0
+        """Bytes of the file for the structure around new content; 0 in a tiny bank."""
+        return 2 * self.sqlite_page if self.limits_log else 0
 
     def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:
-        """What rewriting so many pages of entries (with their facts) and items, of `changed_bytes`
-        bytes, adds to the log, reckoned generously: old and new bytes count, though the new mostly
-        take the places of the old.
+        """An upper bound of the log bytes of a change.
+
+        Args:
+            changed_bytes: old and new bytes of everything that is rewritten.
+            pages: pages of entries that are rewritten with their facts.
+            items: items that are rewritten.
         """
         changed = changed_bytes + pages * (6 * self.page_entries + 120)
         content = ceil(1.02 * changed / (self.sqlite_page - 8))  # 1.02: trunks and pointer maps
@@ -131,7 +138,7 @@ class Space:
     def file_limit(self, cost: int) -> int:
         """The largest file beside which a transaction of `cost` keeps to the budget.
 
-        A journal never holds more than the file had: there half the budget is safe for any cost.
+        A journal never holds more than the file had. So half the budget is safe for any cost.
         """
         if self.budget is None:
             return 1 << 62
@@ -139,7 +146,7 @@ class Space:
         return self.budget - beside if self.has_log else max(self._half, self.budget - beside)
 
     def hard_limit(self) -> int:
-        """The largest file that may ever be: a list of deletions may use half of the reserve."""
+        """The largest file at any time: the tombstones of a deletion may use half the reserve."""
         if self.budget is None:
             return 1 << 62
         return max(self.file_limit(0), self.budget - self._beside(self.reserve // 2))

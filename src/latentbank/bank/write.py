@@ -1,156 +1,130 @@
-"""One write to a bank: its transactions, the pages that it changes, and room for them.
+"""`Write`: one write to a bank, its transactions, and room for them in the log and the file.
 
-Knows pages, the index and the budget; nothing about what entries mean. Without a budget a write is
-one transaction. With one it is split where the log would outgrow the reserve; each part is durable
-before the next begins, and no part leaves a document half-stored.
+Knows the budget, the log and the marks that make several transactions one write; nothing about what
+entries mean. Without a budget a write is one transaction. With one it is split where the log would
+outgrow its reserve. Each part is durable before the next begins, and no part leaves a document
+half-stored. A write that carries state counts as a whole or not at all; see `begin_pending`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from latentbank.bank.doomed import finish_deletion
-from latentbank.bank.entry import ID_BYTES, Entry
-from latentbank.bank.facts import Facts, key_redundancy
-from latentbank.bank.file import empty_log, sqlite_errors
-from latentbank.bank.pages import COLUMNS, NUMBER_BYTES, Page, PageBuilder, Slot
-from latentbank.bank.policy import make_policy
-from latentbank.bank.shrink import page_without
-from latentbank.bank.space import Space
+from latentbank.bank.store.directory import Changes
+from latentbank.bank.store.items import BANK
+from latentbank.bank.store.page_writer import PageWriter
+from latentbank.bank.store.session import DELETING, MEMORY, PENDING, Session
+from latentbank.bank.store.tombstones import TOMBSTONE_BYTES, Tombstones, pack_tombstones
 from latentbank.errors import BankError
-
-if TYPE_CHECKING:
-    from latentbank.bank.core import BankCore
 
 __all__ = ["Write", "writing"]
 
 _TRIES = 50  # to begin behind another process that writes without pause
-_UNKNOWN = 1 << 61
-_MERGE_PAGES = 8
-_LOSSLESS = 1e10  # more than any policy's value: what can give bytes without loss goes first
-DEFAULT_SPAN = 10_000.0
+_NO_LIMIT = 1 << 61
+_JOINED_PAGES = 8  # small pages that are made one at a time
 
 
 class Write:
-    """The state of one write. `reserve` begins a group of changes that belong together; `commit`
-    and `reserve` end transactions, and what the bank's index knows follows them.
+    """The state of one write.
+
+    `reserve` begins a group of changes that belong together. `reserve` and `commit` end
+    transactions; the directory follows them.
+
+    Attributes:
+        pages: the pages of the present transaction.
+        turns: transactions committed before the present one.
+        strangers: how often another process had written before one of them.
     """
 
-    def __init__(self, bank: BankCore) -> None:
-        self.bank = bank
-        self.turns = 0  # transactions committed before the present one
-        self.strangers = 0  # how often another process had written before one of them
-        self.grown = 0  # bytes that the log may grow to in the present transaction, if not reserve
-        self.paging: Space | None = None  # how pages are cut, if not as the budget has it
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.pages = PageWriter(session)
+        self.turns = self.strangers = 0
+        self._grown = 0  # bytes that the log may grow to in this transaction, if not the reserve
         self._spent = self._room = 0
-        self._moved: dict[int, int] = {}  # id's number -> page, 0: gone
-        self._written: dict[int, bytes | None] = {}  # page -> hash, None: gone
-        self._tails: dict[Slot, list[tuple[int, int]]] = {}
-        self._orders = 0
-        self._policy = make_policy("blend")
-        self.connection: sqlite3.Connection
+        self._pending: int | None = None  # the order from which on documents do not count yet
 
-    # ------------------------------------------------------------------------- transactions
+    # ------------------------------------------------------------------------ transactions
 
     def begin(self, cost: int = 0) -> None:
-        """Start a transaction that may cost `cost` bytes of log; at least the reserve is had."""
-        bank = self.bank
+        """Start a transaction that may cost `cost` bytes of log, and at least the reserve."""
+        session = self.session
         for _ in range(_TRIES):
-            self.connection = connection = bank._begin(write=True)
+            session.begin(write=True)
             try:
-                version = bank._version
-                bank._sync(connection)
-                self.strangers += self.turns > 0 and version != bank._version
-                space = bank.settings.space
-                limit = max(space.reserve, cost)
-                if space.reckons:
-                    limit = min(limit, space.log_limit(bank._size(connection)))
-                self._room = limit - bank._logged
-                if not space.reckons:
-                    self._room = _UNKNOWN
-                    break
-                if not space.has_log:  # each transaction has a journal of its own
-                    self._room = limit
-                    break
-                alone = version is not None and version == bank._version
-                if bank.name == ":memory:" or (alone and cost <= self._room):
-                    self._room = limit if bank.name == ":memory:" else self._room
-                    break
-                if bank._logged == 0:  # just emptied, and nobody wrote in between
-                    self._room = limit
+                version = session.version
+                session.sync()
+                undisturbed = version is not None and version == session.version
+                self.strangers += self.turns > 0 and version != session.version
+                if self._begins(cost, undisturbed):
                     break
             except BaseException:
-                connection.execute("ROLLBACK")
+                session.rollback()
                 raise
-            connection.execute("ROLLBACK")
-            self._empty_log(cost > space.reserve)
+            session.rollback()
+            session.empty_log(cost > session.settings.space.reserve)
         else:
-            raise BankError(f"Bank {bank.name}: other processes write without pause; try again.")
-        self.grown = cost
-        self._spent, self._orders = 0, bank._orders
-        self._moved, self._written = {}, {}
-        self._tails = {slot: list(small) for slot, small in bank._tails.items()}
-        self._policy = make_policy(bank.settings.policy)
-
-    def _empty_log(self, truncate: bool) -> None:
-        """Move the log into the file, so that the next transaction starts it anew."""
-        kind = "TRUNCATE" if truncate else "RESTART"
-        if not empty_log(self.bank._open_connection, kind):  # type: ignore[arg-type]
+            raise BankError(f"Bank {session.name}: other processes write without pause; try again.")
+        if self._pending is not None and self.strangers:
             raise BankError(
-                f"Bank {self.bank.name}: another process has been reading for so long that the log "
-                "cannot be emptied within the budget; try again when it is done."
+                f"Bank {session.name}: another process wrote in the middle of this write; nothing "
+                "of this write was kept. Read the bank anew and write again."
             )
-        self.bank._logged = 0
+        self._grown = cost
+        self._spent = 0 if self._pending is None else self._mark_cost()
+        self.pages.start()
+
+    def _begins(self, cost: int, undisturbed: bool) -> bool:
+        """Whether the log has room for `cost` more bytes; sets the room of this transaction."""
+        session, space = self.session, self.session.settings.space
+        if not space.limits_log:
+            self._room = _NO_LIMIT
+            return True
+        limit = min(max(space.reserve, cost), space.log_limit(session.size_bytes()))
+        if not space.has_log or session.name == MEMORY:  # each transaction has its own journal
+            self._room = limit
+            return True
+        self._room = limit - session.log_bytes
+        if undisturbed and cost <= self._room:
+            return True
+        if session.log_bytes == 0:  # just emptied, and nobody wrote in between
+            self._room = limit
+            return True
+        return False
 
     def commit(self) -> None:
-        """Make the transaction durable and tell the index."""
-        bank = self.bank
-        if self.trim() > 0 and self.file_bytes() > bank.settings.space.hard_limit():
+        """Make the transaction durable and tell the directory.
+
+        Raises `BankError` if the file would outgrow the budget.
+        """
+        session = self.session
+        if self.trim() > 0 and session.size_bytes() > session.settings.space.hard_limit():
             raise BankError(
-                f"Bank {bank.name}: this change and its log do not fit into the budget of "
-                f"{bank.settings.budget_bytes}; change less at a time."
+                f"Bank {session.name}: this change and its log do not fit into the budget of "
+                f"{session.settings.budget_bytes}; change less at a time."
             )
-        version, bank._version = bank._version, None  # if interrupted here, all is read anew
-        self.connection.execute("COMMIT")
-        bank._index.put(self._moved.items())
-        for seq, hash in self._written.items():
-            if hash is None:
-                bank._known.pop(seq, None)
-            else:
-                bank._known[seq] = hash
-        bank._tails, bank._orders = self._tails, self._orders
-        bank._logged = min(bank._logged + self._spent, _UNKNOWN)
-        bank._version = version
+        with session.committing():
+            session.directory.apply(self.pages.changes)
+            session.log_bytes = min(session.log_bytes + self._spent, _NO_LIMIT)
 
-    def save(self) -> Any:
-        """The present state within the transaction, to `restore` later."""
-        self.connection.execute("SAVEPOINT part")
-        tails = {slot: list(small) for slot, small in self._tails.items()}
-        return dict(self._moved), dict(self._written), tails, self._orders
-
-    def restore(self, state: Any) -> None:
-        """Take back everything since `save`."""
-        self.connection.execute("ROLLBACK TO part")
-        self._moved, self._written, self._tails, self._orders = state
+    def turn(self, cost: int = 0) -> None:
+        """Commit, and begin the next transaction of this write."""
+        if self._pending is not None and self.pages.changes.orders > self._pending:
+            self.session.items.put_json(BANK, PENDING, self._pending)
+        self.commit()
+        self.turns += 1
+        self.begin(cost)
 
     def reserve(self, cost: int) -> None:
         """Have room in the log for the next `cost` bytes, in a new transaction if need be."""
         if self._spent + cost > self._room:
-            self.commit()
-            self.turns += 1
-            self.begin(cost)
-            space = self.bank.settings.space
-            if cost > space.reserve and self.file_bytes() > self.file_limit():
-                size = self.bank.settings.budget_bytes
+            self.turn(cost)
+            space = self.session.settings.space
+            if cost > space.reserve and self.session.size_bytes() > self.file_limit():
                 raise BankError(
-                    f"Bank {self.bank.name}: a change of {cost} bytes at once does not fit into "
-                    f"its budget of {size}; write less at a time or make a larger bank."
+                    f"Bank {self.session.name}: a change of {cost} bytes at once does not fit into "
+                    f"its budget of {space.budget}; write less at a time or make a larger bank."
                 )
         self._spent += cost
 
@@ -158,239 +132,162 @@ class Write:
         """Give back what was reserved and not needed."""
         self._spent -= cost
 
-    # ------------------------------------------------------------------------------- space
+    def save(self) -> Changes:
+        """Mark the present state within the transaction; `restore` goes back to it."""
+        self.session.connection.execute("SAVEPOINT part")
+        return self.pages.changes.copy()
+
+    def restore(self, changes: Changes) -> None:
+        """Take back everything since `save` returned `changes`."""
+        self.session.connection.execute("ROLLBACK TO part")
+        self.pages.changes = changes
+
+    # ---------------------------------------------------------------- one write, many parts
+
+    def begin_pending(self) -> None:
+        """From here on new documents count only once `end_pending` is committed.
+
+        If the write needs more than one transaction, a mark in the file says from which place in
+        the order of writing on documents do not count. Readers pass them over. If this process
+        dies, the next one that writes removes them first.
+        """
+        self._pending = self.pages.changes.orders
+        self.reserve(self._mark_cost())
+
+    def _mark_cost(self) -> int:
+        """Log bytes of writing the mark or of removing it."""
+        return self.cost(16, items=1) - self.cost(0)
+
+    def end_pending(self) -> None:
+        """With this transaction all new documents count. Does nothing without `begin_pending`."""
+        if self._pending is not None:
+            self.session.items.drop(BANK, PENDING)
+            self._pending = None
+
+    @property
+    def kept(self) -> str:
+        """What is in the bank of this write if it fails now, for the sentence of an error."""
+        if self.turns and self._pending is None:
+            return "earlier parts of this write were kept"
+        return "nothing of this write was kept"
+
+    def decide_deletion(self, tombstones: Tombstones) -> None:
+        """Delete for all readers in one transaction, then carry it out in as many as it takes."""
+        self.session.items.put(BANK, DELETING, pack_tombstones(tombstones))
+        self.turn()
+        self.session.tombstones = tombstones
+        self.finish_deletion()
+
+    def finish_deletion(self) -> None:
+        """Rewrite the pages whose entries have tombstones, then drop the tombstones."""
+        session = self.session
+        tombstones = session.tombstones
+        for seq, (hash, positions) in sorted(tombstones.items()):
+            page = session.pages.find(seq)
+            if page is None or page.hash[:8] != hash[:8]:
+                continue
+            strangers = self.strangers
+            rewritten = 2 if len(positions) < page.count else 1
+            self.reserve(self.cost(rewritten * page.size_bytes, pages=1))
+            if strangers != self.strangers:  # another process may have been here
+                page = session.pages.find(seq)
+            if page is not None and page.hash[:8] == hash[:8]:
+                page.check()
+                numbers = page.id_keys.tolist()
+                self.pages.move((numbers[at] for at in positions if at < page.count), 0)
+                self.pages.cut(page, positions)
+        self.reserve(self.cost(len(tombstones) * TOMBSTONE_BYTES, items=2))
+        session.items.drop(BANK, DELETING)
+        session.items.drop(BANK, PENDING)
+        session.tombstones = {}
+
+    # -------------------------------------------------------------------------------- space
 
     def file_limit(self) -> int:
         """The largest file that the budget allows beside the present log."""
-        largest = self.cost(self.bank._largest, pages=1)  # what deleting it takes
-        return self.bank.settings.space.file_limit(max(self.grown, largest))
-
-    def file_bytes(self) -> int:
-        """Bytes of the file after this transaction."""
-        return self.bank._size(self.connection)
+        largest = self.cost(self.session.directory.largest_bytes, pages=1)  # what deleting it takes
+        return self.session.settings.space.file_limit(max(self._grown, largest))
 
     def free_bytes(self) -> int:
         """Bytes of the file, free or still to grow, that new content may take."""
-        unused = self.connection.execute("PRAGMA freelist_count").fetchone()[0]
-        space = self.bank.settings.space  # the margin here is for what fading itself has to write
-        unused = unused * space.sqlite_page - space.margin_bytes
-        return int(self.file_limit() - self.file_bytes() + unused)
+        space = self.session.settings.space  # its margin is for what fading itself has to write
+        unused = self.session.unused_pages() * space.sqlite_page - space.margin_bytes
+        return self.file_limit() - self.session.size_bytes() + unused
 
     def fill(self) -> None:
-        """Let the file grow to its limit: a full bank has one size, whatever was written."""
-        page = self.bank.settings.space.sqlite_page
-        gap = self.file_limit() - self.file_bytes()
-        if gap >= page and self.bank.settings.budget_bytes is not None:
-            self.reserve(self.cost(gap + 2 * page, items=1))
-            query = "INSERT INTO items VALUES ('bank', 'fill', zeroblob(?), x'')"
-            self.connection.execute(query, (gap + 2 * page,))
-            self.connection.execute("DELETE FROM items WHERE kind = 'bank' AND name = 'fill'")
+        """Let the file grow to its limit. A full bank has one size, whatever was written."""
+        space = self.session.settings.space
+        gap = self.file_limit() - self.session.size_bytes()
+        if gap >= space.sqlite_page and space.budget is not None:
+            gap += 2 * space.sqlite_page
+            self.reserve(self.cost(gap, items=1))
+            self.session.items.fill(gap)
             self.trim()
 
     def trim(self) -> int:
         """Give free pages back while the file is over its limit; returns the bytes still over."""
-        over = self.file_bytes() - self.file_limit()
+        over = self.session.size_bytes() - self.file_limit()
         if over > 0:
-            pages = -(-over // self.bank.settings.space.sqlite_page)
-            self.connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-        return self.file_bytes() - self.file_limit()
+            self.session.give_back(-(-over // self.session.settings.space.sqlite_page))
+        return self.session.size_bytes() - self.file_limit()
 
-    @property
-    def space(self) -> Space:
-        """How large pages are."""
-        return self.paging or self.bank.settings.space
+    def check_size(self) -> None:
+        """Raise `BankError` if the file is now larger than its budget allows."""
+        if self.trim() > 0:
+            raise self.too_large(self.session.size_bytes())
+
+    def too_large(self, size: int) -> BankError:
+        """The error for a bank that would take `size` bytes."""
+        return BankError(
+            f"Bank {self.session.name} would take {size} bytes with its log, more than its budget "
+            f"of {self.session.settings.budget_bytes}; {self.kept}. Delete documents or make a "
+            "larger bank."
+        )
 
     def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:
         """Log bytes of a change; see `Space.cost`."""
-        return self.bank.settings.space.cost(changed_bytes, pages, items)
+        return self.session.settings.space.cost(changed_bytes, pages, items)
 
-    # ------------------------------------------------------------------------------- pages
+    def item_needs(self, kind: str, items: Mapping[str, bytes]) -> tuple[int, int]:
+        """Bytes that items of a kind add to the file, and to the log."""
+        if not items:
+            return 0, 0
+        old, new = self.session.items.stored_bytes(kind, items), sum(map(len, items.values()))
+        added = 2 * self.session.settings.space.sqlite_page * len(items) if new > old else 0
+        return max(0, new - old) + added, self.cost(new + old, items=len(items)) - self.cost(0)
 
-    def find(self, number: int) -> int | None:
-        """The page of an id's number, or None."""
-        if number in self._moved:
-            return self._moved[number] or None
-        return self.bank._index.find(number)
+    # ------------------------------------------------------------------------- groups of pages
 
-    def page(self, seq: int) -> tuple[Page, Facts]:
-        """A page and the facts of its documents; raises `BankError` if either is damaged."""
-        page = self.bank._stored_page(self.connection, seq)
-        if page is None:
-            raise BankError(f"Bank {self.bank.name} is damaged: page {seq} is missing.")
-        page.check()
-        return page, self.bank._read_facts(self.connection, seq, page.count)
-
-    def builder(self, seq: int) -> PageBuilder:
-        """A page opened for changes."""
-        page, facts = self.page(seq)
-        return PageBuilder.reopen(page, facts, self.space)
-
-    def new_builder(self, slot: Slot, taken: set[int]) -> PageBuilder:
-        """An empty page behind all others."""
-        last = self.connection.execute("SELECT max(seq) FROM pages").fetchone()[0] or 0
-        if not isinstance(last, int) or not 0 <= last < (1 << 32) - 1:
-            raise BankError(
-                f"Bank {self.bank.name} is damaged: a page has the number {last!r:.30}."
-            )
-        width = NUMBER_BYTES if self.bank.settings.ledger == "none" else ID_BYTES
-        seq = max(last, *taken, 0) + 1
-        return PageBuilder(seq, slot, width, self.space)
-
-    def tail(self, slot: Slot, fill: bool) -> int | None:
-        """The page that takes the next entry of a slot, if one is open; `fill`: any that is small,
-        where so much is written at once that rewriting it costs little beside.
-        """
-        small = self._tails.get(slot)
-        if small and (fill or small[-1][1] < self.space.tail_bytes):
-            return small[-1][0]
-        return None
-
-    def write_page(self, builder: PageBuilder) -> None:
-        """Store a page, or drop it if nothing is left on it."""
-        if len(builder):
-            self._store(builder.build(), Facts.of(builder.facts))
-        else:
-            self.drop_page(builder.seq, builder.slot)
-
-    def cut_page(self, page: Page, gone: frozenset[int]) -> None:
-        """Take the entries at positions `gone` off a page, which was checked as it was read."""
-        left = page_without(page, gone)
-        if left is None:
-            self.drop_page(page.seq, page.slot)
-        else:
-            facts = self.bank._read_facts(self.connection, page.seq, page.count)
-            self._store(left, facts.without(gone))
-
-    def _store(self, page: Page, facts: Facts) -> None:
-        seq, slot = page.seq, page.slot
-        marks = ", ".join("?" * len(COLUMNS.split(", ")))
-        self.connection.execute(
-            f"INSERT OR REPLACE INTO pages ({COLUMNS}) VALUES ({marks})",
-            tuple(getattr(page, name) for name in COLUMNS.split(", ")),
-        )
-        self.write_facts(page, facts)
-        self._written[seq] = page.hash
-        self.bank._largest = max(self.bank._largest, page.size_bytes)
-        small = self._tails.setdefault(slot, [])
-        if not small or seq >= small[0][0]:
-            self._note(slot, seq, page.size_bytes, page.count)
-
-    def _note(self, slot: Slot, seq: int, size: int, count: int) -> None:
-        small = self._tails[slot]
-        place = next((at for at, item in enumerate(small) if item[0] == seq), len(small))
-        space = self.bank.settings.space
-        if size < space.open_bytes and count < space.page_entries:
-            small[place : place + 1] = [(seq, size)]
-        else:
-            small[: place + 1] = []
-
-    def write_facts(self, page: Page, facts: Facts) -> None:
-        """Store the facts of a page and where it stands in the order of fading."""
-        values = self.values(page, facts)
-        at = (len(values) - 1) // 4
-        low = float(sorted(values.tolist())[at])
-        last = int(facts.order.max())
-        self.connection.execute(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", (page.seq, low, last, facts.pack())
-        )
-
-    def values(self, page: Page, facts: Facts) -> Any:
-        """What each document is worth [n]; the least valuable fades first."""
-        span = self.bank.settings.span or DEFAULT_SPAN
-        if page.keys:  # found anew each time: no trace is kept of a document deleted since
-            near = key_redundancy(page.keys, page.count)
-            redundancy = np.where(facts.redundancy == 0, near, facts.redundancy)
-            facts = dataclasses.replace(facts, redundancy=redundancy)
-        lossless = page.level in self.bank.settings.lossless
-        return self._policy.value(facts, span) + page.depth - lossless * _LOSSLESS
-
-    def drop_page(self, seq: int, slot: Slot) -> None:
-        """Remove a page."""
-        for table in ("pages", "facts"):
-            self.connection.execute(f"DELETE FROM {table} WHERE seq = ?", (seq,))
-        self._written[seq] = None
-        self._tails[slot] = [item for item in self._tails.get(slot, []) if item[0] != seq]
-
-    def move(self, number: int, seq: int) -> None:
-        """Tell the index where an id is from this transaction on; 0: nowhere."""
-        self._moved[number] = seq
-
-    def next_order(self) -> int:
-        """The number of the next new document."""
-        self._orders += 1
-        return self._orders - 1
-
-    # ------------------------------------------------------------------------ groups of pages
-
-    def place(
-        self, items: list[tuple[Slot, Entry, int, tuple[int, int, int, int]]], fill: bool = True
-    ) -> list[PageBuilder]:
-        """Put entries with their counts and facts on the last pages of their slots."""
-        touched: dict[Slot, PageBuilder] = {}
-        taken: set[int] = set()
-        done: list[PageBuilder] = []
-        for slot, entry, count, fact in items:
-            builder = touched.get(slot)
-            if builder is None:
-                seq = self.tail(slot, fill)
-                builder = None if seq is None else self.builder(seq)
-            if builder is None or not builder.fits(entry):
-                if builder is not None and slot in touched:
-                    done.append(builder)
-                builder = self.new_builder(slot, taken)
-            taken.add(builder.seq)
-            touched[slot] = builder
-            builder.add(entry, count, fact)
-            number = self.bank._number(entry.id)
-            if number is not None:
-                self.move(number, builder.seq)
-        done.extend(touched.values())
-        for builder in sorted(done, key=lambda item: item.seq):
-            self.write_page(builder)
-        return done
-
-    def merge_tails(self) -> None:
+    def join_small_pages(self) -> None:
         """Make one page of many small ones at the end of a slot, if there are many."""
-        for slot, small in list(self._tails.items()):
-            if len(small) <= _MERGE_PAGES and sum(s for _, s in small) < self.space.page_bytes:
+        for slot in self.pages.changes.tails.slots():
+            small = self.pages.changes.tails.pages(slot)
+            size = sum(size for _, size in small)
+            if len(small) <= _JOINED_PAGES and size < self.pages.space.page_bytes:
                 continue
-            size = sum(size for _, size in small[:_MERGE_PAGES])
-            cost = self.cost(2 * size, pages=len(small[:_MERGE_PAGES]))
-            if self.bank.settings.space.reserve < cost < _UNKNOWN and self._room < _UNKNOWN:
-                self._tails[slot] = small[1:]
+            first = small[:_JOINED_PAGES]
+            cost = self.cost(2 * sum(size for _, size in first), pages=len(first))
+            if self._room < _NO_LIMIT and cost > self.session.settings.space.reserve:
+                self.pages.changes.tails.close_first(slot)
                 continue
             self.reserve(cost)
-            small = self._tails.get(slot, [])[:_MERGE_PAGES]
-            if len(small) < 2:
-                continue
-            first, joined = self.builder(small[0][0]), 1
-            for seq, _ in small[1:]:
-                page, facts = self.page(seq)
-                if not first.join(page, facts):
-                    break
-                for number in page.id_keys.tolist():
-                    self.move(number, first.seq)
-                self.drop_page(seq, slot)
-                joined += 1
-            if joined > 1:
-                self.write_page(first)
-            else:
-                self._tails[slot] = self._tails[slot][1:]
+            numbers = [seq for seq, _ in self.pages.changes.tails.pages(slot)[:_JOINED_PAGES]]
+            if len(numbers) >= 2 and not self.pages.join(slot, numbers):
+                self.pages.changes.tails.close_first(slot)
 
 
 @contextmanager
-def writing(bank: BankCore, cost: int = 0) -> Iterator[Write]:
-    """A write to `bank`, committed at the end of the block, or rolled back to its last part."""
-    with bank._lock, sqlite_errors(bank.name):
-        work = Write(bank)
-        work.begin(cost)
+def writing(session: Session) -> Iterator[Write]:
+    """A write, committed at the end of the block, or rolled back to its last part."""
+    with session.guard():
+        work = Write(session)
+        work.begin()
         try:
-            if bank._doomed:
-                finish_deletion(work)
+            if session.tombstones:
+                work.finish_deletion()
             yield work
             work.commit()
         except BaseException:
-            bank._version = None  # whatever was rolled back is read anew
-            if work.connection.in_transaction:
-                work.connection.execute("ROLLBACK")
+            session.invalidate()  # whatever was rolled back is read anew
+            session.rollback()
             raise

@@ -41,7 +41,7 @@ def snapshot(bank: BankArgument, out: Out, json_output: Json = False) -> None:
 def export(bank: BankArgument, out: Out, json_output: Json = False) -> None:
     """Write a bank into a folder as safetensors and JSON; equal banks give equal bytes."""
     from latentbank.bank import MemoryBank
-    from latentbank.bank.export import export_bank
+    from latentbank.bank.admin.export import export_bank
 
     with MemoryBank.open(bank, read_only=True) as found, stepping("exporting") as progress:
         documents = len(found)
@@ -64,7 +64,7 @@ def import_(
 ) -> None:
     """Make a new bank from an exported folder."""
     from latentbank.bank import MemoryBank
-    from latentbank.bank.export import import_bank
+    from latentbank.bank.admin.export import import_bank
 
     with stepping("importing") as progress:
         import_bank(folder, out, budget, progress)

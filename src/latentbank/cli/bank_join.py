@@ -23,7 +23,7 @@ def merge(
     With a budget too small for all, the documents of least value are left out.
     """
     from latentbank.bank import MemoryBank
-    from latentbank.bank.join import merge_banks
+    from latentbank.bank.admin.join import merge_banks
 
     with ExitStack() as stack, stepping("merging") as progress:
         found = [stack.enter_context(MemoryBank.open(name, read_only=True)) for name in banks]
@@ -50,7 +50,7 @@ def split(
 ) -> None:
     """Make several banks of one, by source or by time, in a new folder; the bank stays."""
     from latentbank.bank import MemoryBank
-    from latentbank.bank.join import split_bank
+    from latentbank.bank.admin.join import split_bank
 
     with MemoryBank.open(bank, read_only=True) as found, stepping("splitting") as progress:
         parts = split_bank(found, out, by, at or (), progress)
@@ -68,7 +68,7 @@ def diff(
 ) -> None:
     """Compare two banks; exit status 0 if they hold the same, 1 if not."""
     from latentbank.bank import MemoryBank
-    from latentbank.bank.join import diff_banks
+    from latentbank.bank.admin.join import diff_banks
 
     with (
         MemoryBank.open(first, read_only=True) as one,
@@ -86,6 +86,7 @@ def diff(
                 "blobs": list(found.blobs),
                 "meta": list(found.meta),
                 "same_fingerprint": found.fingerprint,
+                "same_state": found.state,
             }
         )
     elif found.same:
@@ -93,6 +94,8 @@ def diff(
     else:
         if not found.fingerprint:
             typer.echo("They were written by different adapters or models.")
+        if not found.state:
+            typer.echo("Their states differ.")
         for sign, ids in (("-", found.only_first), ("+", found.only_second)):
             for id in ids:
                 typer.echo(f"{sign} {id}")

@@ -92,7 +92,7 @@ def repair(
     json_output: Json = False,
 ) -> None:
     """Keep what is whole of a damaged bank; the damaged file stays as BANK.damaged."""
-    from latentbank.bank.repair import repair_bank
+    from latentbank.bank.admin.repair import repair_bank
 
     with stepping("repairing") as progress:
         report = repair_bank(bank, out, progress)

@@ -37,11 +37,11 @@ def inspect(
 def describe(bank: MemoryBank) -> dict[str, Any]:
     """A bank's summary as JSON values."""
     levels: Counter[str] = Counter()
-    for page in bank.payloads():
+    for page in bank.pages():
         levels[page.level] += page.count
     footprint, count = bank.footprint(), len(bank)
     fingerprint = bank.fingerprint
-    parts = ("codes", "codebook", "keys", "ledger", "index", "overhead", "total")
+    parts = ("codes", "codebook", "state", "keys", "ledger", "index", "overhead", "total")
     return {
         "bank": bank.name,
         "method": fingerprint.method,
@@ -67,7 +67,7 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
 
 def list_documents(bank: MemoryBank) -> list[dict[str, Any]]:
     """Every document: id, level, steps faded, hits, bytes and what the ledger says."""
-    from latentbank.bank.insert import bank_rows
+    from latentbank.bank.admin.rows import bank_rows
 
     return [
         {

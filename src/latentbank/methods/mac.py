@@ -161,7 +161,7 @@ class Mac(Method):
             for d in documents
         ]
         report = bank.append(entries, blobs=self._blobs(), fade=self.fade)
-        self._remember([report.name(d.id) for d in new], [payloads[d.id] for d in new])
+        self._remember([report.stored_id(d.id) for d in new], [payloads[d.id] for d in new])
         self._forget(report.forgotten)
         return WriteReport.of(report, time.perf_counter() - began)
 

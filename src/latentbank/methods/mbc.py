@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
-from latentbank.bank import MemoryBank
-from latentbank.bank.ladder import MASS
+from latentbank.bank import HISTOGRAM, MemoryBank
 from latentbank.codec import pack_bits, unpack_bits
 from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from latentbank.documents.document import Document
@@ -42,7 +41,7 @@ from latentbank.methods.mac import Mac
 from latentbank.parts.amortised_settings import MacConfig, paper_presets
 from latentbank.parts.slots import Slots
 
-WORDS, COUNTS = "codebook", MASS
+WORDS, COUNTS = "codebook", HISTOGRAM
 
 
 @dataclass(frozen=True)

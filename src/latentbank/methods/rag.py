@@ -119,7 +119,7 @@ class Retrieval(Method):
             for d, payload in zip(documents, payloads, strict=True)
         ]
         report = bank.append(entries, fade=self.fade)
-        self.words.add([report.name(d.id) for d in documents], [d.text for d in documents])
+        self.words.add([report.stored_id(d.id) for d in documents], [d.text for d in documents])
         self.words.remove(report.forgotten)
         return WriteReport.of(report, time.perf_counter() - began)
 

@@ -136,7 +136,7 @@ class Strata(Method):
         again = [Entry(d.id, self.level, b"") for d in documents if d.id not in known]
         repeated = [known[d.id] for d in documents if d.id in known]
         report = bank.append([*repeated, *again], fade=self.fade)
-        self._index([replace(entry, id=report.name(entry.id)) for entry in stored])
+        self._index([replace(entry, id=report.stored_id(entry.id)) for entry in stored])
         self._unindex([*report.forgotten, *report.faded])
         self._index([entry for name in report.faded if (entry := bank.get(name)) is not None])
         return WriteReport.of(report, time.perf_counter() - began)

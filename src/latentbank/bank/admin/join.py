@@ -1,6 +1,6 @@
 """Banks made of banks: merged, split, and compared.
 
-Knows entries, levels, counts and histograms; nothing about pages or methods.
+Knows entries, levels, counts, blobs and state; nothing about pages or methods.
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 import dataclasses
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentbank.bank.insert import Row, bank_rows, insert_rows
-from latentbank.bank.ladder import MASS, Fade, mass_sum
-from latentbank.bank.memory_bank import MemoryBank
+import numpy as np
+import numpy.typing as npt
+
+from latentbank.bank.admin.rows import Progress, Row, bank_like, bank_rows, insert_rows
+from latentbank.bank.ladder import Fade
+from latentbank.bank.reader import BankReader
+from latentbank.bank.reports import HISTOGRAM
 from latentbank.errors import BankError, FingerprintError, InputError
 
-__all__ = ["BankDiff", "diff_banks", "merge_banks", "split_bank"]
+__all__ = ["BankDiff", "diff_banks", "merge_banks", "split_bank", "sum_histograms"]
 
-Progress = Callable[[int, int], None]
+_MAX_CODES = 1 << 16
 
 
 def merge_banks(
-    sources: Sequence[MemoryBank],
+    sources: Sequence[BankReader],
     path: str | Path,
     budget: int | str | None = None,
     fade: Fade | None = None,
@@ -31,11 +35,13 @@ def merge_banks(
 ) -> tuple[str, ...]:
     """Make a new bank at `path` of the documents of several banks with one fingerprint.
 
-    Ids unite: a document of two banks is kept once, at its higher level, and its counts and hits
-    add up. Histograms (blob `mass`) add up; other blobs must be equal. Documents come in the order
-    of the banks given, in each in the order of writing. Returns the ids that `fade` let go.
-    Raises `FingerprintError` for banks of different adapters, `BankError` for different blobs
-    (banks whose codebooks learned on their own), or if the documents do not fit.
+    A document of two banks is kept once, at its higher level; its counts and hits add up.
+    Histograms (blob `mass`) add up. Other blobs, and states, must be equal. Documents come in the
+    order of the banks given, and within each in the order of writing.
+
+    Returns the ids of documents that `fade` forgot. Raises `FingerprintError` for banks of
+    different adapters, and `BankError` if the documents do not fit or if blobs or states differ:
+    banks whose codebooks learned on their own.
     """
     if len(sources) < 2:
         raise InputError(f"Merging takes at least two banks, got {len(sources)}.")
@@ -50,10 +56,12 @@ def merge_banks(
             )
     blobs = _merged_blobs(sources)
     rows = _merged_rows(sources)
-    made = _like(first, path, budget)
+    state = _merged_state(sources)
+    made = bank_like(first, str(path), budget)
     try:
         with made:
             made.put_blobs(blobs)
+            made.put_state(state)
             fading = insert_rows(made, rows, progress=progress, fade=fade)
     except BaseException:
         Path(path).unlink(missing_ok=True)
@@ -61,29 +69,29 @@ def merge_banks(
     return tuple(fading.forgotten)
 
 
-def _merged_rows(sources: Sequence[MemoryBank]) -> list[Row]:
+def _merged_rows(sources: Sequence[BankReader]) -> list[Row]:
     rows: dict[str, Row] = {}
     anonymous = sources[0].settings.ledger == "none"
     for place, bank in enumerate(sources):
         for row in sorted(bank_rows(bank), key=lambda row: row.fact[0]):
-            name = f"{place}/{row.entry.id}" if anonymous else row.entry.id
-            held = rows.get(name)
+            key = f"{place}/{row.entry.id}" if anonymous else row.entry.id
+            held = rows.get(key)
             if held is None:
-                rows[name] = row
+                rows[key] = row
                 continue
             better = held if held.depth <= row.depth else row
-            fact = better.fact[0], held.fact[1] + row.fact[1], *better.fact[2:]
-            rows[name] = Row(better.entry, better.depth, held.count + row.count, fact)
+            fact = better.fact[0], held.fact[1] + row.fact[1]
+            rows[key] = Row(better.entry, better.depth, held.count + row.count, fact)
     return list(rows.values())
 
 
-def _merged_blobs(sources: Sequence[MemoryBank]) -> dict[str, bytes]:
+def _merged_blobs(sources: Sequence[BankReader]) -> dict[str, bytes]:
     blobs: dict[str, bytes] = {}
     for bank in sources:
         for name in bank.blobs():
             data = bank.get_blob(name) or b""
-            if name == MASS:
-                blobs[name] = mass_sum(blobs.get(name), data)
+            if name == HISTOGRAM:
+                blobs[name] = sum_histograms(blobs.get(name, b""), data)
             elif blobs.setdefault(name, data) != data:
                 raise BankError(
                     f"Bank {bank.name} has another {name!r} than {sources[0].name}: its codebook "
@@ -92,22 +100,38 @@ def _merged_blobs(sources: Sequence[MemoryBank]) -> dict[str, bytes]:
     return blobs
 
 
-def _like(bank: MemoryBank, path: str | Path, budget: int | str | None) -> MemoryBank:
-    """A new bank with the fingerprint, settings and metadata of another."""
-    settings = bank.settings
-    return MemoryBank.create(
-        path,
-        bank.fingerprint,
-        budget=budget,
-        ledger=settings.ledger,
-        policy=settings.policy,
-        lossless=settings.lossless,
-        meta=bank.meta(),
-    )
+def _merged_state(sources: Sequence[BankReader]) -> dict[str, bytes]:
+    state = sources[0].get_state()
+    for bank in sources[1:]:
+        if bank.get_state() != state:
+            raise BankError(
+                f"Bank {bank.name} has another state than {sources[0].name}: each state describes "
+                "the documents of its own bank. Write the documents into one bank instead."
+            )
+    return state
+
+
+def sum_histograms(one: bytes, other: bytes) -> bytes:
+    """The sum of two histograms, uint32 [K] each; the shorter one counts 0 for what it lacks.
+
+    Raises `BankError` if the bytes are no histogram, or a count reaches 2^32.
+    """
+    counts, added = _histogram(one), _histogram(other)
+    size = max(len(counts), len(added))
+    total = np.pad(counts, (0, size - len(counts))) + np.pad(added, (0, size - len(added)))
+    if size and total.max() >= 1 << 32:
+        raise BankError("The bank's histogram is full: a code was counted 2^32 times.")
+    return total.astype("<u4").tobytes()
+
+
+def _histogram(data: bytes) -> npt.NDArray[np.int64]:
+    if len(data) % 4 or len(data) > 4 * _MAX_CODES:
+        raise BankError(f"The bank's histogram is damaged: it has {len(data)} bytes.")
+    return np.frombuffer(data, "<u4").astype(np.int64)
 
 
 def split_bank(
-    bank: MemoryBank,
+    bank: BankReader,
     folder: str | Path,
     by: str,
     at: Sequence[str] = (),
@@ -115,16 +139,23 @@ def split_bank(
 ) -> dict[str, str]:
     """Make one new bank per source, or per stretch of time between the times `at`.
 
-    The bank itself is not changed. Returns what each file in the folder holds: a source, or
-    "until T", "from T"; also written as `parts.json`. Documents without one form a part of their
-    own. Files are numbered, so no source can choose a name. A histogram (blob `mass`) belongs to no
-    document and goes with the first part. Raises `InputError` for another `by`, or without a full
-    ledger.
+    The bank itself is not changed. Documents without a source (or time) form a part of their own.
+    Files are numbered, so no source can choose the name of a file. A histogram (blob `mass`)
+    belongs to no document and goes with the first part.
+
+    Returns what each file in the folder holds: a source, or "until T", "from T". `parts.json` says
+    the same. Raises `InputError` for another `by`, without a full ledger, or if the bank has a
+    state: it describes all documents together.
     """
     if by not in ("source", "time") or (by == "time") != bool(at):
         raise InputError("Split by 'source', or by 'time' with the times at which to cut.")
     if bank.settings.ledger != "full":
         raise InputError(f"Bank {bank.name} keeps no {by}s (ledger {bank.settings.ledger!r}).")
+    if bank.get_state():
+        raise InputError(
+            f"Bank {bank.name} has a state that describes all of its documents together; it cannot "
+            "be split."
+        )
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; choose another folder for the parts.")
@@ -135,9 +166,9 @@ def split_bank(
     parts: dict[str, str] = {}
     for number, (group, rows) in enumerate(sorted(groups.items()), start=1):
         name = f"part-{number:04d}.bank"
-        with _like(bank, folder / name, None) as made:
+        with bank_like(bank, str(folder / name), None) as made:
             for blob in bank.blobs():
-                if blob != MASS or number == 1:
+                if blob != HISTOGRAM or number == 1:
                     made.put_blob(blob, bank.get_blob(blob) or b"")
             insert_rows(made, rows)
         parts[name] = group
@@ -163,6 +194,7 @@ class BankDiff:
         only_first, only_second: ids.
         changed: ids with what differs: "level", "payload", "key", "ledger" or "count".
         blobs, meta: names of blobs and metadata that differ.
+        state: whether the states are equal.
         fingerprint: whether the fingerprints are equal.
     """
 
@@ -172,15 +204,16 @@ class BankDiff:
     blobs: tuple[str, ...]
     meta: tuple[str, ...]
     fingerprint: bool
+    state: bool = True
 
     @property
     def same(self) -> bool:
         """Whether nothing differs."""
         lists = (self.only_first, self.only_second, self.changed, self.blobs, self.meta)
-        return self.fingerprint and not any(lists)
+        return self.fingerprint and self.state and not any(lists)
 
 
-def diff_banks(first: MemoryBank, second: MemoryBank, progress: Progress | None = None) -> BankDiff:
+def diff_banks(first: BankReader, second: BankReader, progress: Progress | None = None) -> BankDiff:
     """Compare two banks document by document; hits and order are not compared."""
     other = {row.entry.id: row for row in bank_rows(second)}
     only_first: list[str] = []
@@ -200,6 +233,7 @@ def diff_banks(first: MemoryBank, second: MemoryBank, progress: Progress | None 
         tuple(sorted(name for name in names if first.get_blob(name) != second.get_blob(name))),
         tuple(sorted(n for n in {*one, *two} if n not in one or n not in two or one[n] != two[n])),
         first.fingerprint == second.fingerprint,
+        first.get_state() == second.get_state(),
     )
 
 

@@ -1,15 +1,15 @@
-"""A bank as a folder of safetensors and JSON, and back: canonical, so equal banks give equal bytes.
+"""A bank as a folder of safetensors and JSON, and back. Equal banks give equal bytes.
 
-Knows entries, facts and blobs; nothing about pages or how a bank came to be. Documents are sorted
-by id; the order of writing is kept as ranks, so that a bank from which documents were deleted and
-one that never saw them export the same bytes.
+Knows entries, facts, blobs and state; nothing about pages. Documents are sorted by id, and the
+order of writing is kept as ranks. So a bank from which documents were deleted and one that never
+saw them export the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from latentbank.bank.admin.rows import Progress, Row, bank_rows, insert_rows
+from latentbank.bank.bank import MemoryBank
 from latentbank.bank.entry import Entry
-from latentbank.bank.insert import Row, bank_rows, insert_rows
-from latentbank.bank.items import BankFingerprint, Settings
-from latentbank.bank.memory_bank import MemoryBank
+from latentbank.bank.reader import BankReader
+from latentbank.bank.reports import BankFingerprint, Settings
 from latentbank.errors import InputError
 
 __all__ = ["export_bank", "import_bank"]
@@ -28,15 +29,15 @@ __all__ = ["export_bank", "import_bank"]
 TENSORS, TEXTS = "bank.safetensors", "bank.json"
 EXPORT_VERSION = 1
 _MAX_JSON_BYTES = 1 << 32
+_UNUSED = ("surprise", "redundancy")  # columns of this version that nothing sets
+_BLOB, _STATE = "blob.", "state."  # what the names of their tensors begin with
 
-Progress = Callable[[int, int], None]
 
+def export_bank(bank: BankReader, folder: str | Path, progress: Progress | None = None) -> Path:
+    """Write `bank.safetensors` and `bank.json` into a folder, which is made if it is missing.
 
-def export_bank(bank: MemoryBank, folder: str | Path, progress: Progress | None = None) -> Path:
-    """Write `bank.safetensors` and `bank.json` into a folder, made if it is missing.
-
-    Raises `InputError` if the folder holds an export already or cannot be written, `BankError` if
-    the bank is damaged.
+    Returns the folder. Raises `InputError` if the folder holds an export already or cannot be
+    written, `BankError` if the bank is damaged.
     """
     from safetensors.numpy import save
 
@@ -45,14 +46,13 @@ def export_bank(bank: MemoryBank, folder: str | Path, progress: Progress | None 
         raise InputError(f"{folder} holds an export already; choose another folder.")
     rows = sorted(bank_rows(bank, progress), key=lambda row: row.entry.id)
     levels = sorted({row.entry.level for row in rows})
-    table = np.array([row.fact for row in rows], np.int64).reshape(-1, 4)
+    table = np.array([row.fact for row in rows], np.int64).reshape(-1, 2)
     ranks = np.empty(len(rows), np.uint32)
     ranks[np.argsort(table[:, 0], kind="stable")] = np.arange(len(rows), dtype=np.uint32)
     tensors: dict[str, npt.NDArray[Any]] = {
         "order": ranks,
         "hits": table[:, 1].astype(np.uint16),
-        "surprise": table[:, 2].astype(np.uint8),
-        "redundancy": table[:, 3].astype(np.uint8),
+        **{name: np.zeros(len(rows), np.uint8) for name in _UNUSED},
         "depth": np.array([row.depth for row in rows], np.uint8),
         "count": np.array([row.count for row in rows], np.uint32),
         "level": np.array([levels.index(row.entry.level) for row in rows], np.uint8),
@@ -62,7 +62,9 @@ def export_bank(bank: MemoryBank, folder: str | Path, progress: Progress | None 
         "key_bytes": np.array([len(row.entry.key) for row in rows], np.uint16),
     }
     for name in bank.blobs():
-        tensors[f"blob.{name}"] = np.frombuffer(bank.get_blob(name) or b"", np.uint8)
+        tensors[_BLOB + name] = np.frombuffer(bank.get_blob(name) or b"", np.uint8)
+    for name, data in bank.get_state().items():
+        tensors[_STATE + name] = np.frombuffer(data, np.uint8)
     texts = {
         "version": EXPORT_VERSION,
         "fingerprint": asdict(bank.fingerprint),
@@ -112,7 +114,7 @@ def import_bank(
     budget: int | str | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Make a new bank at `path` from an export; `budget` None keeps the exported one.
+    """Make a new bank at `path` from an export. With `budget` None it has the exported budget.
 
     Raises `InputError` if the export is missing or is none, `BankError` if `path` exists or the
     documents do not fit into the budget; then nothing is left behind.
@@ -122,11 +124,7 @@ def import_bank(
         settings = Settings(**texts["settings"])
         fingerprint = BankFingerprint(**{k: str(v) for k, v in texts["fingerprint"].items()})
         rows = list(_rows(texts, tensors))
-        blobs = {
-            name.removeprefix("blob."): value.astype(np.uint8).tobytes()
-            for name, value in tensors.items()
-            if name.startswith("blob.")
-        }
+        blobs, state = (_items(tensors, start) for start in (_BLOB, _STATE))
         meta = dict(texts["meta"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{folder} is not an export of a bank: {error!r:.200}.") from error
@@ -143,11 +141,21 @@ def import_bank(
     try:
         with made:
             made.put_blobs(blobs)
+            made.put_state(state)
             insert_rows(made, rows, settings.span if budget is None else 0.0, progress)
     except BaseException:
         if str(path) != ":memory:":
             Path(path).unlink(missing_ok=True)
         raise
+
+
+def _items(tensors: dict[str, npt.NDArray[Any]], start: str) -> dict[str, bytes]:
+    """The bytes of the tensors whose names begin with `start`."""
+    return {
+        name.removeprefix(start): value.astype(np.uint8).tobytes()
+        for name, value in tensors.items()
+        if name.startswith(start)
+    }
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -173,7 +181,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
 def _rows(texts: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> Iterator[Row]:
     documents, levels = texts["documents"], texts["levels"]
     count = len(documents)
-    names = ("order", "hits", "surprise", "redundancy", "depth", "count", "level")
+    names = ("order", "hits", *_UNUSED, "depth", "count", "level")
     columns = {name: tensors[name] for name in (*names, "payload_bytes", "key_bytes")}
     if any(column.shape != (count,) or column.dtype.kind != "u" for column in columns.values()):
         raise ValueError("its columns are not one number per document")
@@ -194,5 +202,4 @@ def _rows(texts: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> Iterat
             ledger.get("metadata") or {},
             keys[key_end - listed["key_bytes"][at] : key_end],
         )
-        fact = (0, *(listed[name][at] for name in ("hits", "surprise", "redundancy")))
-        yield Row(entry, listed["depth"][at], max(1, listed["count"][at]), fact)
+        yield Row(entry, listed["depth"][at], max(1, listed["count"][at]), (0, listed["hits"][at]))

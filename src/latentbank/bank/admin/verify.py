@@ -3,38 +3,38 @@
 Knows the bank's pages, items and SQLite's own check; repairs nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from latentbank.bank.entry import ID_BYTES
-from latentbank.bank.items import VerifyReport
-from latentbank.bank.pages import NUMBER_BYTES, Page
+from latentbank.bank.reports import VerifyReport
+from latentbank.bank.store.pages import NUMBER_BYTES, Page
+from latentbank.bank.store.session import Session
 from latentbank.errors import BankError
 
-if TYPE_CHECKING:
-    from latentbank.bank.core import BankCore
-
-__all__ = ["verify_bank"]
+__all__ = ["verify_session"]
 
 
-def verify_bank(
-    bank: "BankCore", progress: Callable[[int, int], None] | None = None
+def verify_session(
+    session: Session, progress: Callable[[int, int], None] | None = None
 ) -> VerifyReport:
     """Check every page's and item's checksum, that no id is stored twice, and SQLite's structure.
 
-    Never raises for damage; reads every byte of the bank. `progress(done, total)` counts pages.
+    Never raises for damage. Reads every byte of the bank. `progress(done, total)` counts pages.
     """
     damage: list[str] = []
     damaged_ids: list[str] = []
     seen: set[bytes] = set()
     documents = 0
-    pages = _sequence(bank, damage)
-    for done, seq in enumerate(pages):
+    numbers = _numbers(session, damage)
+    for done, seq in enumerate(numbers):
         if progress is not None:
-            progress(done + 1, len(pages))
+            progress(done + 1, len(numbers))
         page: Page | None = None
         try:
-            page = bank._load_page(seq)
+            with session.reading():
+                page = session.find_page(seq)
             if page is None:
                 continue
             page.check()
@@ -42,31 +42,23 @@ def verify_bank(
             seen.update(_id_keys(page))
             if again or len(set(page.document_ids)) < page.count:
                 raise BankError(f"Page {seq} of the bank is damaged: it repeats documents.")
-            with bank._transaction(write=False) as connection:
-                bank._read_facts(connection, seq, _stored_count(bank, seq, page))
+            with session.reading():
+                session.page_and_facts(seq)
             documents += page.count
         except BankError as error:
             ids = _readable_ids(page)
             damaged_ids.extend(ids)
             damage.append(f"{error} Its documents: {', '.join(ids) or 'unreadable'}.")
-    damage.extend(_item_damage(bank))
-    damage.extend(_structure_damage(bank))
+    damage.extend(_item_damage(session))
+    damage.extend(_structure_damage(session))
     return VerifyReport(not damage, documents, tuple(damage), tuple(damaged_ids))
 
 
-def _stored_count(bank: "BankCore", seq: int, page: Page) -> int:
-    """Entries of the page as stored: some may be on their way out."""
-    if seq not in bank._doomed:
-        return page.count
-    with bank._lock:
-        connection = bank._open_connection
-        stored = None if connection is None else bank._stored_page(connection, seq)
-    return page.count if stored is None else stored.count
-
-
-def _sequence(bank: "BankCore", damage: list[str]) -> list[int]:
+def _numbers(session: Session, damage: list[str]) -> list[int]:
+    """The numbers of all pages."""
     try:
-        return bank._sequence(None)
+        with session.reading():
+            return session.pages.numbers()
     except BankError as error:
         damage.append(str(error))
         return []
@@ -87,27 +79,30 @@ def _readable_ids(page: Page | None) -> list[str]:
         return [key.hex() for key in _id_keys(page)]
 
 
-def _item_damage(bank: "BankCore") -> list[str]:
+def _item_damage(session: Session) -> list[str]:
+    """A sentence for each item whose checksum does not match, and for what the bank is."""
     damage = []
     try:
-        with bank._transaction(write=False) as connection:
-            names = connection.execute("SELECT kind, name FROM items").fetchall()
+        with session.reading():
+            names = session.items.kinds_and_names()
         for kind, name in names:
             try:
-                with bank._transaction(write=False) as connection:
-                    bank._get(connection, kind, name)
+                with session.reading():
+                    session.items.get(kind, name)
             except BankError as error:
                 damage.append(str(error))
-        _ = bank.fingerprint, bank.budget_bytes
+        with session.reading():
+            session.items.fingerprint()
     except BankError as error:
         damage.append(str(error))
     return list(dict.fromkeys(damage))
 
 
-def _structure_damage(bank: "BankCore") -> list[str]:
+def _structure_damage(session: Session) -> list[str]:
+    """What SQLite finds wrong with the file's structure."""
     try:
-        with bank._transaction(write=False) as connection:
-            rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
+        with session.reading():
+            rows = session.connection.execute("PRAGMA integrity_check(20)").fetchall()
     except BankError as error:
         return [str(error)]
     return [f"SQLite reports: {text}." for (text,) in rows if text != "ok"]

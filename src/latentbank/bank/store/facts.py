@@ -1,4 +1,4 @@
-"""What a fading policy may know of each document: when it was written, hits, surprise, redundancy.
+"""What the fading policy may know of each document of a page: when it was written, and its hits.
 
 Knows numbers in columns and their packed bytes; nothing about pages, SQLite or policies.
 """
@@ -15,14 +15,17 @@ import zstandard
 
 from latentbank.errors import BankError
 
-__all__ = ["MAX_HITS", "Facts", "hint_byte", "key_redundancy"]
+__all__ = ["MAX_HITS", "Fact", "Facts", "key_redundancy"]
 
 MAX_HITS = 0xFFFF
 _WIDTH = 8  # bytes of one document before compression
+_UNUSED = 2  # of them: two columns of the format that nothing sets; they are stored as zeros
+
+Fact = tuple[int, int]  # (order, hits) of one document
 
 
 class _PerThread(threading.local):
-    """zstandard's objects: slow to make beside what they do here, and no two threads may share."""
+    """Zstandard's objects. They are slow to make, and two threads may not share one."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=1, write_content_size=False)
@@ -37,31 +40,22 @@ class Facts:
     """Columns over n documents.
 
     Attributes:
-        order: the how-many-th document of the bank each is, uint32 [n].
-        hits: how often each helped to answer, uint16 [n], saturating.
-        surprise, redundancy: 0 for unknown, else 1 to 255 for 0.0 to 1.0, uint8 [n].
+        order: each document's place in the order of writing, uint32 [n].
+        hits: how often each helped to answer, uint16 [n], saturating at `MAX_HITS`.
     """
 
     order: npt.NDArray[np.uint32]
     hits: npt.NDArray[np.uint16]
-    surprise: npt.NDArray[np.uint8]
-    redundancy: npt.NDArray[np.uint8]
 
     @classmethod
-    def of(cls, rows: list[tuple[int, int, int, int]]) -> Facts:
-        """From one (order, hits, surprise, redundancy) per document."""
-        order, hits, surprise, redundancy = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return cls(
-            np.array(order, np.uint32),
-            np.minimum(hits, MAX_HITS).astype(np.uint16),
-            np.array(surprise, np.uint8),
-            np.array(redundancy, np.uint8),
-        )
+    def of(cls, rows: list[Fact]) -> Facts:
+        """From one (order, hits) per document."""
+        order, hits = zip(*rows, strict=True) if rows else ((), ())
+        return cls(np.array(order, np.uint32), np.minimum(hits, MAX_HITS).astype(np.uint16))
 
-    def rows(self) -> list[tuple[int, int, int, int]]:
+    def rows(self) -> list[Fact]:
         """The inverse of `of`."""
-        columns = (self.order, self.hits, self.surprise, self.redundancy)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        return list(zip(self.order.tolist(), self.hits.tolist(), strict=True))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -70,17 +64,18 @@ class Facts:
         """The facts of the documents that are not at positions `gone`."""
         kept = np.ones(len(self), bool)
         kept[list(gone)] = False
-        return Facts(self.order[kept], self.hits[kept], self.surprise[kept], self.redundancy[kept])
+        return Facts(self.order[kept], self.hits[kept])
 
     def pack(self) -> bytes:
-        """CRC-32, then the columns byte plane by byte plane, compressed: a fraction of a byte each
-        where documents were written in order and never asked for.
+        """CRC-32, then the columns, byte plane by byte plane, compressed.
+
+        Takes a fraction of a byte per document where documents were written in order and have no
+        hits.
         """
         steps = np.diff(self.order.astype(np.int64), prepend=0).astype("<i4")
         planes = steps.view(np.uint8).reshape(-1, 4).T.tobytes()
         hits = self.hits.astype("<u2").view(np.uint8).reshape(-1, 2).T.tobytes()
-        raw = planes + hits + self.surprise.tobytes() + self.redundancy.tobytes()
-        packed = _ZSTD.compressor.compress(raw)
+        packed = _ZSTD.compressor.compress(planes + hits + bytes(_UNUSED * len(self)))
         return zlib.crc32(packed).to_bytes(4, "little") + packed
 
     @classmethod
@@ -99,29 +94,21 @@ class Facts:
         steps = np.ascontiguousarray(flat[: 4 * count].reshape(4, count).T).view("<i4").reshape(-1)
         hits = np.ascontiguousarray(flat[4 * count : 6 * count].reshape(2, count).T).view("<u2")
         return cls(
-            np.cumsum(steps.astype(np.int64)).astype(np.uint32),
-            hits.reshape(-1).astype(np.uint16),
-            flat[6 * count : 7 * count].copy(),
-            flat[7 * count :].copy(),
+            np.cumsum(steps.astype(np.int64)).astype(np.uint32), hits.reshape(-1).astype(np.uint16)
         )
 
 
-def hint_byte(hint: float | None) -> int:
-    """0 for unknown, else 1 to 255 for 0.0 to 1.0."""
-    return 0 if hint is None else 1 + round(254 * hint)
+def key_redundancy(keys: bytes, count: int) -> npt.NDArray[np.float64]:
+    """For each of `count` int8 keys: its largest cosine with an earlier key, in [0, 1], [count].
 
-
-def key_redundancy(keys: bytes, count: int) -> npt.NDArray[np.uint8]:
-    """For each of `count` int8 keys: the largest cosine with a key before it, as hints.
-
-    Only keys of one page are compared, so this finds repetitions that were written close together;
-    a method that knows the nearest neighbour in the whole bank gives `Entry.redundancy` instead.
+    Only keys of one page are compared, so this finds repetitions that were written close together.
+    The values are rounded to 1/254. Keys shorter than 8 bytes are not compared: 0.
     """
     width = len(keys) // count if count else 0
     if width < 8:
-        return np.zeros(count, np.uint8)
+        return np.zeros(count)
     rows = np.frombuffer(keys, np.int8).reshape(count, width).astype(np.float32)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     best = np.where(np.tri(count, count, -1, dtype=bool), rows @ rows.T, 0.0).max(1, initial=0.0)
-    found: npt.NDArray[np.uint8] = (1 + np.rint(254 * np.clip(best, 0, 1))).astype(np.uint8)
+    found: npt.NDArray[np.float64] = np.rint(254 * np.clip(best, 0, 1)).astype(np.float64) / 254
     return found

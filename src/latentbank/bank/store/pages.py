@@ -1,11 +1,13 @@
-"""The pages that hold a bank's entries: entries to blobs and back.
+"""`Page`, the stored form of up to 256 entries of one level: blobs that are columns over them.
 
-Knows bytes only; nothing about SQLite, files or methods. A page holds up to 256 entries of one
-level; its blobs are columns over them, so that an entry costs 8 bytes beside its payload.
+Knows bytes only; nothing about SQLite, files or methods. A page costs an entry 8 bytes beside its
+payload.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -15,20 +17,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from latentbank.bank.entry import ID_BYTES, JSON, Entry, compact_json, id_key, is_hex_id
-from latentbank.bank.facts import Facts
-from latentbank.bank.space import Space
+from latentbank.bank.entry import ID_BYTES, JSON, Entry, compact_json
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.errors import BankError
 
 __all__ = [
     "COLUMNS",
+    "MAX_DEPTH",
     "NUMBER_BYTES",
     "PAGE_ENTRIES",
     "Page",
-    "PageBuilder",
     "Slot",
     "blob_hash",
+    "id_numbers",
     "pack_ledger",
     "pack_varints",
 ]
@@ -37,7 +38,6 @@ PAGE_ENTRIES = 256
 HASH_BYTES = 16
 NUMBER_BYTES = 4  # of an id in a bank that keeps none: the document's number
 MAX_DEPTH = 64  # steps that a document may fade
-MAX_LEDGER_BYTES = 32 * 1024  # of a page, before compression, unless one entry needs more
 COLUMNS = "seq, level, depth, count, hash, ids, lengths, payload, keys, ledger"
 _LEDGER: dict[str, type] = {"id": str, "time": str, "source": str, "metadata": dict, "count": int}
 
@@ -51,7 +51,7 @@ class Slot(NamedTuple):
 
 
 def blob_hash(*parts: bytes) -> bytes:
-    """BLAKE2b of 16 bytes over parts of whatever lengths."""
+    """BLAKE2b of 16 bytes over parts of any lengths."""
     state = blake2b(digest_size=HASH_BYTES)
     for part in parts:
         state.update(len(part).to_bytes(8, "little"))
@@ -60,7 +60,7 @@ def blob_hash(*parts: bytes) -> bytes:
 
 
 def pack_varints(numbers: Iterable[int]) -> bytes:
-    """LEB128: 7 bits a byte, the lowest first, the high bit set on all but the last."""
+    """LEB128: 7 bits a byte, the lowest first. The high bit is set on all bytes but the last."""
     packed = bytearray()
     for number in numbers:
         while number > 0x7F:
@@ -95,7 +95,7 @@ class Page:
     """The stored form of up to 256 entries of one level.
 
     Attributes:
-        seq: the page's number; pages in the order of their numbers are in the order of writing.
+        seq: the page's number. Pages sorted by number are in the order of writing.
         level: the level of all its entries.
         depth: how many steps they have faded.
         count: its number of entries, n.
@@ -104,9 +104,9 @@ class Page:
         lengths: varints of the n payload lengths, or a single one if all are equal.
         payload: all payloads, one after the other.
         keys: all keys, one after the other, equally long; None if empty.
-        ledger: zstd-compressed JSON columns "id" (long ids), "time", "source", "metadata" and
-            "count" (how often the document was written, where more than once), each a list of n
-            values or nulls; None if no entry has any.
+        ledger: JSON columns, compressed by zstd: "id" (long ids), "time", "source", "metadata" and
+            "count" (how often the document was written, where more than once). Each is a list of
+            n values or nulls. None if no entry has any.
     """
 
     seq: int
@@ -127,7 +127,7 @@ class Page:
         return blob_hash(head, self.ids, self.lengths, self.payload, keys, ledger)
 
     def check_types(self) -> None:
-        """Raise `BankError` if a column is not of its type; SQLite stores anything anywhere."""
+        """Raise `BankError` if a column has a wrong type. SQLite itself checks no types."""
         blobs = [self.hash, self.ids, self.lengths, self.payload]
         blobs += [blob for blob in (self.keys, self.ledger) if blob is not None]
         numbers = (self.seq, self.depth, self.count)
@@ -197,7 +197,7 @@ class Page:
 
     @cached_property
     def columns(self) -> dict[str, list[JSON]]:
-        """The decoded ledger; columns that nobody uses are missing."""
+        """The decoded ledger. A column is missing if no entry has a value for it."""
         if self.ledger is None:
             return {}
         try:
@@ -217,7 +217,7 @@ class Page:
 
     @cached_property
     def document_ids(self) -> list[str]:
-        """The n ids in full; reads the ledger, but not the payloads."""
+        """The n ids in full. Reads the ledger, not the payloads."""
         long_ids = self.columns.get("id")
         hexed = self.ids.hex()
         width = 2 * self.id_bytes
@@ -250,124 +250,43 @@ class Page:
             (self.keys or b"")[index * width : (index + 1) * width],
         )
 
+    def without(self, gone: frozenset[int]) -> Page | None:
+        """The page without the entries at positions `gone`; None if no entry is left.
+
+        The page must be whole (see `check`). The result equals, byte for byte, the page that the
+        remaining entries would make. Raises `BankError` if the ledger is damaged.
+        """
+        if len(gone) >= self.count:
+            return None
+        ends = [-1, *sorted(gone), self.count]
+        runs = [(one + 1, two) for one, two in pairwise(ends) if two > one + 1]
+        edges, width = self.edges, self.key_bytes
+        kept = [at for start, end in runs for at in range(start, end)]
+        lengths = self.lengths
+        if edges[1] * self.count != edges[-1] or len(lengths) >= self.count:
+            sizes = [edges[at + 1] - edges[at] for at in kept]
+            lengths = pack_varints(sizes[:1] if len(set(sizes)) == 1 else sizes)
+        columns = {
+            name: [column[at] or None for at in kept]
+            for name, column in sorted(self.columns.items())
+        }
+        left = replace(
+            self,
+            count=len(kept),
+            ids=_cut(self.ids, runs, range(0, len(self.ids) + 1, self.id_bytes)),
+            lengths=lengths,
+            payload=_cut(self.payload, runs, edges),
+            keys=self.keys and _cut(self.keys, runs, range(0, len(self.keys) + 1, width)),
+            ledger=pack_ledger({name: column for name, column in columns.items() if any(column)}),
+        )
+        return replace(left, hash=left.checksum())
+
+
+def _cut(blob: bytes, runs: Sequence[tuple[int, int]], edges: Sequence[int]) -> bytes:
+    """What lies between the edges of each run of positions."""
+    return b"".join([blob[edges[start] : edges[end]] for start, end in runs])
+
 
 def id_numbers(ids: bytes, width: int) -> npt.NDArray[np.uint64]:
     """Ids of `width` bytes each, as numbers."""
     return np.frombuffer(ids, f">u{width}").astype(np.uint64)
-
-
-class PageBuilder:
-    """A page being filled or changed; `build` gives the stored form."""
-
-    def __init__(self, seq: int, slot: Slot, id_bytes: int, space: Space) -> None:
-        self.seq, self.slot, self.id_bytes, self.space = seq, slot, id_bytes, space
-        self.index: dict[bytes, int] = {}  # the id's bytes -> position
-        self.facts: list[tuple[int, int, int, int]] = []
-        self._lengths: list[int] = []
-        self._payload = bytearray()
-        self._keys = bytearray()
-        self._columns: dict[str, dict[int, JSON]] = {}
-        self._ledger_bytes = 0  # before compression, roughly
-
-    @classmethod
-    def reopen(cls, page: Page, facts: Facts, space: Space) -> "PageBuilder":
-        """Start from a stored page."""
-        builder = cls(page.seq, page.slot, page.id_bytes, space)
-        width = page.id_bytes
-        for at in range(page.count):
-            builder.index[page.ids[at * width : (at + 1) * width]] = at
-        builder._lengths = [end - start for start, end in pairwise(page.edges)]
-        builder.facts = facts.rows()
-        builder._payload, builder._keys = bytearray(page.payload), bytearray(page.keys or b"")
-        for name, column in page.columns.items():
-            values = {at: value for at, value in enumerate(column) if value}
-            if values:
-                builder._columns[name] = values
-                builder._ledger_bytes += len(compact_json(list(values.values())))
-        return builder
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its blobs, the ledger before compression."""
-        ids = len(self.index) * self.id_bytes
-        return len(self._payload) + len(self._keys) + ids + self._ledger_bytes
-
-    def fits(self, entry: Entry) -> bool:
-        """Whether the entry may join; an empty page takes any."""
-        if not self._lengths:
-            return True
-        return (
-            len(self._lengths) < self.space.page_entries
-            and len(self._payload) + len(entry.payload) <= self.space.page_bytes
-            and self._ledger_bytes <= min(MAX_LEDGER_BYTES, 2 * self.space.page_bytes)
-        )
-
-    def add(self, entry: Entry, count: int, fact: tuple[int, int, int, int]) -> None:
-        """Append an entry whose level and key length are the page's."""
-        position = len(self._lengths)
-        compact = self.id_bytes == NUMBER_BYTES
-        self.index[bytes.fromhex(entry.id) if compact else id_key(entry.id)] = position
-        self._lengths.append(len(entry.payload))
-        self._payload += entry.payload
-        self._keys += entry.key
-        self.facts.append(fact)
-        ledger: dict[str, JSON] = {
-            "id": None if compact or is_hex_id(entry.id) else entry.id,
-            "time": entry.time,
-            "source": entry.source,
-            "metadata": entry.metadata,
-            "count": count if count > 1 else None,
-        }
-        for name, value in ledger.items():
-            if value:
-                value = dict(value) if name == "metadata" else value
-                self._columns.setdefault(name, {})[position] = value
-                self._ledger_bytes += len(compact_json(value))
-
-    def join(self, page: Page, facts: Facts) -> bool:
-        """Take in all entries of another page of the same slot, if they fit."""
-        room = len(self) + page.count <= self.space.page_entries
-        if not room or len(self._payload) + len(page.payload) > self.space.page_bytes:
-            return False
-        counts = page.counts()
-        for at, fact in enumerate(facts.rows()):
-            self.add(page.entry(at), counts[at], fact)
-        return True
-
-    def holds(self, id: str) -> bool:
-        """Whether the page holds this very id; False also for another id of the same 8 bytes."""
-        position = self.index.get(id_key(id))
-        if position is None:
-            return False
-        return self._columns.get("id", {}).get(position) == (None if is_hex_id(id) else id)
-
-    def bump(self, id: str, times: int) -> None:
-        """Count a document of the page that is written again."""
-        counts = self._columns.setdefault("count", {})
-        position = self.index[id_key(id)]
-        counts[position] = counts.get(position, 1) + times
-
-    def build(self) -> Page:
-        """The stored form; raises `InputError` if a ledger value is not JSON."""
-        size = len(self._lengths)
-        same = len(set(self._lengths)) == 1
-        columns = {
-            name: [values.get(position) for position in range(size)]
-            for name, values in sorted(self._columns.items())
-        }
-        page = Page(
-            self.seq,
-            self.slot.level,
-            self.slot.depth,
-            size,
-            b"",
-            b"".join(self.index),
-            pack_varints(self._lengths[:1] if same else self._lengths),
-            bytes(self._payload),
-            bytes(self._keys) or None,
-            pack_ledger(columns),
-        )
-        return replace(page, hash=page.checksum())

@@ -1,7 +1,7 @@
 """The SQLite file under a bank: schema, safe opening, and SQLite's errors as clear sentences.
 
-Knows tables and error codes; nothing about entries, levels or methods. A file is trusted for
-nothing but its bytes: one whose schema is not exactly ours is refused before any row is read.
+Knows tables and error codes; nothing about entries, levels or methods. No file is trusted: one
+whose schema is not exactly that of a bank is refused before any row is read.
 """
 
 import os
@@ -19,6 +19,7 @@ __all__ = [
     "check_schema",
     "connect",
     "create_file",
+    "empty_log",
     "new_file",
     "open_bytes",
     "open_memory",
@@ -30,7 +31,7 @@ FORMAT_VERSION = 2
 APPLICATION_ID = 0x4C42414E  # "LBAN"
 _MAGIC = b"SQLite format 3\0"
 
-# Without types, which SQLite would not enforce either: all of it fits into the file's first page.
+# No types: SQLite would not enforce them, and so the schema fits into the file's first page.
 _SCHEMA = {
     "items": "CREATE TABLE items(kind,name,data,hash,PRIMARY KEY(kind,name))WITHOUT ROWID",
     "pages": (
@@ -106,7 +107,7 @@ def create_file(path: Path, space: Space, timeout_seconds: float) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A draft beside `path` that gets its name at the end of the block, or is removed.
+    """A draft beside `path`: it gets that name at the end of the block, or is removed.
 
     Raises `BankError` if `path` exists, its folder does not, or the disk refuses.
     """
@@ -128,7 +129,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def prepare_writer(connection: sqlite3.Connection) -> None:
-    """Settings of a connection that writes; whether there is a log is written in the file."""
+    """Set up a connection that writes. The file itself says whether there is a log."""
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         connection.execute("PRAGMA journal_mode=TRUNCATE")
     connection.execute("PRAGMA cache_spill=OFF")  # a page is logged once in a transaction
@@ -188,9 +189,10 @@ def _publish(draft: Path, path: Path) -> None:
 
 
 def empty_log(connection: sqlite3.Connection, kind: str) -> bool:
-    """Moves the log into the file; `kind` RESTART or TRUNCATE. False if others held it up for the
-    connection's timeout. SQLite waits for readers and writers by itself, but not for the checkpoint
-    of another process.
+    """Move the log into the file; `kind` is RESTART or TRUNCATE.
+
+    Returns False if other processes held it up for the connection's timeout. SQLite itself waits
+    for readers and writers, but not for the checkpoint of another process.
     """
     end = time.monotonic() + connection.execute("PRAGMA busy_timeout").fetchone()[0] / 1000
     while connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0]:

@@ -1,0 +1,206 @@
+"""`BankReader`: everything that can be asked of an open bank without changing it.
+
+Knows ids, pages and items; nothing about models or what a payload means. `bank.MemoryBank` adds
+writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from latentbank.bank.delete import Selection, selected_ids
+from latentbank.bank.entry import Entry
+from latentbank.bank.reports import BankFingerprint, Footprint, Settings
+from latentbank.bank.store.items import BLOB, META, STATE
+from latentbank.bank.store.pages import Page
+from latentbank.bank.store.session import Session
+from latentbank.errors import InputError
+
+__all__ = ["BankReader"]
+
+
+class BankReader:
+    """An open bank, for reading. Methods may be called from several threads.
+
+    All raise `BankError` with one sentence if the file is damaged or closed.
+
+    Attributes:
+        session: the open file, for `admin` and tests.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Wraps an open session."""
+        self.session = session
+
+    # ------------------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """The file's path, or ":memory:"."""
+        return self.session.name
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the bank refuses to write."""
+        return self.session.read_only
+
+    @property
+    def settings(self) -> Settings:
+        """What the bank was made with, as of the last call."""
+        return self.session.settings
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """The largest size that the bank's files may have together, or None."""
+        with self.session.reading():
+            return self.session.settings.budget_bytes
+
+    @property
+    def fingerprint(self) -> BankFingerprint:
+        """What wrote the bank; raises `BankError` if it cannot be read."""
+        with self.session.reading():
+            return self.session.items.fingerprint()
+
+    # ----------------------------------------------------------------------------- reading
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        with self.session.reading():
+            return len(self.session.directory)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._find(id) is not None
+
+    def get(self, id: str) -> Entry | None:
+        """The entry of that id, or None."""
+        found = self._find(id)
+        return None if found is None else found[0].entry(found[1])
+
+    def count(self, id: str) -> int:
+        """How often the document was written; 0 if it is not here."""
+        found = self._find(id)
+        return 0 if found is None else found[0].counts()[found[1]]
+
+    def order(self, id: str) -> int:
+        """The document's place in the order of writing, from 0; -1 if it is not here."""
+        with self.session.reading():
+            seq = self.session.locate(id)
+            both = None if seq is None else self.session.page_and_facts(seq)
+        if both is None or id not in both[0].document_ids:
+            return -1
+        return int(both[1].order[both[0].document_ids.index(id)])
+
+    def age(self, id: str) -> tuple[str, int]:
+        """(time or "", order) of a document: larger for a newer one."""
+        entry = self.get(id)
+        return ("" if entry is None else entry.time or "", self.order(id))
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, page by page: those of one level come in the order of writing.
+
+        A page is read when it is reached. An entry written or deleted meanwhile may or may not be
+        seen. Raises `BankError` at a damaged page.
+        """
+        for page in self.pages():
+            for index in range(page.count):
+                yield page.entry(index)
+
+    def pages(self, level: str | None = None) -> Iterator[Page]:
+        """Pages of one level (or all) in the order of writing, for reading in bulk.
+
+        Of each `Page`, `payloads` and `document_ids` are lists in the same order, `payload` and
+        `keys` the joined bytes, `id_keys` the ids as numbers [n]. The ledger is decoded only if
+        it is asked for. Raises `BankError` at a damaged page.
+        """
+        with self.session.reading():
+            numbers = self.session.pages.numbers(level)
+        for seq in numbers:
+            with self.session.reading():
+                page = self.session.find_page(seq)
+            if page is not None:
+                page.check()
+                yield page
+
+    def ids(self) -> Iterator[str]:
+        """All ids, in the order of `entries`."""
+        for page in self.pages():
+            yield from page.document_ids
+
+    def _find(self, id: str) -> tuple[Page, int] | None:
+        """The page that holds an id and the position there."""
+        with self.session.reading():
+            seq = self.session.locate(id)
+            if seq is None:
+                return None
+            page = self.session.read_page(seq)
+        at = (page.id_keys == np.uint64(self.session.number(id) or 0)).nonzero()[0]
+        same = [int(index) for index in at if page.document_id(int(index)) == id]
+        return (page, same[0]) if same else None
+
+    def select(self, selection: Selection) -> list[str]:
+        """The ids of the selected documents, in the order of the pages.
+
+        Reads ledgers, no payloads. Raises `InputError` without a full ledger.
+        """
+        if self.settings.ledger != "full":
+            raise InputError(
+                f"The bank {self.name} keeps no times, sources or metadata (ledger "
+                f"{self.settings.ledger!r}), so documents can only be chosen by id."
+            )
+        return [id for page in self.pages() for id in selected_ids(page, selection)]
+
+    # ------------------------------------------------------------ blobs, state and metadata
+
+    def get_blob(self, name: str) -> bytes | None:
+        """The blob of that name, or None; raises `BankError` if its checksum does not match."""
+        with self.session.reading():
+            return self.session.items.get(BLOB, name)
+
+    def get_state(self) -> dict[str, bytes]:
+        """The state by name, as of one moment; raises `BankError` if a checksum does not match."""
+        with self.session.reading():
+            names = self.session.items.sizes(STATE)
+            return {name: self.session.items.get(STATE, name) or b"" for name in names}
+
+    def blobs(self) -> dict[str, int]:
+        """Names of all blobs, in alphabetical order, with their bytes."""
+        with self.session.reading():
+            return self.session.items.sizes(BLOB)
+
+    def get_meta(self, name: str, default: Any = None) -> Any:
+        """The JSON value of that name, or `default`."""
+        with self.session.reading():
+            return self.session.items.get_json(META, name, default)
+
+    def meta(self) -> dict[str, Any]:
+        """All metadata values by name."""
+        with self.session.reading():
+            items = self.session.items
+            return {name: items.get_json(META, name) for name in items.sizes(META)}
+
+    # ----------------------------------------------------------------------------- sizes
+
+    def file_bytes(self) -> int:
+        """Bytes of all files of the bank now: the file, its log and the log's helper file."""
+        return self.session.file_bytes()
+
+    def root_hash(self) -> str:
+        """One hash over all documents, blobs, state and settings as stored (not over hits)."""
+        with self.session.reading():
+            return self.session.pages.state_hash()
+
+    def footprint(self) -> Footprint:
+        """Bytes by component, after a checkpoint. While others read: as if after one."""
+        session = self.session
+        session.checkpoint()
+        with session.reading():
+            sizes = session.pages.sizes()
+            blobs, state = session.items.total_bytes(BLOB), session.items.total_bytes(STATE)
+            total, free = session.size_bytes(), session.unused_bytes()
+        index = sizes.facts + 16 * sizes.pages  # a number and a page in two places each
+        ledger = sizes.ids + sizes.ledgers
+        rest = total - sizes.payloads - blobs - sizes.keys - ledger - index - state
+        return Footprint(sizes.payloads, blobs, sizes.keys, ledger, rest, total, index, free, state)
