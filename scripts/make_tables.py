@@ -15,7 +15,7 @@ from pathlib import Path
 from latentbank.bench.record import Record, read_record
 from latentbank.bench.task import tasks
 from latentbank.errors import InputError, unknown
-from latentbank.method import methods
+from latentbank.method import METHODS
 from tables.ablation import ablation_table
 from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
@@ -69,7 +69,7 @@ PLOTS = {
 
 def places() -> list[str]:
     """The names of all tables and plots that a page may ask for."""
-    protocols, rows = (f"bench-{name}" for name in tasks()), (f"method-{n}" for n in methods())
+    protocols, rows = (f"bench-{name}" for name in tasks()), (f"method-{n}" for n in METHODS)
     return [*TABLES, *PLOTS, *protocols, *rows]
 
 

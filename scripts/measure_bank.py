@@ -151,7 +151,7 @@ def reading(path: Path, label: str) -> dict[str, Metric]:
     """
     import torch
 
-    from latentbank.parts.retrieval.selection import DenseKeys
+    from latentbank.parts.retrieval.dense import DenseKeys
 
     torch.set_num_threads(1)
     with MemoryBank.open(path, read_only=True) as bank:

@@ -17,15 +17,15 @@ from functools import partial
 from pathlib import Path
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.answering import answer
+from latentbank.answering import answer_batch as answer
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset, load_sample
-from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Method
 from latentbank.methods.strata import Strata
+from latentbank.model import MemoryModel
 from measured import write_measured
 
 ONE_TOKEN = DecodingConfig(max_new_tokens=1)
@@ -61,14 +61,15 @@ def stored(level: str, backbone: Backbone, data: QADataset) -> tuple[Strata, flo
         overrides |= {"entry": level}
     method = load_adapter(find_adapter("strata-smollm2-135m"), backbone, overrides)
     assert isinstance(method, Strata)
-    bank = fresh_bank(method)
-    method.write(data.documents)
+    model = MemoryModel(method)
+    model.write(data.documents)
+    bank = model.bank
     if level.startswith("gist"):
         entries = list(bank.entries())
         while any(entry.level != level for entry in entries):
             lower = [e if e.level == level else method.fade(e) for e in entries]
             entries = [entry for entry in lower if entry is not None]
-        bank = fresh_bank(method)
+        bank = MemoryModel(method).bank
         bank.append(entries)
         method.bind(bank)
     sizes = [len(entry.payload) + len(entry.key) for entry in bank.entries()]
@@ -84,8 +85,7 @@ def forget(method: Strata) -> None:
 def levels(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric]:
     """First tokens of every level, hot and cold, and of rag with one passage in the prompt."""
     rag = load_adapter(find_adapter("rag-smollm2-135m"), backbone, ONE | {"least_match": 0.0})
-    fresh_bank(rag)
-    rag.write(data.documents)
+    MemoryModel(rag).write(data.documents)
     asked = [q.text for q in data.sample_questions(count, 0).questions]
     metrics: dict[str, Metric] = {}
     for level in LEVELS:
@@ -120,8 +120,7 @@ def answers(backbone: Backbone, data: QADataset, count: int) -> dict[str, Metric
     times: dict[str, list[float]] = {}
     for name, (adapter, overrides) in rows.items():
         method = load_adapter(find_adapter(adapter), backbone, overrides)
-        fresh_bank(method)
-        method.write(data.documents)
+        MemoryModel(method).write(data.documents)
         answer(method, asked)  # what each question reads is hot from here on
         times[name] = [seconds(partial(answer, method, [q]), 3) for q in asked]
     metrics: dict[str, Metric] = {}

@@ -18,9 +18,9 @@ from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset, load_sample
-from latentbank.evaluate.evaluation import fresh_bank
 from latentbank.method import Method
 from latentbank.methods.mbc import Mbc
+from latentbank.model import MemoryModel
 from measured import write_measured
 
 
@@ -61,8 +61,7 @@ def write_ratios(backbone: Backbone, data: QADataset, repeats: int) -> dict[str,
         for _ in range(repeats):
 
             def write(method: Method = method) -> None:
-                fresh_bank(method)
-                method.write(documents)
+                MemoryModel(method).write(documents)
 
             written.append(median_seconds(write, 1))
             bare.append(median_seconds(lambda layer=layer: bare_forward(backbone, texts, layer), 1))
@@ -81,7 +80,7 @@ def aggregation(backbone: Backbone, count: int, repeats: int) -> dict[str, Metri
     for form in ("indices", "histogram"):
         method = load_adapter(folder, backbone, {"form": form})
         assert isinstance(method, Mbc)
-        fresh_bank(method)
+        MemoryModel(method)
         books, latents = method.config.codebook.codes, method.config.latents
         generator = torch.Generator().manual_seed(0)
         method.take_codes(torch.randint(0, books, (count * latents,), generator=generator))

@@ -25,9 +25,10 @@ from latentbank.backbone.prompts import passage_ids
 from latentbank.bench.record import Metric
 from latentbank.documents.document import Document
 from latentbank.evaluate.data import load_dataset
-from latentbank.evaluate.evaluation import ask_all, fresh_bank
+from latentbank.evaluate.evaluation import ask_data
 from latentbank.evaluate.metrics import mean_interval
 from latentbank.methods.strata import Strata
+from latentbank.model import MemoryModel
 from measured import write_measured
 from residual import ResidualCodec, fit_codebooks
 
@@ -169,8 +170,7 @@ def packaged(
     """The packaged adapter with some settings changed, over a bank of documents."""
     method = load_adapter(find_adapter("strata-smollm2-135m"), backbone, changes)
     assert isinstance(method, Strata)
-    fresh_bank(method)
-    method.write(list(documents.values()))
+    MemoryModel(method).write(list(documents.values()))
     return method
 
 
@@ -197,7 +197,9 @@ def main() -> None:
     metrics: dict[str, Metric] = {}
 
     def ask(name: str, method: Strata, taken: list[float]) -> None:
-        f1 = mean_interval([100 * one for one in ask_all(method, data, gold=True).f1])
+        f1 = mean_interval(
+            [100 * one for one in ask_data(MemoryModel(method, method.bank), data, gold=True).f1]
+        )
         metrics[f"{name}: F1"] = Metric(f1.value, "percent", f1.low, f1.high)
         metrics[f"{name}: bytes"] = Metric(statistics.mean(taken), "bytes/document")
         print(f"{name}: {statistics.mean(taken):,.0f} bytes, F1 {f1.value:.1f}", flush=True)

@@ -26,10 +26,13 @@ from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bench.record import Metric
 from latentbank.evaluate.cloze import cloze_dataset
 from latentbank.evaluate.data import QADataset, load_dataset
-from latentbank.evaluate.evaluation import ask_all, fresh_bank
+from latentbank.evaluate.evaluation import ask_data
 from latentbank.evaluate.metrics import mean_interval
-from latentbank.method import Batch, Loss, Method
+from latentbank.method import Method
 from latentbank.methods.strata import Strata
+from latentbank.model import MemoryModel
+from latentbank.parts import answer_loss
+from latentbank.parts.batch import Batch, Loss
 from latentbank.training import TrainConfig, Trainer
 from measure_states import every, restored, with_start
 from measured import write_measured
@@ -134,9 +137,7 @@ def trained(variant: Variant, data: QADataset, config: TrainConfig, folder: Path
         return loss(batch)
 
     method.loss = with_teacher  # type: ignore[method-assign]
-    method.answer_terms = partial(  # type: ignore[method-assign]
-        answer_terms, method, variant, teacher
-    )
+    answer_loss.mean_answer_loss = lambda _, batch: answer_terms(method, variant, teacher, batch)
     if variant.cloze:
         data = cloze_dataset("cloze", data.documents)
     Trainer(method, data, None, config, folder).run()
@@ -158,8 +159,8 @@ def beside_another(
 def scores(method: Strata, data: QADataset) -> dict[str, list[float]]:
     """F1 of every question, in percent, for each form of the documents."""
     documents = {d.id: d for d in (data.documents[q.document] for q in data.questions)}
-    fresh_bank(method)
-    method.write(list(documents.values()))
+    model = MemoryModel(method)
+    model.write(list(documents.values()))
     forms: dict[str, Callable[..., tuple[Tensor, float]]] = {
         "all states": every,
         "48 pooled": partial(restored, count=48),
@@ -170,11 +171,11 @@ def scores(method: Strata, data: QADataset) -> dict[str, list[float]]:
         states = {d.id: form(method, text=d.text) for d in documents.values()}
         method.reader.hot.clear()
         method._states = partial(with_start, method, states)  # type: ignore[method-assign]
-        found[name] = [100 * one for one in ask_all(method, data, gold=True).f1]
+        found[name] = [100 * one for one in ask_data(model, data, gold=True).f1]
         if name == "all states":
             read = method.read
             method.read = partial(beside_another, method, list(documents))  # type: ignore
-            answers = [100 * one for one in ask_all(method, data, gold=True).f1]
+            answers = [100 * one for one in ask_data(model, data, gold=True).f1]
             found["all states, another text beside"] = answers
             method.read = read  # type: ignore[method-assign]
     return found

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from latentbank.adapter import find_adapter, load_adapter, read_config
+from latentbank.adapter import build_method, find_adapter, load_adapter, read_config
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank import MemoryBank
 from latentbank.bench.record import (
@@ -30,7 +30,7 @@ from latentbank.bench.record import (
 from latentbank.bench.scoring import Score, measure, predictions
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.evaluate.metrics import paired_bootstrap
-from latentbank.method import Method, build_method
+from latentbank.method import Method
 from latentbank.model import bank_fingerprint
 from measured import command_line
 
@@ -106,7 +106,7 @@ def run(row: Row, method: Method, data: QADataset, folder: Path, seed: int) -> S
         store = MemoryBank.create(Path(scratch) / "run.bank", bank_fingerprint(method))
         with store, Progress() as bar:
             score = measure(method, store, data, bar, row.name, row.gold)
-            size = asdict(method.footprint())
+            size = asdict(store.footprint())
     config = {
         "name": row.name,
         "adapter": row.adapter,

@@ -10,13 +10,14 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-from latentbank.adapter import find_adapter, load_adapter, read_config
+from latentbank.adapter import build_method, find_adapter, load_adapter, read_config
 from latentbank.backbone.model import load_backbone
 from latentbank.bench.measures import rate
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset, load_dataset
-from latentbank.evaluate.evaluation import Evaluation, ask_all, fresh_bank, write_all
-from latentbank.method import Method, build_method
+from latentbank.evaluate.evaluation import Evaluation, ask_data
+from latentbank.method import Method
+from latentbank.model import MemoryModel
 from measured import write_measured
 
 
@@ -37,11 +38,11 @@ def sweep(
 ) -> dict[tuple[int, float], Evaluation]:
     """The answers for each (top_k, memory_aware), read from one bank."""
     found = {}
-    with fresh_bank(method):
-        write_all(method, data)
+    with MemoryModel(method) as model:
+        model.write(data.documents)
         for top_k, weight in pairs:
             method.config = replace(method.config, top_k=top_k, memory_aware=weight)
-            found[top_k, weight] = ask_all(method, data)
+            found[top_k, weight] = ask_data(model, data)
             print(top_k, weight, found[top_k, weight].summary(), flush=True)
     return found
 

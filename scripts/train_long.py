@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 
+from latentbank.adapter import build_method
 from latentbank.backbone.model import load_backbone
 from latentbank.bench.machine import this_machine, versions
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
-from latentbank.method import build_method
 from latentbank.training import Progress, TrainConfig, Trainer, planned_questions
 
 PRESENTATIONS = 120_000  # three epochs of the split `train`

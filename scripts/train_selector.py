@@ -21,7 +21,7 @@ from latentbank.backbone.encoder import FeatureCache
 from latentbank.backbone.model import load_backbone
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.methods.strata import Strata
-from latentbank.parts.retrieval.selection import DenseSelector
+from latentbank.parts.retrieval.dense import DenseSelector
 
 
 def recall(method: Strata, data: QADataset) -> dict[str, float]:

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from latentbank.adapter import (
+    build_method,
     load_adapter,
     load_state_of,
     packaged_adapters,
     read_config,
     save_adapter,
 )
+from latentbank.config import merged
 from latentbank.errors import InputError, LatentbankError, UnknownNameError
-from latentbank.method import build_method, merged
 from tiny import Backbones
 
 

@@ -12,15 +12,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.layers import attention_modules
 from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import (
-    Conditioning,
-    KVPrefix,
-    MidStates,
-    SideMemory,
-    WeightDelta,
-)
+from latentbank.backbone.side_attention import SideMemory
+from latentbank.backbone.transports import Conditioning, KVPrefix, LayerHook, MidStates
+from latentbank.backbone.weight_delta import DenseDelta, LowRankDelta, RowsDelta, WeightDelta
 from latentbank.errors import InputError
 from tiny import NAMES, WINDOW, Backbones, random_ids
 
@@ -198,10 +195,152 @@ def test_weight_delta_adds_to_the_named_weight(backbones: Backbones) -> None:
     delta = torch.full_like(weight, 0.1)
     before = weight.detach().clone()
     with WeightDelta({name: delta}).attach(backbone):
-        torch.testing.assert_close(weight.detach(), before + 0.1)
         changed = fed_logits(backbone, ids)
-    assert torch.equal(weight, before)
+        assert torch.equal(weight, before), "the weight itself is never written"
+    with torch.no_grad():
+        weight.add_(delta)
+        torch.testing.assert_close(changed, fed_logits(backbone, ids))
+        weight.copy_(before)
     assert not torch.allclose(changed, fed_logits(backbone, ids), atol=1e-3)
+
+
+def test_the_kinds_of_delta_agree_and_carry_gradients(backbones: Backbones) -> None:
+    backbone, ids = backbones.fresh("llama"), random_ids(1, 6)
+    name = "model.layers.1.mlp.up_proj.weight"
+    shape = dict(backbone.model.named_parameters())[name].shape
+    draw = torch.Generator().manual_seed(0)
+    left = torch.randn(shape[0], 2, generator=draw, requires_grad=True)
+    right = torch.randn(2, shape[1], generator=draw)
+    index = torch.tensor([3, 0])
+    rows = torch.randn(2, shape[1], generator=draw, requires_grad=True)
+    dense = torch.zeros(shape).index_add(0, index, rows.detach())
+    pairs = [
+        (LowRankDelta(left, right, 0.5), DenseDelta(0.5 * left.detach() @ right)),
+        (RowsDelta(index, rows), DenseDelta(dense)),
+    ]
+    for one, same in pairs:
+        with WeightDelta({name: one}).attach(backbone):
+            found = backbone.model(ids).logits
+        with WeightDelta({name: same}).attach(backbone):
+            torch.testing.assert_close(found.detach(), fed_logits(backbone, ids), **NEAR)
+        found.square().sum().backward()
+    assert left.grad is not None and rows.grad is not None
+    assert left.grad.abs().sum() > 0 and rows.grad.abs().sum() > 0
+    assert all(p.grad is None for p in backbone.model.parameters())
+
+
+def test_tied_weights_change_together(backbones: Backbones) -> None:
+    backbone, ids = backbones.fresh("gpt2"), random_ids(1, 6)
+    weight = backbone.model.get_input_embeddings().weight
+    assert weight is backbone.model.get_output_embeddings().weight
+    name = next(n for n, p in backbone.model.named_parameters() if p is weight)
+    delta = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    with WeightDelta({name: delta}).attach(backbone):
+        changed = fed_logits(backbone, ids)
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(delta)
+        torch.testing.assert_close(changed, fed_logits(backbone, ids), **NEAR)
+        weight.copy_(before)
+
+
+@pytest.mark.parametrize(
+    ("delta", "sentence"),
+    [
+        (torch.ones(2, 3), "a dense delta must have the shape"),
+        (RowsDelta(torch.tensor([0]), torch.ones(1, 3)), "rows must have the shape"),
+        (RowsDelta(torch.tensor([9999]), torch.ones(1, 32)), "outside the 48 rows"),
+        (LowRankDelta(torch.ones(4, 1), torch.ones(1, 4)), "a low-rank delta must have the shape"),
+    ],
+)
+def test_deltas_of_another_shape_are_refused(
+    backbones: Backbones, delta: Any, sentence: str
+) -> None:
+    backbone = backbones.shared("llama")
+    deltas = WeightDelta({"model.layers.1.mlp.up_proj.weight": delta})
+    with pytest.raises(InputError, match=sentence), deltas.attach(backbone):
+        pass
+
+
+def test_a_layer_hook_reads_and_adds(backbone: Backbone) -> None:
+    ids = random_ids(2, 9)
+    below = backbone.states(ids, ones(ids), 1)
+    seen: list[Tensor] = []
+    weight = torch.randn(backbone.geometry.width, generator=torch.Generator().manual_seed(2))
+    weight.requires_grad_(True)
+
+    def add(hidden: Tensor) -> Tensor:
+        seen.append(hidden.detach())
+        return weight.expand_as(hidden)
+
+    bare = fed_logits(backbone, ids)
+    with LayerHook(lambda hidden: None, 1).attach(backbone):
+        assert torch.equal(fed_logits(backbone, ids), bare), "reading alone changes nothing"
+    with LayerHook(add, 1).attach(backbone):
+        changed = backbone.model(ids).logits
+        torch.testing.assert_close(fed_logits(backbone, ids), changed.detach(), **NEAR)
+    torch.testing.assert_close(seen[0], below, **NEAR)
+    assert not torch.allclose(changed, bare, atol=1e-3)
+    changed.sum().backward()
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+    with (
+        pytest.raises(InputError, match="layer 9 is outside"),
+        LayerHook(add, 9).attach(backbone),
+    ):
+        pass
+
+
+def text_queries(backbone: Backbone, layer: int) -> Callable[[Tensor], Tensor]:
+    """The queries that the text itself asks with at position 0, where rotation is the identity."""
+    module: Any = attention_modules(backbone.decoder)[layer]
+    heads, depth = backbone.geometry.heads, backbone.geometry.head_dim
+
+    def queries(hidden: Tensor) -> Tensor:
+        if hasattr(module, "c_attn"):
+            projected = module.c_attn(hidden)[..., : heads * depth]
+        else:
+            projected = module.q_proj(hidden)
+        split = projected.view(*hidden.shape[:2], heads, depth)
+        normal = getattr(module, "q_norm", None)
+        return (split if normal is None else normal(split)).transpose(1, 2)
+
+    return queries
+
+
+@torch.no_grad()
+def test_own_queries_share_one_softmax_with_the_text(backbone: Backbone) -> None:
+    memory = side(backbone, 2, [1])
+    first = random_ids(2, 1)
+    same = SideMemory(memory.keys, memory.values, memory.log_mass, {1: text_queries(backbone, 1)})
+    with memory.attach(backbone):
+        expected = fed_logits(backbone, first)
+    with same.attach(backbone):
+        torch.testing.assert_close(fed_logits(backbone, first), expected, **NEAR)
+
+
+def test_own_queries_are_not_rotated_and_carry_gradients(backbone: Backbone) -> None:
+    g, ids, memory = backbone.geometry, random_ids(2, WINDOW), side(backbone, 2, [1])
+    draw = torch.Generator().manual_seed(4)
+    query = torch.randn(1, g.heads, 1, g.head_dim, generator=draw, requires_grad=True)
+
+    def own(hidden: Tensor) -> Tensor:
+        return query.expand(len(hidden), -1, hidden.shape[1], -1)
+
+    slots = (
+        {1: memory.keys[1][:, :, [1, 0, *range(2, SLOTS)]]},
+        {1: memory.values[1][:, :, [1, 0, *range(2, SLOTS)]]},
+    )
+    bare = fed_logits(backbone, ids)
+    for keys, values in ((memory.keys, memory.values), slots):  # no slot has a position
+        with SideMemory(keys, values, memory.log_mass, {1: own}).attach(backbone):
+            found = backbone.model(ids).logits
+        assert not torch.allclose(found, bare, atol=1e-3)
+        found.square().mean().backward()
+        assert query.grad is not None and query.grad.abs().sum() > 0
+        if keys is memory.keys:
+            before = found.detach()
+    torch.testing.assert_close(found.detach(), before, **NEAR)
+    assert "_side_queries" not in attention_modules(backbone.decoder)[1].__dict__
 
 
 # ---- what they leave behind: nothing
@@ -227,6 +366,7 @@ MAKERS: dict[str, Callable[[Backbone], Any]] = {
     "states": lambda b: MidStates(torch.randn(2, 4, b.geometry.width), torch.ones(2, 4).bool(), 1),
     "side": lambda b: side(b, 2),
     "weight delta": lambda b: WeightDelta(a_weight(b)),
+    "layer hook": lambda b: LayerHook(lambda hidden: hidden.roll(1, -1), 1),
     "lora": lora,
     "kv lora": lambda b: lora(b, "kv"),
 }

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench_world import MAC, MBC, NONE, RAG, SHORT, Oracle, bench, dataset, oracle
+from latentbank.adapter import build_method
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.bank import Entry
 from latentbank.bench.encodings import SharedEncodings
@@ -19,7 +20,6 @@ from latentbank.bench.rows import Row, build_row
 from latentbank.bench.runner import run_bench
 from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.token_text import TokenTextCodec
-from latentbank.method import build_method
 from test_bench_runner import stable, stable_rows
 from tiny import Backbones
 

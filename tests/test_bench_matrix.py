@@ -18,7 +18,7 @@ from latentbank.bench.task import tasks
 from latentbank.cli.bench_data import load_stream
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
-from latentbank.method import methods
+from latentbank.method import METHODS
 from tiny import Backbones
 
 __all__ = ["oracle"]
@@ -162,7 +162,7 @@ def test_documents_alone_need_made_questions(tmp_path: Path) -> None:
 def registry_rows() -> list[Row]:
     found = [
         Row(name, name, preset="tiny" if "tiny" in cls.presets else "")
-        for name, cls in methods().items()
+        for name, cls in METHODS.items()
     ]
     return [*found, Row("pooled", "strata", overrides={"entry": "pooled"}, preset="tiny")]
 

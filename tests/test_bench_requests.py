@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from latentbank.adapter import build_method
 from latentbank.errors import InputError
 from latentbank.integrations.lm_eval_requests import Requests, question_of, selects
-from latentbank.method import build_method
 from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, QUESTIONS
 

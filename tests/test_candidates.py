@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from latentbank.answering import answer
+from latentbank.adapter import build_method
+from latentbank.answering import answer_batch as answer
 from latentbank.backbone.generate import DecodingConfig, PromptRun
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
-from latentbank.evaluate.evaluation import fresh_bank
-from latentbank.method import Method, build_method
-from latentbank.parts.retrieval.selection import QuestionGain, weighed
-from tiny import DOCUMENTS, QUESTIONS, Backbones
+from latentbank.method import Method
+from latentbank.model import MemoryModel
+from latentbank.parts.retrieval.candidates import Candidate, QuestionGain, weighed
+from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 SHORT = DecodingConfig(max_new_tokens=4)
 MORE = [
@@ -42,23 +43,23 @@ def test_the_surest_answer_counts(
     backbones: Backbones, name: str, config: dict[str, Any], equal: bool
 ) -> None:
     method = made(backbones, name, candidates=3, least_match=0.0, **config)
-    rows = method.shortlist(QUESTIONS)
+    rows = method.candidates(QUESTIONS)
     assert rows is not None and max(map(len, rows)) == 3
     if equal:  # the model alone decides
-        rows = [[(document.id, 1.0) for document in DOCUMENTS] for _ in QUESTIONS]
-        method.shortlist = lambda questions: rows  # type: ignore[method-assign]
+        rows = [[Candidate(document.id, 1.0) for document in DOCUMENTS] for _ in QUESTIONS]
+        method.candidates = lambda questions: rows  # type: ignore[method-assign]
     found = answer(method, QUESTIONS, None, SHORT)
     others = 0
     for question, row, got in zip(QUESTIONS, rows, found, strict=True):
         alone = [
-            (one.confidence * weight, name, one.text)
-            for name, weight in row
-            for one in answer(method, [question], [name], SHORT)
+            (one.confidence * entrant.weight, entrant.document, one.text)
+            for entrant in row
+            for one in answer(method, [question], [entrant.document], SHORT)
         ]
         sure, best, text = max(alone, key=lambda one: one[0])  # the first of equals
         assert (got.text, got.documents) == (text, ((best, 1.0),))
         assert got.confidence == pytest.approx(sure, rel=1e-4)
-        others += best != row[0][0]
+        others += best != row[0].document
         assert got.seconds > 0 and got.first_token_seconds > 0
     assert others or not equal, "or the first document would have done"
 
@@ -68,11 +69,11 @@ def test_one_candidate_is_what_read_chooses(
     backbones: Backbones, name: str, config: dict[str, Any]
 ) -> None:
     method = made(backbones, name, candidates=1, **config)
-    assert method.shortlist(QUESTIONS) is None
+    assert method.candidates(QUESTIONS) is None
 
 
 def test_pooled_states_are_chosen_once(backbones: Backbones) -> None:
-    assert made(backbones, "strata", entry="pooled").shortlist(QUESTIONS) is None
+    assert made(backbones, "strata", entry="pooled").candidates(QUESTIONS) is None
 
 
 @pytest.mark.parametrize("name", ["strata", "rag"])
@@ -89,12 +90,15 @@ def test_what_fits_nothing_is_answered_without_memory(backbones: Backbones, name
 @pytest.mark.parametrize("name", ["strata", "rag"])
 def test_the_model_without_memory_competes(backbones: Backbones, name: str) -> None:
     method = made(backbones, name, candidates=2, least_match=0.0, closed_weight=0.5)
-    rows = method.shortlist(QUESTIONS)
-    assert rows is not None and all(row[-1] == ("", 0.5) for row in rows)
+    rows = method.candidates(QUESTIONS)
+    assert rows is not None and all(row[-1] == Candidate(None, 0.5) for row in rows)
     plain = answer(method, QUESTIONS, None, SHORT, memory=False)
     for weight in (1e-9, 1.0):  # of the documents, against that of the model alone
-        less = [[*((one, weight) for one, _ in row[:-1]), ("", 1e-4)] for row in rows]
-        method.shortlist = lambda questions, less=less: less  # type: ignore[method-assign]
+        less = [
+            [*(Candidate(one.document, weight) for one in row[:-1]), Candidate(None, 1e-4)]
+            for row in rows
+        ]
+        method.candidates = lambda questions, less=less: less  # type: ignore[method-assign]
         found = answer(method, QUESTIONS, None, SHORT)
         for one, alone in zip(found, plain, strict=True):
             assert bool(one.documents) == (weight == 1.0)
@@ -105,7 +109,7 @@ def test_the_model_without_memory_competes(backbones: Backbones, name: str) -> N
 
 def likelihood(method: Method, question: str, document: str | None) -> float:
     """Of the question's tokens in nats, with a document or without."""
-    reading = method.read_nothing() if document is None else method.read([question], [document])
+    reading = method.closed_book() if document is None else method.read([question], [document])
     prompts = prompt_ids(method.backbone, [question], reading.passages)
     count = len(prompt_ids(method.backbone, [question])[0]) - 1
     with reading.attach(method.backbone):
@@ -119,16 +123,16 @@ def test_answers_count_by_how_likely_their_text_makes_the_question(
     settings = {"candidates": 3, "least_match": 0.0, "closed_weight": 0.1, **config}
     method = made(backbones, name, gain_half=0.1, gain_scale=0.05, **settings)
     gain = QuestionGain(0.1, 0.05)
-    rows = method.shortlist(QUESTIONS)
+    rows = method.candidates(QUESTIONS)
     assert rows is not None
-    rows = [[*((document, 0.9) for document, _ in row[:-1]), row[-1]] for row in rows]
-    method.shortlist = lambda questions: rows  # type: ignore[method-assign]
+    rows = [[*(Candidate(one.document, 0.9) for one in row[:-1]), row[-1]] for row in rows]
+    method.candidates = lambda questions: rows  # type: ignore[method-assign]
     found, chosen, gains = answer(method, QUESTIONS, None, SHORT), [], []
     for question, row, got in zip(QUESTIONS, rows, found, strict=True):
         plain = likelihood(method, question, None)
         alone = answer(method, [question], None, SHORT, memory=False)[0]
         scores = {"": 0.1 * alone.confidence}
-        for document, _ in row[:-1]:
+        for document in (one.document for one in row[:-1]):
             gains.append(likelihood(method, question, document) - plain)
             one = answer(method, [question], [document], SHORT)[0]
             scores[document] = 0.9 * one.confidence * gain.weight(gains[-1])
@@ -168,7 +172,9 @@ def test_gains_weigh_from_nothing_to_all() -> None:
 
 
 def test_pooled_entries_do_not_compete_with_the_model_alone(backbones: Backbones) -> None:
-    assert made(backbones, "strata", entry="pooled", closed_weight=0.5).shortlist(QUESTIONS) is None
+    assert (
+        made(backbones, "strata", entry="pooled", closed_weight=0.5).candidates(QUESTIONS) is None
+    )
 
 
 def test_only_the_document_of_the_answer_has_helped(backbones: Backbones) -> None:
@@ -176,23 +182,25 @@ def test_only_the_document_of_the_answer_has_helped(backbones: Backbones) -> Non
     noted: list[str] = []
     bank = method.require_bank()
     bank.note_hits = lambda names: noted.extend(names)  # type: ignore[method-assign]
-    found = answer(method, QUESTIONS, None, SHORT)
-    assert noted == [one.documents[0][0] for one in found]
+    found = MemoryModel(method, bank).ask_many(QUESTIONS, SHORT)
+    assert sorted(noted) == sorted(one.documents[0][0] for one in found)
 
 
 def test_weights_fall_with_the_score() -> None:
-    chosen = [("a", 8.0), ("b", 4.0), ("c", -1.0)]
-    assert weighed(chosen, [0.5, 0.8, 1.0], 0.3) == [("a", 0.5), ("b", 0.2), ("c", 0.0)]
-    assert weighed(chosen, [0.1, 0.2, 0.0], 0.3) == [("", 0.2)]
-    assert weighed([], [], 0.3) == [("", 0.0)]
-    assert weighed(chosen[:1], [0.5], 0.3, 0.25) == [("a", 0.5), ("", 0.25)]
-    assert weighed(chosen[:1], [0.1], 0.3, 0.25) == [("", 0.1)]
+    ranking = [("a", 8.0), ("b", 4.0), ("c", -1.0)]
+    fell = [Candidate("a", 0.5), Candidate("b", 0.2), Candidate("c", 0.0)]
+    assert weighed(ranking, [0.5, 0.8, 1.0], 0.3) == fell
+    assert weighed(ranking, [0.1, 0.2, 0.0], 0.3) == [Candidate(None, 0.2)]
+    assert weighed([], [], 0.3) == [Candidate(None, 0.0)]
+    beside = [Candidate("a", 0.5), Candidate(None, 0.25)]
+    assert weighed(ranking[:1], [0.5], 0.3, 0.25) == beside
+    assert weighed(ranking[:1], [0.1], 0.3, 0.25) == [Candidate(None, 0.1)]
 
 
 @pytest.mark.parametrize(("name", "together"), [("strata", "read_documents"), ("rag", "passages")])
 def test_documents_that_are_read_together_are_not_read_one_by_one(
     backbones: Backbones, name: str, together: str
 ) -> None:
-    assert made(backbones, name, candidates=2, **{together: 2}).shortlist(QUESTIONS) is None
+    assert made(backbones, name, candidates=2, **{together: 2}).candidates(QUESTIONS) is None
     with pytest.raises(InputError, match="at least 1"):
         made(backbones, name, candidates=0)

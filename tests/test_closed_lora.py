@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from latentbank.adapter import load_adapter, save_adapter
-from latentbank.answering import answer
+from latentbank.adapter import build_method, load_adapter, save_adapter
+from latentbank.answering import answer_batch as answer
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.transports import Conditioning
-from latentbank.evaluate.evaluation import fresh_bank
-from latentbank.method import Batch, Method, build_method
-from latentbank.parts.closed_share import shared_answer_loss
-from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
+from latentbank.method import Method
+from latentbank.parts.answer_loss import split_answer_loss
+from latentbank.parts.batch import Batch
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 SHORT = DecodingConfig(max_new_tokens=4)
 CLOSED = {"rank": 4, "layer": 1}
@@ -51,7 +51,7 @@ def test_what_fits_nothing_is_answered_by_the_closed_weights(
     method = made(backbones, name, candidates=candidates, **config)
     with Conditioning((method.lora,)).attach(method.backbone):  # type: ignore[arg-type]
         other = method.backbone.logits(method.backbone.session(1).feed(*_one(method)))
-    with method.read_nothing().attach(method.backbone):
+    with method.closed_book().attach(method.backbone):
         closed = method.backbone.logits(method.backbone.session(1).feed(*_one(method)))
     assert not torch.allclose(other, closed)
     with fresh_bank(method):
@@ -62,6 +62,11 @@ def test_what_fits_nothing_is_answered_by_the_closed_weights(
     if not config:  # the keys of states are random here
         assert found[0].documents[0][0] == DOCUMENTS[0].id
     assert not found[1].documents and found[1].text == plain[1]
+
+
+def split_loss(method: Any, batch: Batch, memory: Any, hidden: Any) -> torch.Tensor:
+    backbone, reading = method.backbone, method.reading()
+    return split_answer_loss(backbone, batch, memory, hidden, reading, method.closed_book())
 
 
 def _one(method: Method) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +94,7 @@ def test_the_loss_of_a_share_is_the_mean_over_questions(backbones: Backbones, na
     memory = method.backbone.fill(method.backbone.states(ids, mask, 0), mask, 0)
     hidden = np.array([True, False, False, True, False])
     with torch.no_grad():
-        both = shared_answer_loss(method, BATCH, memory, hidden).item()
+        both = split_loss(method, BATCH, memory, hidden).item()
         parts = []
         for closed in (False, True):
             rows = np.flatnonzero(hidden == closed)
@@ -99,8 +104,8 @@ def test_the_loss_of_a_share_is_the_mean_over_questions(backbones: Backbones, na
                 tuple(ANSWERS[i] for i in rows),
                 tuple(BATCH.owner[i] for i in rows),
             )
-            loss = shared_answer_loss(method, part, memory, np.full(len(rows), closed))
-            other = shared_answer_loss(method, part, memory, np.full(len(rows), not closed))
+            loss = split_loss(method, part, memory, np.full(len(rows), closed))
+            other = split_loss(method, part, memory, np.full(len(rows), not closed))
             assert loss.item() != pytest.approx(other.item(), rel=1e-5)
             parts.append(loss.item() * len(rows))
     assert both == pytest.approx(sum(parts) / len(hidden), rel=1e-4)

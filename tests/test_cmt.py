@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from latentbank.adapter import build_method
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.errors import InputError
-from latentbank.evaluate.evaluation import fresh_bank
-from latentbank.method import Batch, build_method
 from latentbank.methods.cmt import Matcher, self_matching
-from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
+from latentbank.parts.batch import Batch
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 BATCH = Batch(DOCUMENTS[:4], QUESTIONS[:4], ANSWERS[:4], (0, 1, 2, 3))
 OFF = {"top_k": 0, "memory_aware": 0.0, "self_matching": 0.0}

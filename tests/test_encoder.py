@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank.backbone.encoder import BackboneEncoder, FeatureCache, T5Texts
+from latentbank.backbone.encoder import BackboneEncoder, FeatureCache
 from latentbank.errors import InputError
+from latentbank.parts.amortiser import T5Texts
 from tiny import DOCUMENTS, Backbones
 
 TEXTS = [d.text for d in DOCUMENTS]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentbank.parts.retrieval import key_index, selection
+from latentbank.parts.retrieval import dense, key_index
+from latentbank.parts.retrieval.dense import DenseKeys
 from latentbank.parts.retrieval.key_index import load_faiss
-from latentbank.parts.retrieval.selection import DenseKeys
 
 WIDTH = 64
 LARGE = 20_000
@@ -68,7 +68,7 @@ def test_the_index_finds_what_the_flat_search_finds(keys: Tensor) -> None:
 
 
 def test_few_documents_are_searched_flat(keys: Tensor) -> None:
-    made = filled(keys[: selection.INDEX_FROM - 1])
+    made = filled(keys[: dense.INDEX_FROM - 1])
     made.search(keys[:1], 8)
     assert made._index is None
     made.add(["one more"], DenseKeys.encode(keys[-1:]))

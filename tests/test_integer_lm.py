@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentbank.adapter import build_method
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
@@ -23,7 +24,6 @@ from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.token_counts import TokenCounts, count_tokens
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.method import build_method
 from latentbank.model import bank_fingerprint
 from latentbank.parts.text_levels import TextLevels
 from tiny import Backbones

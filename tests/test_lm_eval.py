@@ -14,9 +14,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
+from latentbank.adapter import build_method
 from latentbank.errors import InputError
 from latentbank.integrations.lm_eval import MemoryLM
-from latentbank.method import build_method
 from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, QUESTIONS
 

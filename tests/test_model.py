@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from latentbank.answering import answer, check_questions
+from latentbank.adapter import build_method
+from latentbank.answering import check_questions
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
 from latentbank.bank.admin.rows import bank_rows
 from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError, InputError
 from latentbank.evaluate.data import QADataset, Question
-from latentbank.evaluate.evaluation import evaluate, fresh_bank
-from latentbank.method import Method, build_method
+from latentbank.evaluate.evaluation import evaluate
+from latentbank.method import Method
 from latentbank.model import MemoryModel, bank_fingerprint
-from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 from tiny_cli import World, make_world
 
 LONG = "Why? " * 500
@@ -57,7 +58,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_read(
     model = MemoryModel(tiny(backbones))
     model.write(DOCUMENTS)
     monkeypatch.setattr(model.method, "read", lambda *_: pytest.fail("it was read"))
-    monkeypatch.setattr(model.method, "read_nothing", lambda: pytest.fail("it was read"))
+    monkeypatch.setattr(model.method, "closed_book", lambda: pytest.fail("it was read"))
     for memory in (True, False):
         with pytest.raises(InputError, match=sentence):
             model.ask_many(["Who?", question], memory=memory)
@@ -169,7 +170,7 @@ def test_deleting_a_long_document_deletes_its_chunks(backbones: Backbones, name:
     model.write([Document("The comet returns. " * 9, id="long"), Document("tea", id="short")])
     chunks = len(model.bank) - 1
     assert chunks > 3
-    assert model.delete(["long", "unknown"]) == chunks
+    assert len(model.delete(["long", "unknown"]).deleted) == chunks
     assert list(model.bank.ids()) == ["short"]
 
 
@@ -179,9 +180,9 @@ def test_deleting_a_long_document_deletes_its_chunks(backbones: Backbones, name:
 def test_documents_that_an_answer_names_have_helped(backbones: Backbones, tmp_path: Path) -> None:
     method = tiny(backbones, "rag")
     with MemoryBank.create(tmp_path / "b", bank_fingerprint(method), budget="1MiB") as bank:
-        method.bind(bank)
-        method.write(DOCUMENTS)
-        found = answer(method, QUESTIONS[:1])[0]
+        model = MemoryModel(method, bank)
+        model.write(DOCUMENTS)
+        found = model.ask(QUESTIONS[0])
         name, share = found.documents[0]
         assert name == DOCUMENTS[0].id and 0 < share <= 1
         assert sum(share for _, share in found.documents) == pytest.approx(1)

@@ -8,9 +8,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from latentbank.adapter import build_method
 from latentbank.bench.scoring import measure, predictions
 from latentbank.evaluate.data import QADataset, Question
-from latentbank.method import build_method
 from latentbank.model import new_bank
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
@@ -37,7 +37,7 @@ def test_a_bank_without_entries_may_still_have_bytes(
     with new_bank(path, method, {"adapter": name, "backbone": "llama"}) as bank:
         assert bank.get_meta("overrides") == {}
         score = measure(method, bank, DATA, MagicMock(), name)
-        assert score.value("bank_bytes") == (method.footprint().total if stores else 0)
+        assert score.value("bank_bytes") == (method.require_bank().footprint().total if stores else 0)
     assert score.value("questions") == score.value("documents") == len(DOCUMENTS)
     rows = predictions(DATA, score.evaluation)
     assert [row["gold"] for row in rows] == [d.id for d in DOCUMENTS]

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from latentbank.parts.retrieval.selection import DenseKeys, DenseSelector, LexicalIndex, supported
+from latentbank.parts.retrieval.candidates import supported
+from latentbank.parts.retrieval.dense import DenseKeys, DenseSelector
+from latentbank.parts.retrieval.lexical import LexicalIndex
 from tiny import DOCUMENTS, QUESTIONS
 
 

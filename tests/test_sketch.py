@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from latentbank.errors import BankError, InputError
-from latentbank.parts.retrieval.selection import DenseKeys, LexicalIndex
+from latentbank.parts.retrieval.dense import DenseKeys
+from latentbank.parts.retrieval.lexical import LexicalIndex
 from latentbank.parts.retrieval.sketch import (
     COSINE_WEIGHT,
     FUSED_CANDIDATES,

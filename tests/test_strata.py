@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import tiny
-from latentbank.answering import answer
+from latentbank.adapter import build_method
+from latentbank.answering import answer_batch as answer
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import Conditioning
@@ -20,13 +21,12 @@ from latentbank.codec.token_counts import TokenCounts, count_tokens
 from latentbank.codec.token_text import TokenTextCodec
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
-from latentbank.evaluate.evaluation import fresh_bank
-from latentbank.method import Batch, build_method
 from latentbank.model import bank_fingerprint
-from latentbank.parts.retrieval.selection import DenseKeys
+from latentbank.parts.batch import Batch, mean_answer_loss
+from latentbank.parts.retrieval.dense import DenseKeys
 from latentbank.parts.retrieval.sketch import sketches, split_sketch
 from latentbank.parts.text_levels import TextLevels, leading
-from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 ASKED = [*QUESTIONS, "What is the?", "Xyzzy?", "tea tea tea winter comet"]
 
@@ -46,11 +46,11 @@ def test_a_reopened_bank_selects_the_same(backbones: Backbones, tmp_path: Path) 
         method.bind(bank)
         method.write(DOCUMENTS[:2])
         method.write(DOCUMENTS[1:])
-        before = method._select(ASKED, 3)
+        before = method.retriever.rank(ASKED, 3)
     with MemoryBank.open(path, bank_fingerprint(method), read_only=True) as bank:
         method.bind(bank)
-        assert len(method.keys) == len(DOCUMENTS)
-        assert method._select(ASKED, 3) == before
+        assert len(method.retriever.keys) == len(DOCUMENTS)
+        assert method.retriever.rank(ASKED, 3) == before
     assert [len(row) for row in before] == [3] * len(ASKED)
     assert len({row[0][0] for row in before}) > 1, "or the test shows little"
 
@@ -79,8 +79,8 @@ def test_a_deleted_document_is_selected_no_more(backbones: Backbones) -> None:
     never = pooled(backbones, read_documents=5)
     fresh_bank(never)
     never.write(DOCUMENTS[1:])
-    assert method._select(ASKED, 5) == never._select(ASKED, 5)
-    assert len(method._select(ASKED, 5)[0]) == 4
+    assert method.retriever.rank(ASKED, 5) == never.retriever.rank(ASKED, 5)
+    assert len(method.retriever.rank(ASKED, 5)[0]) == 4
 
 
 @pytest.mark.parametrize("entry", ["verbatim", "pooled"])
@@ -140,12 +140,12 @@ def test_texts_and_states_in_one_bank_are_ranked_by_their_match(backbones: Backb
         method.write(DOCUMENTS[:3])
         method.config = replace(method.config, entry="verbatim")
         method.write(DOCUMENTS[3:])
-        assert (len(method.keys), len(method.words)) == (3, 2)
-        for i, row in enumerate(method._select(QUESTIONS, 1)):
-            best = method.words.search(QUESTIONS[i], 1) or [("", 0.0)]
+        assert (len(method.retriever.keys), len(method.retriever.texts)) == (3, 2)
+        for i, row in enumerate(method.retriever.rank(QUESTIONS, 1)):
+            best = method.retriever.texts.search(QUESTIONS[i], 1) or [("", 0.0)]
             if i >= 3:
                 assert row[0] == best[0], "its document is the text"
-            fits = method._matches([QUESTIONS[i]] * 2, [[row[0][0]], [best[0][0]]])
+            fits = method.retriever.matches([QUESTIONS[i]] * 2, [[row[0][0]], [best[0][0]]])
             assert fits[0] >= fits[1]
 
 
@@ -156,7 +156,7 @@ def test_questions_are_trained_without_memory_where_the_config_asks(backbones: B
         method = pooled(backbones, closed_share=share, selector_weight=0.0)
         losses[share] = method.loss(batch).total.item()
         with Conditioning((method.lora,)).attach(method.backbone):
-            plain = method.answer_terms(batch).item()
+            plain = mean_answer_loss(method.backbone, batch).item()
     assert losses[1.0] == pytest.approx(plain, rel=1e-4)
     assert len({round(value, 4) for value in losses.values()}) == 3
 
@@ -265,11 +265,11 @@ def test_a_full_bank_packs_and_shortens_texts_before_it_forgets_any(
         method.texts._recent.clear()  # what lies in the bank, and not what is remembered of it
         assert method.texts.decode(entries) == list(texts.values())
         asked = [notes[-1].text, texts[entries[0].id]]
-        found = [row[0][0] for row in method._select(asked, 1)]
+        found = [row[0][0] for row in method.retriever.rank(asked, 1)]
         assert found == [notes[-1].id, entries[0].id]
     with MemoryBank.open(path, bank_fingerprint(method)) as bank:
         method.bind(bank)
-        assert [row[0][0] for row in method._select(asked, 1)] == found
+        assert [row[0][0] for row in method.retriever.rank(asked, 1)] == found
     method.texts.packer = None
     with (
         MemoryBank.open(path, bank_fingerprint(method)) as bank,

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentbank.adapter import load_adapter
+from latentbank.adapter import build_method, load_adapter
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, Question
 from latentbank.evaluate.evaluation import Evaluation
-from latentbank.method import Method, build_method
+from latentbank.method import Method
 from latentbank.training import Progress, TrainConfig, Trainer, batches
 from latentbank.training import trainer as training_loop
 from latentbank.training.log import read_log, trim_log

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentbank.adapter import build_method
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.documents.document import Document
-from latentbank.evaluate.evaluation import fresh_bank
-from latentbank.method import build_method
 from latentbank.parts.retrieval import sketch
 from latentbank.parts.retrieval.versions import content, newest
-from tiny import DOCUMENTS, QUESTIONS, Backbones
+from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 OLD = "In 2019 the harbour master of Oster Skerry was Mara Venn, who lived above the boathouse."
 NEW = "In 2019 the harbour master of Oster Skerry was Tomas Lind, who lived above the boathouse."

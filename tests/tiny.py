@@ -26,7 +26,10 @@ from transformers import (
 )
 
 from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.bank import MemoryBank
 from latentbank.documents.document import Document
+from latentbank.method import Method
+from latentbank.model import MemoryModel
 
 NAMES = ("gpt2", "llama", "qwen3", "gemma3")
 WIDTH, HEADS, KV_HEADS, POSITIONS, WINDOW = 32, 4, 2, 512, 8
@@ -145,3 +148,8 @@ class Backbones:
 def random_ids(batch: int, length: int, seed: int = 0) -> torch.Tensor:
     """Token ids [B, T] without special ones."""
     return torch.randint(3, 259, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def fresh_bank(method: Method) -> MemoryBank:
+    """An empty bank in memory, bound to `method`."""
+    return MemoryModel(method).bank

@@ -56,9 +56,8 @@ def make_world(backbone: Path, adapters: Path) -> World:
     """One untrained adapter of each method for the model in the folder `backbone`, saved once."""
     if adapters.exists():
         return World(str(backbone), adapters)
-    from latentbank.adapter import save_adapter
+    from latentbank.adapter import build_method, save_adapter
     from latentbank.backbone.model import load_backbone
-    from latentbank.method import build_method
 
     for method in METHODS:
         loaded = load_backbone(str(backbone), dtype="float32")

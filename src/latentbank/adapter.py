@@ -1,13 +1,13 @@
-"""Adapters: a method's trained parameters in a folder of `config.json` and `adapter.safetensors`.
+"""Methods from their names, and adapters: trained parameters in a folder of two files.
 
-Knows files and the method contract; knows no bank.
+The files are `config.json` and `adapter.safetensors`. Knows the method contract; knows no bank.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -18,11 +18,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentbank.backbone.model import Backbone
-from latentbank.errors import AdapterError, unknown
-from latentbank.method import Method, build_method, merged
+from latentbank.backbone.loading import PACKAGED
+from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.capabilities import Trained, set_training, trained_state
+from latentbank.config import build_config, merged, normalised
+from latentbank.errors import AdapterError, InputError, UnknownNameError, unknown
+from latentbank.method import METHODS, Method
 
 FORMAT = 1
+DEFAULT_BACKBONE = next(iter(PACKAGED))
+
+
+def build_method(
+    name: str,
+    backbone: Backbone,
+    config: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    seed: int = 0,
+) -> Method:
+    """A method on a backbone, its parameters initialised from `seed`.
+
+    `config` changes the preset's values, group by group: see `config.merged`.
+
+    Raises:
+        UnknownNameError: unknown method, preset or config field.
+    """
+    cls = METHODS.get(name)
+    if preset is not None and preset not in cls.presets:
+        raise unknown(f"preset of '{name}'", preset, cls.presets)
+    base = {} if preset is None else normalised(cls.Config, cls.presets[preset])
+    values = merged(base, normalised(cls.Config, config or {}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(build_config(cls.Config, values), backbone)
 
 
 def save_adapter(
@@ -35,7 +63,7 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
-        for name, value in method.state().items()
+        for name, value in trained_state(method).items()
     }
     save_file(state, str(folder / "adapter.safetensors"))
     config = {
@@ -96,10 +124,13 @@ def load_adapter(
             f"the loaded backbone is {backbone.fingerprint}"
         )
     state = load_state_of(folder)
-    values = merged(config["config"], overrides or {})
-    built = build_method(method or config["method"], backbone, values)
-    built.load_state(state)
-    built.train(False)
+    name = method or config["method"]
+    cls = METHODS.get(name).Config
+    values = merged(normalised(cls, config["config"]), normalised(cls, overrides or {}))
+    built = build_method(name, backbone, values)
+    if isinstance(built, Trained):
+        built.load_state(state)
+    set_training(built, False)
     return built
 
 
@@ -116,7 +147,7 @@ def load_state_of(folder: Path) -> dict[str, Tensor]:
     return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
 
 
-def copy_matching(method: Method, folder: Path) -> int:
+def copy_matching(method: Trained, folder: Path) -> int:
     """Takes the tensors of another adapter whose names and shapes are those of `method`.
 
     Returns how many were taken; the other tensors of `method` stay as they are.
@@ -138,7 +169,7 @@ def copy_matching(method: Method, folder: Path) -> int:
 def adapter_fingerprint(method: Method) -> str:
     """`method:hash` of every trained tensor, rounded to float16, as shipped adapters are."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(method.state().items()):
+    for name, value in sorted(trained_state(method).items()):
         kept = value.half() if value.is_floating_point() else value
         digest.update(name.encode())
         digest.update(kept.cpu().contiguous().numpy().tobytes())
@@ -165,3 +196,63 @@ def find_adapter(spec: str) -> Path:
     if Path(spec).is_dir():
         return Path(spec)
     raise unknown("adapter", spec, known)
+
+
+# ---- finding
+
+
+def load_method(
+    adapter: str,
+    backbone: str | Backbone | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
+    quick: bool = False,
+) -> Method:
+    """The method named by `adapter` on its backbone; see `MemoryModel.from_pretrained`.
+
+    A `Backbone` that is loaded already is taken as it is.
+    """
+    loaded = backbone if isinstance(backbone, Backbone) else None
+    spec = loaded.name if loaded is not None else str(backbone or DEFAULT_BACKBONE)
+    folder = adapter_folder(adapter, spec)
+    if folder is None and adapter not in METHODS:
+        raise unknown("method or adapter", adapter, [*METHODS.names(), *packaged_adapters()])
+    if folder is not None:
+        read_config(folder)
+    if loaded is None:
+        loaded = load_backbone(spec, dtype, device, progress, quick)
+    if folder is not None:
+        return load_adapter(folder, loaded, overrides)
+    return untrained(adapter, loaded, overrides)
+
+
+def adapter_folder(adapter: str, backbone: str) -> Path | None:
+    """The folder of an adapter; None for a method whose adapter does not ship for `backbone`.
+
+    Also None for an unknown name.
+    """
+    packaged = f"{adapter}-{backbone}"
+    try:
+        folder = find_adapter(packaged if packaged in packaged_adapters() else adapter)
+    except UnknownNameError:
+        return None
+    if adapter in METHODS and not (folder / "config.json").exists():
+        return None  # a folder that happens to have a method's name
+    return folder
+
+
+def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None = None) -> Method:
+    """A method that works without training.
+
+    Raises:
+        InputError: it needs an adapter, and none ships for this backbone.
+    """
+    method = build_method(name, backbone, overrides)
+    if isinstance(method, Trained) and method.network.state_dict():
+        raise InputError(
+            f"method '{name}' needs a trained adapter for {backbone.name}, and none ships with the "
+            f"package; train one with: latentbank train --method {name} --backbone {backbone.name}"
+        )
+    return method

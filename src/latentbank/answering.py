@@ -1,31 +1,37 @@
-"""Asks a method questions in batches: which memory is read for each, and which answer counts.
+"""Answers questions from a method's memory, one batch at a time.
 
-Knows methods through their contract; knows no data and no scores.
+A method either reads once for each question, or names several candidates: documents and the closed
+book. Then each candidate is answered and the answer of largest confidence times weight wins. Knows
+methods through their contract; knows no data and no scores.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from latentbank.backbone.generate import DecodingConfig, PromptRun
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.prompts import prompt_ids
+from latentbank.backbone.transports import Conditioning
+from latentbank.capabilities import Candidates
 from latentbank.errors import InputError
 from latentbank.method import Method
-from latentbank.parts.retrieval.selection import Selected
+from latentbank.parts.retrieval.candidates import Candidate
 
-_Candidate = tuple[int, str, float]  # question, document or "" for the model alone, weight
+__all__ = ["Answer", "answer_batch", "check_questions"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with the documents it was read from (id, share). `confidence` in [0, 1]: the mean
-    probability of its tokens, times how well the document fits the question where the method can
-    tell, or times the weight of the model without memory where that answered. Of several candidates
-    the first token counts as known when the winner is.
+    """An answer and the documents that it was read from, as (id, share).
+
+    `confidence` in [0, 1] is the mean probability of the answer's tokens, times the candidate's
+    weight or the support of what was read, where the method gives one. `seconds` is the time of the
+    batch divided by its questions. With several candidates the first token is known when the winner
+    is.
     """
 
     text: str
@@ -35,7 +41,7 @@ class Answer:
     first_token_seconds: float
 
 
-def answer(
+def answer_batch(
     method: Method,
     questions: Sequence[str],
     documents: Sequence[str] | None = None,
@@ -44,202 +50,241 @@ def answer(
 ) -> list[Answer]:
     """Answers to a batch of questions from the bound bank.
 
-    `documents` [B] names the document to read for each question instead of selecting. With
-    `memory` False the plain model answers, with the method's low-rank weights and nothing else.
+    `documents` [B] names the document to read for each question. With `memory` False the backbone
+    answers closed book, with the method's low-rank weights and nothing else.
     """
     if not questions:
         return []
     began = time.perf_counter()
-    shortlist = method.shortlist(questions) if memory and documents is None else None
-    if shortlist is None:
-        reading = _Reading(method, questions, documents, decoding, memory)
-        with reading.attached():
-            reading.run()
-            found = reading.answers(range(len(questions)))
+    rows: list[list[Candidate]] | None = None
+    if memory and documents is None and isinstance(method, Candidates):
+        rows = method.candidates(questions)
+    if rows is None:
+        read = method.read(questions, documents) if memory else method.closed_book()
+        found = _read_once(Reading(method, questions, read, decoding))
     else:
-        found = _Contest(method, questions, decoding, began).surest(shortlist)
+        found = _run_contest(method, questions, rows, decoding, began)
     seconds = (time.perf_counter() - began) / len(questions)
-    method.helped([one.documents for one in found])
     return [replace(one, seconds=seconds) for one in found]
 
 
-class _Reading:
-    """A batch of questions with what is read for them; runs and answers while `attached`."""
+def _read_once(reading: Reading) -> list[Answer]:
+    with reading.attached():
+        reading.run()
+        return reading.answers(range(len(reading.questions)))
+
+
+class Reading:
+    """A batch of questions with what is read for them. Runs and answers while `attached`."""
 
     def __init__(
         self,
         method: Method,
         questions: Sequence[str],
-        documents: Sequence[str] | None,
+        read: Conditioning,
         decoding: DecodingConfig | None,
-        memory: bool,
     ) -> None:
+        self.questions, self.read = questions, read
+        self._backbone, self._decoding = method.backbone, decoding
         self._began = time.perf_counter()
-        self._backbone, self._questions, self._decoding = method.backbone, questions, decoding
-        self._read = method.read(questions, documents) if memory else method.read_nothing()
         self._prompts: PromptRun
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """What was read, within the block."""
-        with self._read.attach(self._backbone):
+        """Attaches what was read for the length of the block."""
+        with self.read.attach(self._backbone):
             yield
 
-    def run(
-        self, scored: bool = False, alone: _Reading | None = None, places: Sequence[int] = ()
-    ) -> list[float]:
-        """Runs the prompts. Log-likelihoods [B] of the questions, in nats, where `scored`.
-
-        `alone` has run the same questions without memory, at `places`: what both have in common is
-        not run again.
-        """
-        if alone is not None and self._begins_like(alone):
-            self._prompts = alone._prompts.repeat(places)
-        else:
-            self._prompts = self._run(scored)
-        self._seconds = time.perf_counter() - self._began
-        return self._prompts.likelihoods
-
-    def _begins_like(self, alone: _Reading) -> bool:
-        """Whether a run without memory computes the same below the layer where memory enters."""
-        read, memory = self._read, self._backbone.memory
-        if memory is None or read.passages is not None or read.contrast:
-            return False
-        return 0 < memory.layer == read.layer == alone._read.layer
-
-    def _run(self, scored: bool) -> PromptRun:
-        prompts = prompt_ids(self._backbone, self._questions, self._read.passages)
+    def run(self, scored: bool = False) -> list[float]:
+        """Runs the prompts. Returns the questions' log-likelihoods [B] in nats where `scored`."""
+        prompts = prompt_ids(self._backbone, self.questions, self.read.passages)
         counts = None
-        if scored:  # the question's tokens, with its labels
-            counts = [len(row) - 1 for row in prompt_ids(self._backbone, self._questions)]
-        split = 0 if self._read.passages else self._read.layer
-        return PromptRun(
-            self._backbone, prompts, self._decoding, self._read.contrast, counts, split
+        if scored:  # the tokens of the question with its labels, without those of a passage
+            counts = [len(row) - 1 for row in prompt_ids(self._backbone, self.questions)]
+        split = 0 if self.read.passages else self.read.layer
+        return self._ran(
+            PromptRun(self._backbone, prompts, self._decoding, self.read.contrast, counts, split)
         )
 
-    def answers(self, rows: Sequence[int], likely: Sequence[str] = ()) -> list[Answer]:
-        """Answers to the questions `rows`, to be asked for once; their `seconds` are not set.
-        `likely`: what each of them may be.
+    def run_over(self, plain: Reading, places: Sequence[int]) -> list[float]:
+        """As `run`, from the layer where memory enters. `plain` ran the same questions, at the
+        positions `places`, without memory.
         """
-        read, count = self._read, len(self._questions)
-        sources, support = read.sources or ((),) * count, read.support or (1.0,) * count
+        return self._ran(plain._prompts.repeat(places))
+
+    def shares_lower_layers(self, plain: Reading) -> bool:
+        """Whether this reading computes what `plain`, without memory, does below the memory."""
+        memory = self._backbone.memory
+        if memory is None or self.read.passages is not None or self.read.contrast:
+            return False
+        return 0 < memory.layer == self.read.layer == plain.read.layer
+
+    def _ran(self, prompts: PromptRun) -> list[float]:
+        self._prompts = prompts
+        self._seconds = time.perf_counter() - self._began
+        return prompts.likelihoods
+
+    def answers(self, rows: Sequence[int], drafts: Sequence[str] = ()) -> list[Answer]:
+        """Answers to the questions `rows`; can be asked for once. Their `seconds` are not set.
+
+        `drafts` are likely answers: a draft that is right saves steps and changes nothing.
+        """
+        read, count = self.read, len(self.questions)
         texts = read.quotable or read.passages or ("",) * count
         quotable = [f" {texts[i]}" for i in rows]
-        if likely:
-            pairs = zip(likely, quotable, strict=True)
-            quotable = [f" {one}{text}" if one else text for one, text in pairs]
+        if drafts:
+            pairs = zip(drafts, quotable, strict=True)
+            quotable = [f" {draft}{text}" if draft else text for draft, text in pairs]
         found = self._prompts.answers(rows, self._backbone.encode(quotable, start=False))
+        sources, support = read.named_sources() or ((),) * count, read.support or (1.0,) * count
         return [
             Answer(one.text, sources[i], one.confidence * support[i], 0.0, self._seconds)
             for i, one in zip(rows, found, strict=True)
         ]
 
 
+# ---- several candidates
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    """A candidate of the question at position `question`."""
+
+    question: int
+    candidate: Candidate
+
+    @property
+    def weight(self) -> float:
+        return self.candidate.weight
+
+
+@dataclass
 class _Contest:
-    """For each question the answer of most confidence times weight from its shortlist: documents
-    read one by one, or the model without memory. Where the method says so, an answer from a
-    document counts the less, the less likely its document makes the question.
+    """The candidates of a batch of questions. `best` holds the leading answer of each question."""
+
+    method: Method
+    questions: Sequence[str]
+    decoding: DecodingConfig | None
+    best: dict[int, Answer] = field(default_factory=dict)
+    closed_book: Reading | None = None
+    places: dict[int, int] = field(default_factory=dict)
+    """Question → its position in `closed_book`."""
+    likelihoods: dict[int, float] = field(default_factory=dict)
+    """Question → its log-likelihood without memory, in nats."""
+
+
+def _run_contest(
+    method: Method,
+    questions: Sequence[str],
+    rows: Sequence[Sequence[Candidate]],
+    decoding: DecodingConfig | None,
+    began: float,
+) -> list[Answer]:
+    """The winning answer of each question.
+
+    The first document of each question is answered first, then the other documents, then the closed
+    book. A candidate is skipped when its weight is not above the confidence of the leading answer.
     """
+    contest = _Contest(method, questions, decoding)
+    first = [_Entrant(i, row[0]) for i, row in enumerate(rows)]
+    later = [_Entrant(i, one) for i, row in enumerate(rows) for one in row[1:]]
+    if isinstance(method, Candidates) and method.question_gain is not None:
+        contested = [i for i, row in enumerate(rows) if len(row) > 1 or row[0].document is None]
+        likelihoods = _run_closed_book(contest, contested, scored=True)
+        contest.likelihoods = dict(zip(contested, likelihoods, strict=True))
+    for entrants in (first, later):
+        _answer_documents(contest, [one for one in entrants if one.candidate.document is not None])
+    _answer_closed_book(contest, [one for one in first + later if one.candidate.document is None])
+    taken = time.perf_counter() - began
+    return [replace(contest.best[i], first_token_seconds=taken) for i in range(len(questions))]
 
-    def __init__(
-        self,
-        method: Method,
-        questions: Sequence[str],
-        decoding: DecodingConfig | None,
-        began: float,
-    ) -> None:
-        self.method, self.questions, self.decoding = method, questions, decoding
-        self.began = began
-        self.best: dict[int, Answer] = {}
-        self.alone: _Reading | None = None  # without memory
-        self.places: dict[int, int] = {}  # of questions in it
-        self.plain: dict[int, float] = {}  # their log-likelihoods
 
-    def surest(self, shortlist: Sequence[Selected]) -> list[Answer]:
-        """The first document of each row is asked first, then of the others those whose weight
-        could still win, last the model without memory; what its likelihood tells cannot win is not
-        answered. One alone in its row has won.
-        """
-        if self.method.question_gain is not None:
-            rivals = [i for i, row in enumerate(shortlist) if len(row) > 1 or not row[0][0]]
-            self.plain = dict(zip(rivals, self._run_alone(rivals, scored=True), strict=True))
-        first: list[_Candidate] = [(i, *row[0]) for i, row in enumerate(shortlist)]
-        later: list[_Candidate] = [(i, *one) for i, row in enumerate(shortlist) for one in row[1:]]
-        for rows in (first, later):
-            self._ask([row for row in rows if row[1]])
-        self._ask_alone([row for row in first + later if not row[1]])
-        taken = time.perf_counter() - self.began
-        return [
-            replace(self.best[i], first_token_seconds=taken) for i in range(len(self.questions))
+def _can_win(contest: _Contest, entrants: Sequence[_Entrant]) -> list[_Entrant]:
+    """The entrants whose weight, an upper bound of their result, is above the leading answer."""
+    best = contest.best
+    return [
+        one
+        for one in entrants
+        if one.question not in best or one.weight > best[one.question].confidence
+    ]
+
+
+def _answer_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
+    """Reads a document for each entrant, reranks by question gain, answers those that can win."""
+    entrants = _can_win(contest, entrants)
+    if not entrants:
+        return
+    questions = [contest.questions[one.question] for one in entrants]
+    documents = [one.candidate.document or "" for one in entrants]
+    read = contest.method.read(questions, documents)
+    reading = Reading(contest.method, questions, read, contest.decoding)
+    with reading.attached():
+        plain, places = contest.closed_book, contest.places
+        ran_before = all(one.question in places for one in entrants)
+        if plain is not None and ran_before and reading.shares_lower_layers(plain):
+            likelihoods = reading.run_over(plain, [places[one.question] for one in entrants])
+        else:
+            scored = any(one.question in contest.likelihoods for one in entrants)
+            likelihoods = reading.run(scored)
+        weighed = [
+            _reranked(contest, one, likelihood)
+            for one, likelihood in zip(entrants, likelihoods, strict=True)
         ]
+        kept = _can_win(contest, weighed)
+        rows = [weighed.index(one) for one in kept]
+        _keep_best(contest, kept, reading.answers(rows, _drafts(contest, kept)))
 
-    def _ask(self, rows: Sequence[_Candidate]) -> None:
-        """Asks documents."""
-        rows = self._hopeful(rows)
-        if not rows:
-            return
-        questions, documents = [self.questions[i] for i, _, _ in rows], [row[1] for row in rows]
-        reading = _Reading(self.method, questions, documents, self.decoding, memory=True)
+
+def _reranked(contest: _Contest, entrant: _Entrant, likelihood: float) -> _Entrant:
+    """The entrant with its weight times the factor of the question gain."""
+    method, plain = contest.method, contest.likelihoods.get(entrant.question)
+    if plain is None or not isinstance(method, Candidates) or method.question_gain is None:
+        return entrant
+    weight = entrant.weight * method.question_gain.weight(likelihood - plain)
+    return replace(entrant, candidate=replace(entrant.candidate, weight=weight))
+
+
+def _run_closed_book(contest: _Contest, rows: Sequence[int], scored: bool) -> list[float]:
+    """Runs the questions `rows` without memory; their log-likelihoods where `scored`."""
+    if not rows:
+        return []
+    questions = [contest.questions[i] for i in rows]
+    read = contest.method.closed_book()
+    contest.closed_book = Reading(contest.method, questions, read, contest.decoding)
+    contest.places = {i: place for place, i in enumerate(rows)}
+    with contest.closed_book.attached():
+        return contest.closed_book.run(scored)
+
+
+def _answer_closed_book(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
+    entrants = _can_win(contest, entrants)
+    if not entrants:
+        return
+    if contest.closed_book is None:
+        _run_closed_book(contest, [one.question for one in entrants], scored=False)
+    reading = contest.closed_book
+    if reading is not None:
         with reading.attached():
-            if all(i in self.places for i, _, _ in rows):
-                found = reading.run(True, self.alone, [self.places[i] for i, _, _ in rows])
-            else:
-                found = reading.run(any(i in self.plain for i, _, _ in rows))
-            rows = [
-                (i, name, weight * self._gained(i, likelihood))
-                for (i, name, weight), likelihood in zip(rows, found, strict=True)
-            ]
-            kept = self._hopeful(rows)
-            places = [rows.index(row) for row in kept]
-            self._count(kept, reading.answers(places, self._likely(kept)))
+            rows = [contest.places[one.question] for one in entrants]
+            _keep_best(contest, entrants, reading.answers(rows, _drafts(contest, entrants)))
 
-    def _ask_alone(self, rows: Sequence[_Candidate]) -> None:
-        """Asks the model without memory."""
-        rows = self._hopeful(rows)
-        if not rows:
-            return
-        if self.alone is None:
-            self._run_alone([i for i, _, _ in rows], scored=False)
-        assert self.alone is not None
-        with self.alone.attached():
-            places = [self.places[i] for i, _, _ in rows]
-            self._count(rows, self.alone.answers(places, self._likely(rows)))
 
-    def _run_alone(self, rows: Sequence[int], scored: bool) -> list[float]:
-        """Log-likelihoods of the questions `rows` where nothing is read, where `scored`."""
-        if not rows:
-            return []
-        questions = [self.questions[i] for i in rows]
-        self.alone = _Reading(self.method, questions, None, self.decoding, memory=False)
-        self.places = {i: place for place, i in enumerate(rows)}
-        with self.alone.attached():
-            return self.alone.run(scored)
+def _drafts(contest: _Contest, entrants: Sequence[_Entrant]) -> list[str]:
+    """The leading answers: candidates of one question often agree."""
+    best = contest.best
+    return [best[one.question].text if one.question in best else "" for one in entrants]
 
-    def _gained(self, i: int, likelihood: float) -> float:
-        """What an answer from a document counts that makes a question so likely."""
-        gain = self.method.question_gain
-        if gain is None or i not in self.plain:
-            return 1.0
-        return gain.weight(likelihood - self.plain[i])
 
-    def _hopeful(self, rows: Sequence[_Candidate]) -> list[_Candidate]:
-        """The candidates of which an answer could win."""
-        return [
-            (i, name, weight)
-            for i, name, weight in rows
-            if i not in self.best or weight > self.best[i].confidence
-        ]
+def _keep_best(contest: _Contest, entrants: Sequence[_Entrant], answers: Sequence[Answer]) -> None:
+    """Keeps each answer that beats the leading one; of equals the first stays."""
+    for entrant, one in zip(entrants, answers, strict=True):
+        confidence = one.confidence * entrant.weight
+        leader = contest.best.get(entrant.question)
+        if leader is None or confidence > leader.confidence:
+            contest.best[entrant.question] = replace(one, confidence=confidence)
 
-    def _likely(self, rows: Sequence[_Candidate]) -> list[str]:
-        """The surest answers so far: candidates often agree."""
-        return [self.best[i].text if i in self.best else "" for i, _, _ in rows]
 
-    def _count(self, rows: Sequence[_Candidate], answers: Sequence[Answer]) -> None:
-        """Keeps the answers that are the surest so far; of equals the first."""
-        for (i, _, weight), one in zip(rows, answers, strict=True):
-            sure = one.confidence * weight
-            if i not in self.best or sure > self.best[i].confidence:
-                self.best[i] = replace(one, confidence=sure)
+# ---- questions
 
 
 def check_questions(
@@ -250,10 +295,10 @@ def check_questions(
 ) -> None:
     """Refuses what cannot be asked, before a memory is read for it.
 
-    `places` [B]: where each question stands, for the sentence.
+    `places` [B]: where each question stands, for the message.
 
     Raises:
-        InputError: a question that is empty, is no valid text, or does not fit into the backbone's
+        InputError: a question that is empty, is not valid text, or does not fit into the backbone's
             positions with its prompt and the answer, memory aside.
     """
     kept = (decoding or DecodingConfig()).max_new_tokens
@@ -272,34 +317,3 @@ def check_questions(
                 f"{place} question has {tokens} tokens; with its prompt and {kept} for the answer "
                 f"it does not fit into the {positions} of {backbone.name}. Shorten it."
             )
-
-
-def batches(
-    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = 16
-) -> list[list[int]]:
-    """Indices of the questions in the batches to ask them in: those of one document or of like
-    length go together.
-    """
-    order = sorted(
-        range(len(questions)),
-        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
-    )
-    return [order[at : at + batch] for at in range(0, len(order), batch)]
-
-
-def in_batches(
-    method: Method,
-    questions: Sequence[str],
-    documents: Sequence[str] | None = None,
-    batch: int = 16,
-    decoding: DecodingConfig | None = None,
-    memory: bool = True,
-    advance: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, Answer]]:
-    """(index, answer) of every question; questions of the same document or length go together."""
-    for part in batches(questions, documents, batch):
-        given = None if documents is None else [documents[i] for i in part]
-        answers = answer(method, [questions[i] for i in part], given, decoding, memory)
-        yield from zip(part, answers, strict=True)
-        if advance is not None:
-            advance(len(part))

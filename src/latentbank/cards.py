@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentbank.method import Method
+    from latentbank.capabilities import Trained
 
 # Data whose licence is known, by the start of a dataset's name.
 LICENCES = {
@@ -28,7 +28,7 @@ _SCORES = (
 )
 
 
-def write_card(folder: Path, method: Method, info: Mapping[str, Any]) -> Path:
+def write_card(folder: Path, method: Trained, info: Mapping[str, Any]) -> Path:
     """Writes `README.md` into an adapter's folder and returns its path.
 
     `info`: `data` and `validation_data` (names), `licence`, `command`, `seed`, `step`, `seconds`,
@@ -39,7 +39,7 @@ def write_card(folder: Path, method: Method, info: Mapping[str, Any]) -> Path:
     return path
 
 
-def _lines(folder: Path, method: Method, info: Mapping[str, Any]) -> list[str]:
+def _lines(folder: Path, method: Trained, info: Mapping[str, Any]) -> list[str]:
     trained = sum(parameter.numel() for parameter in method.trainable().values())
     backbone = method.backbone
     size = (folder / "adapter.safetensors").stat().st_size

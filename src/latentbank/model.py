@@ -1,4 +1,9 @@
-"""`MemoryModel`: backbone + method + bank as one object, the way most programs use latentbank."""
+"""`MemoryModel`: backbone + method + bank as one object.
+
+It holds the only loop that writes, the only loop that asks and the only place that makes a bank;
+`adapter` is the only place that finds an adapter. The command line, the bench, the demo and the
+validation of a training all come here. Knows methods through their contract.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +16,36 @@ from types import TracebackType
 from typing import Any
 
 from latentbank.adapter import (
+    DEFAULT_BACKBONE,
     adapter_fingerprint,
-    find_adapter,
-    load_adapter,
+    load_method,
     packaged_adapters,
-    read_config,
     save_adapter,
 )
-from latentbank.answering import Answer, answer, check_questions
+from latentbank.answering import Answer, answer_batch, check_questions
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.loading import PACKAGED
-from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.prompts import prompt_ids
-from latentbank.bank import BankFingerprint, Footprint, MemoryBank
+from latentbank.backbone.transports import Sources
+from latentbank.bank import BankFingerprint, Footprint, MemoryBank, Receipt
+from latentbank.capabilities import lossless_levels, set_training
+from latentbank.config import merged, normalised
 from latentbank.documents.document import Document, chunk, find_entries
-from latentbank.errors import BankError, InputError, UnknownNameError, unknown
-from latentbank.method import Method, WriteReport, build_method, merged, methods
+from latentbank.errors import BankError, InputError
+from latentbank.method import METHODS, Method, WriteReport
+from latentbank.methods import DEFAULT_METHOD
 
-DEFAULT_BACKBONE = "smollm2-135m"
-DEFAULT_METHOD = "strata"
+__all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank"]
+
+ASKED_TOGETHER = 16  # questions
 
 
 class MemoryModel:
     """A frozen language model with a memory bank.
 
-    >>> model = MemoryModel.from_pretrained("strata", bank="notes.bank")   # doctest: +SKIP
-    >>> model.write([Document("The meeting moved to Thursday.")])          # doctest: +SKIP
-    >>> model.ask("When is the meeting?").text                             # doctest: +SKIP
+    >>> model = MemoryModel.from_pretrained(bank="notes.bank")       # doctest: +SKIP
+    >>> model.write([Document("The meeting moved to Thursday.")])    # doctest: +SKIP
+    >>> model.ask("When is the meeting?").text                       # doctest: +SKIP
     """
 
     def __init__(self, method: Method, bank: MemoryBank | None = None) -> None:
@@ -48,10 +56,8 @@ class MemoryModel:
         """
         self.method = method
         self.backbone = method.backbone
-        self.bank = (
-            MemoryBank.create(":memory:", bank_fingerprint(method)) if bank is None else bank
-        )
-        method.train(False)
+        self.bank = new_bank(":memory:", method) if bank is None else bank
+        set_training(method, False)
         method.bind(self.bank)
 
     @classmethod
@@ -73,11 +79,12 @@ class MemoryModel:
     ) -> MemoryModel:
         """Loads an adapter and its backbone, and opens `bank` or creates it.
 
-        `adapter`: a folder, a packaged adapter, or a method's name: then the packaged adapter of
-        that method for the backbone, or the untrained method where it has nothing to train.
-        `overrides` change the method's config, e.g. `{"entry": "pooled"}` for strata. An existing
-        bank brings its own overrides and its own budget; `budget_bytes`, `ledger` and `policy` are
-        for a new one, see `MemoryBank.create`. `quick` as for `load_backbone`. A new bank
+        `adapter`: a folder, a packaged adapter, or a method's name. A method's name means the
+        packaged adapter of that method for the backbone, or the untrained method where it has
+        nothing to train. `overrides` change the method's config, e.g. `{"entry": "pooled"}`.
+
+        An existing bank brings its own overrides and budget. `budget_bytes`, `ledger` and `policy`
+        are for a new bank, see `MemoryBank.create`. `quick` as for `load_backbone`. A new bank
         records folders as absolute paths, so that it opens from other places too.
 
         Raises:
@@ -92,7 +99,7 @@ class MemoryModel:
         exists = path is not None and path.exists()
         if path is not None and (exists or read_only):
             with MemoryBank.open(path, read_only=True) as found:
-                values = merged(found.get_meta("overrides") or {}, values)
+                values = merged(normalised_overrides(found), values)
                 check_budget(found, budget_bytes)
         method = load_method(adapter, backbone, dtype, device, values, progress, quick)
         with ExitStack() as stack:
@@ -100,7 +107,7 @@ class MemoryModel:
                 opened = MemoryBank.open(path, bank_fingerprint(method), read_only)
             else:
                 meta = {
-                    "adapter": _place(adapter, {*packaged_adapters(), *methods()}),
+                    "adapter": _place(adapter, {*packaged_adapters(), *METHODS.names()}),
                     "backbone": _place(backbone or DEFAULT_BACKBONE, PACKAGED),
                     "overrides": values,
                 }
@@ -126,34 +133,41 @@ class MemoryModel:
         options = {"adapter": adapter, "backbone": backbone, **options}
         return cls.from_pretrained(bank=bank, **options)
 
-    # ---- use
+    # ---- writing
 
     def write(
         self,
         documents: Iterable[Document],
-        batch: int = 32,
-        on_batch: Callable[[WriteReport], None] | None = None,
+        batch: int | None = None,
+        on_batch: Callable[[WriteReport, int], None] | None = None,
     ) -> WriteReport:
         """Writes documents, long ones in chunks; each batch is durable before the next starts.
 
-        `on_batch` is called with the report of each batch.
+        `batch`: entries that are encoded and stored together, by default the method's
+        `write_batch`. `on_batch` gets the report of each batch and the documents read so far.
         """
-        total = WriteReport(0, 0, 0.0)
-        pieces = self._chunks(documents)
-        while part := list(itertools.islice(pieces, batch)):
+        total, read = WriteReport(0, 0, 0.0), _Counted(documents)
+        pieces = self._chunks(read)
+        while part := list(itertools.islice(pieces, batch or self.method.write_batch)):
             report = self.method.write(part)
             total = total + report
             if on_batch is not None:
-                on_batch(report)
+                on_batch(report, read.count)
         return total
 
     def _chunks(self, documents: Iterable[Document]) -> Iterator[Document]:
-        limit = getattr(self.method.config, "chunk_tokens", 512)
+        limit = self.method.chunk_tokens
         for document in documents:
             if len(document.text.encode()) <= limit:  # a token is at least one byte
                 yield document
             else:
                 yield from chunk(document, self.backbone.count_tokens, limit)
+
+    def delete(self, ids: Sequence[str]) -> Receipt:
+        """Removes documents by id, with all chunks of long ones; the receipt names the entries."""
+        return self.method.delete(find_entries(list(self.bank.ids()), ids)[0])
+
+    # ---- asking
 
     def ask(
         self,
@@ -169,17 +183,61 @@ class MemoryModel:
         questions: Sequence[str],
         decoding: DecodingConfig | None = None,
         memory: bool = True,
+        documents: Sequence[str] | None = None,
+        batch: int = ASKED_TOGETHER,
     ) -> list[Answer]:
-        """Answers to a batch of questions.
+        """Answers to questions, in their order; see `answers`."""
+        found: dict[int, Answer] = {}
+        for answered in self.answers(questions, decoding, memory, documents, batch):
+            found.update(answered)
+        return [found[i] for i in range(len(questions))]
+
+    def answers(
+        self,
+        questions: Sequence[str],
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        documents: Sequence[str] | None = None,
+        batch: int = ASKED_TOGETHER,
+    ) -> Iterator[dict[int, Answer]]:
+        """Answers as they come, batch by batch: position of the question → answer.
+
+        `documents` names the document to read for each question; without it the method retrieves.
+        With `memory` False the backbone answers closed book. Questions that read the same document
+        or have a like length are asked together.
 
         Raises:
             InputError: a question that is empty or does not fit into the backbone's context.
         """
         check_questions(self.backbone, questions, decoding)
-        return answer(self.method, questions, None, decoding, memory)
+        for part in question_batches(questions, documents, batch):
+            given = None if documents is None else [documents[i] for i in part]
+            asked = [questions[i] for i in part]
+            found = answer_batch(self.method, asked, given, decoding, memory)
+            self._note_hits([one.documents for one in found])
+            yield dict(zip(part, found, strict=True))
+
+    def _note_hits(self, sources: Sources | Sequence[Any]) -> None:
+        """Tells the bank which documents answered: those with at least half of the best share.
+
+        A bank with a budget keeps them longer.
+        """
+        if self.method.bank is None or not any(sources):
+            return
+        best = [max((share for _, share in row), default=0.0) for row in sources]
+        self.method.bank.note_hits(
+            id
+            for row, top in zip(sources, best, strict=True)
+            for id, share in row
+            if share > 0 and share >= top / 2
+        )
 
     def generate(self, prompt: str, decoding: DecodingConfig | None = None) -> str:
-        """Continues a prompt with the memory that `prompt` itself selects; no question template."""
+        """Continues a prompt with the memory that `prompt` itself retrieves; no question template.
+
+        Raises:
+            InputError: the prompt is empty.
+        """
         if not prompt.strip():
             raise InputError("The prompt is empty.")
         conditioning = self.method.read([prompt])
@@ -196,13 +254,11 @@ class MemoryModel:
         )
         return text
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Removes documents by id, all chunks of long ones; returns how many entries went."""
-        return self.method.delete(find_entries(list(self.bank.ids()), ids)[0])
+    # ---- the rest
 
     def footprint(self) -> Footprint:
         """Bytes of the bank by component."""
-        return self.method.footprint()
+        return self.bank.footprint()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the adapter; the bank is a file of its own."""
@@ -224,26 +280,62 @@ class MemoryModel:
         self.close()
 
 
+def question_batches(
+    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = ASKED_TOGETHER
+) -> list[list[int]]:
+    """Positions of the questions that are asked together: those of one document or like length."""
+    order = sorted(
+        range(len(questions)),
+        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
+    )
+    return [order[at : at + batch] for at in range(0, len(order), batch)]
+
+
+class _Counted:
+    """Documents that count how many were taken."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents, self.count = iter(documents), 0
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self.count += 1
+            yield document
+
+
+# ---- banks
+
+
 def new_bank(
     path: str | Path,
     method: Method,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, Any] | None = None,
     budget_bytes: int | None = None,
     **options: Any,
 ) -> MemoryBank:
-    """An empty bank for `method` with the metadata that `MemoryModel.open` needs.
+    """An empty bank for `method`, with the metadata that `MemoryModel.open` needs.
 
     `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept. `options` go to
     `MemoryBank.create`.
     """
-    meta = {"overrides": {}, "config": asdict(method.config), **meta}
+    meta = {"overrides": {}, "config": asdict(method.config), **(meta or {})}
     return MemoryBank.create(
         path,
         bank_fingerprint(method),
         budget_bytes=budget_bytes,
-        lossless=method.lossless,
+        lossless=lossless_levels(method),
         meta=meta,
         **options,
+    )
+
+
+def bank_fingerprint(method: Method) -> BankFingerprint:
+    """What a bank written by `method` records, and insists on when it is opened."""
+    return BankFingerprint(
+        method.name,
+        adapter_fingerprint(method),
+        method.backbone.fingerprint,
+        method.backbone.tokenizer_fingerprint,
     )
 
 
@@ -258,59 +350,13 @@ def check_budget(bank: MemoryBank, budget_bytes: int | None) -> None:
         )
 
 
+def normalised_overrides(bank: MemoryBank) -> dict[str, Any]:
+    """The config values that a bank was made with, under the names that its method has now."""
+    values = bank.get_meta("overrides") or {}
+    name = bank.fingerprint.method
+    return normalised(METHODS.get(name).Config, values) if name in METHODS else dict(values)
+
+
 def _place(name: str, known: Container[str]) -> str:
     """The absolute path of an adapter's or a model's files; a known name or a hub id as it is."""
     return str(Path(name).resolve()) if name not in known and Path(name).exists() else name
-
-
-def bank_fingerprint(method: Method) -> BankFingerprint:
-    """What a bank written by `method` records, and insists on when it is opened."""
-    return BankFingerprint(
-        method.name,
-        adapter_fingerprint(method),
-        method.backbone.fingerprint,
-        method.backbone.tokenizer_fingerprint,
-    )
-
-
-def load_method(
-    adapter: str,
-    backbone: str | None = None,
-    dtype: str = "auto",
-    device: str = "cpu",
-    overrides: Mapping[str, Any] | None = None,
-    progress: Callable[[str], None] | None = None,
-    quick: bool = False,
-) -> Method:
-    """The method named by `adapter` on its backbone; see `MemoryModel.from_pretrained`."""
-    spec = backbone or DEFAULT_BACKBONE
-    packaged = f"{adapter}-{spec}"
-    known = methods()
-    try:
-        folder = find_adapter(packaged if packaged in packaged_adapters() else adapter)
-    except UnknownNameError:
-        folder = None
-    if folder is not None and adapter in known and not (folder / "config.json").exists():
-        folder = None  # a folder that happens to have a method's name
-    if folder is not None:
-        read_config(folder)
-        return load_adapter(folder, load_backbone(spec, dtype, device, progress, quick), overrides)
-    if adapter not in known:
-        names = [*known, *packaged_adapters()]
-        raise unknown("method or adapter", adapter, names)
-    return untrained(adapter, load_backbone(spec, dtype, device, progress, quick), overrides)
-
-
-def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None = None) -> Method:
-    """A method that works without training.
-
-    Raises:
-        InputError: it needs an adapter, and none ships for this backbone.
-    """
-    method = build_method(name, backbone, overrides)
-    if method.network.state_dict():
-        raise InputError(
-            f"method '{name}' needs a trained adapter for {backbone.name}, and none ships with the "
-            f"package; train one with: latentbank train --method {name} --backbone {backbone.name}"
-        )
-    return method

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
-from latentbank.errors import InputError
-from latentbank.parts.aggregator import T5Amortiser
 
 
 class BackboneEncoder:
@@ -117,38 +115,3 @@ class FeatureCache:
         self._index[self._key(key)] = (offset, row.shape[0])
         self._index_file.write(json.dumps([self._key(key), offset, row.shape[0]]) + "\n")
         self._index_file.flush()
-
-
-class T5Texts:
-    """The papers' encoder: a T5 with its own tokenizer, from a folder or the hub.
-
-    Raises:
-        InputError: the T5 cannot be loaded.
-    """
-
-    def __init__(self, name: str, width: int, latents: int, max_tokens: int = 512) -> None:
-        from transformers import AutoTokenizer
-
-        self.name, self.width, self.latents, self.max_tokens = name, width, latents, max_tokens
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"the T5 '{name}' could not be loaded: {first}") from error
-
-    def build(self) -> T5Amortiser:
-        """A fresh amortiser over a T5 of its own."""
-        from transformers import T5Model
-
-        return T5Amortiser(T5Model.from_pretrained(self.name), self.width, self.latents)
-
-    def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """(ids [B, L], mask [B, L] bool), cut at `max_tokens`."""
-        batch = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
-        return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)

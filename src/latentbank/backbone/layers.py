@@ -8,15 +8,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
-
-if TYPE_CHECKING:
-    from latentbank.backbone.model import Backbone
 
 
 @dataclass(frozen=True)
@@ -129,17 +126,10 @@ def _find_norm(body: Any) -> str:
     raise InputError(f"{type(body).__name__} has no final norm that latentbank knows")
 
 
-def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights under their original names, without those that PEFT added."""
-    for name, weight in model.named_parameters():
-        if "lora_" not in name:
-            yield name.replace(".base_layer", ""), weight
-
-
-def attention_modules(backbone: Backbone) -> list[nn.Module]:
+def attention_modules(decoder: Decoder) -> list[nn.Module]:
     """The attention module of each layer, first layer first."""
     modules = []
-    for layer in backbone.decoder.layers:
+    for layer in decoder.layers:
         names = [name for name in ("self_attn", "attn", "attention") if hasattr(layer, name)]
         if not names:
             raise InputError(
@@ -147,3 +137,10 @@ def attention_modules(backbone: Backbone) -> list[nn.Module]:
             )
         modules.append(getattr(layer, names[0]))
     return modules
+
+
+def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights under their original names, without those that PEFT added."""
+    for name, weight in model.named_parameters():
+        if "lora_" not in name:
+            yield name.replace(".base_layer", ""), weight

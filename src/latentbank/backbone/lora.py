@@ -152,7 +152,7 @@ def _projections(backbone: Backbone, layer: int, names: Sequence[str]) -> list[s
     paths = {id(module): path for path, module in backbone.model.named_modules()}
     return [
         f"{paths[id(module)]}.{name}"
-        for module in attention_modules(backbone)[layer:]
+        for module in attention_modules(backbone.decoder)[layer:]
         for name in names
         if hasattr(module, name)
     ]

@@ -77,6 +77,7 @@ class Backbone:
         self.decoder = Decoder(self.body, self.model.config.get_text_config(decoder=True))
         self.geometry = self.decoder.geometry
         self._stages: dict[tuple[int, int], Any] = {}
+        self._start_states: dict[int, Tensor] = {}
         self.memory: KVMemory | None = None
 
     # ---- what it is
@@ -207,6 +208,16 @@ class Backbone:
         Never carries a gradient. Layer 0 gives the token embeddings.
         """
         return _TextRun(self, layer, None, mask.shape[0]).feed(ids, mask)
+
+    def start_state(self, layer: int) -> Tensor:
+        """The start token's state [1, D] that enters `layer`, float32 on the CPU.
+
+        It is the same for every text, so no entry stores it. Computed once for each layer.
+        """
+        if layer not in self._start_states:
+            ids, mask = self.pad([[self.start_id]])
+            self._start_states[layer] = self.states(ids, mask, layer)[0].float().cpu()
+        return self._start_states[layer]
 
     def fill(
         self, states: Tensor, mask: Tensor, layer: int, bias: Tensor | None = None

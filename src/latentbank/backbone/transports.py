@@ -6,20 +6,19 @@ backbone's logits are bit-identical to before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.kv import KVMemory
-from latentbank.backbone.layers import attention_modules, plain_weights
 from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
 
-SIDE_ATTENTION = "latentbank_side_memory"
+Sources = tuple[tuple[tuple[str, float], ...], ...]
+"""For each of B questions the documents that it was read from, as (id, weight)."""
 
 
 class Transport(Protocol):
@@ -33,7 +32,8 @@ class Conditioning:
     """What a method's `read` returns for a batch of B questions.
 
     `transports` are attached in order. `passages` [B] stand in the prompt before the question, None
-    for no text. `sources` [B] name the documents read, most important first, weights in [0, 1].
+    for no text. `sources` [B] name the documents read, most important first, weights in [0, 1]; a
+    function gives them after decoding, from what attention did meanwhile.
     `contrast` α > 0 asks for memory-aware decoding: logits (1 + α)·ℓ(memory) − α·ℓ(no memory).
     `support` [B] in [0, 1] says how well what was selected fits the question, empty where a method
     cannot tell; an answer is as much less sure. `quotable` [B] is the text of what the transports
@@ -42,10 +42,14 @@ class Conditioning:
 
     transports: tuple[Transport, ...] = ()
     passages: tuple[str, ...] | None = None
-    sources: tuple[tuple[tuple[str, float], ...], ...] = ()
+    sources: Sources | Callable[[], Sources] = ()
     contrast: float = 0.0
     support: tuple[float, ...] = ()
     quotable: tuple[str, ...] = ()
+
+    def named_sources(self) -> Sources:
+        """`sources`; where they are a function, its result: ask it after the answers."""
+        return self.sources() if callable(self.sources) else self.sources
 
     @property
     def layer(self) -> int:
@@ -94,100 +98,38 @@ class MidStates:
 
 
 @dataclass(frozen=True)
-class SideMemory:
-    """Memory inside the attention function of chosen layers: keys without position (KBLaM).
+class LayerHook:
+    """Reads the residual stream at `layer` and may add to it.
 
-    `keys`, `values`: layer → [B, H_kv, M, head_dim]; `log_mass` [B, M] is added to the scores.
-    Works with `model.generate`, beams repeated by the caller, and gradient checkpointing.
+    `function` gets the states [B, T, D] that enter the layer and returns what is added to them, of
+    the same shape, or None. It runs at every forward pass, also token by token while decoding.
+    Gradients flow.
     """
 
-    keys: Mapping[int, Tensor]
-    values: Mapping[int, Tensor]
-    log_mass: Tensor
+    function: Callable[[Tensor], Tensor | None]
+    layer: int
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
-        from transformers import AttentionInterface, AttentionMaskInterface
-        from transformers.masking_utils import sdpa_mask
-
-        AttentionInterface.register(SIDE_ATTENTION, _side_attention)
-        AttentionMaskInterface.register(SIDE_ATTENTION, sdpa_mask)
-        modules = attention_modules(backbone)
-        unknown_layers = [layer for layer in self.keys if not 0 <= layer < len(modules)]
-        if unknown_layers:
+        layers = backbone.decoder.layers
+        if not 0 <= self.layer < len(layers):
             raise InputError(
-                f"layers {unknown_layers} are outside the {len(modules)} of the backbone"
+                f"layer {self.layer} is outside the {len(layers)} layers of the backbone"
             )
-        before = backbone.model.config._attn_implementation
-        backbone.model.set_attn_implementation(SIDE_ATTENTION)
+        handle = layers[self.layer].register_forward_pre_hook(self._enter, with_kwargs=True)
         try:
-            for layer, key in self.keys.items():
-                modules[layer].__dict__["_side_memory"] = (key, self.values[layer], self.log_mass)
             yield backbone
         finally:
-            for layer in self.keys:
-                modules[layer].__dict__.pop("_side_memory", None)
-            backbone.model.set_attn_implementation(before)
+            handle.remove()
 
-
-def _side_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> Any:
-    """Scaled dot-product attention over [memory | text] in one softmax; text masks as before."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    memory = module.__dict__.get("_side_memory")
-    if memory is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    mem_key, mem_value, log_mass = (item.to(query.device) for item in memory)
-    batch, queries, slots = query.shape[0], query.shape[2], mem_key.shape[2]
-    if attention_mask is None:
-        order = torch.arange(key.shape[2], device=query.device)
-        seen = order[None, :] <= order[-queries:, None]
-        attention_mask = seen.expand(batch, 1, -1, -1)
-    lowest = torch.finfo(query.dtype).min
-    if attention_mask.dtype == torch.bool:
-        attention_mask = query.new_zeros(attention_mask.shape).masked_fill(~attention_mask, lowest)
-    mass = (
-        log_mass.to(query.dtype)
-        .clamp_min(lowest)[:, None, None, :]
-        .expand(batch, 1, queries, slots)
-    )
-    mask = torch.cat([mass, attention_mask[..., : key.shape[2]].expand(batch, 1, -1, -1)], -1)
-    return sdpa_attention_forward(
-        module,
-        query,
-        torch.cat([mem_key.to(key.dtype), key], 2),
-        torch.cat([mem_value.to(value.dtype), value], 2),
-        mask,
-        **kwargs,
-    )
-
-
-@dataclass(frozen=True)
-class WeightDelta:
-    """Differences added to named weights; the originals are put back, bit for bit."""
-
-    deltas: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @contextmanager
-    def attach(self, backbone: Backbone) -> Iterator[Backbone]:
-        weights = dict(plain_weights(backbone.model))
-        missing = [name for name in self.deltas if name not in weights]
-        if missing:
-            raise InputError(f"the backbone has no weight named {missing[0]!r}")
-        before = {name: weights[name].detach().clone() for name in self.deltas}
-        try:
-            with torch.no_grad():
-                for name, delta in self.deltas.items():
-                    weights[name].add_(delta.to(weights[name]))
-            yield backbone
-        finally:
-            with torch.no_grad():
-                for name, original in before.items():
-                    weights[name].copy_(original)
+    def _enter(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        added = self.function(hidden)
+        if added is None:
+            return args, kwargs
+        changed = hidden + added.to(hidden.dtype)
+        if args:
+            return (changed, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": changed}

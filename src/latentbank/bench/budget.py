@@ -13,6 +13,7 @@ from pathlib import Path
 
 from latentbank.bank import MemoryBank
 from latentbank.bank.space import LARGE_BUDGET, Space
+from latentbank.capabilities import lossless_levels
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import Method
@@ -90,7 +91,7 @@ def bounded_bank(
         budget_bytes=budget_bytes,
         ledger="ids",
         policy=policy,
-        lossless=method.lossless,
+        lossless=lossless_levels(method),
     )
     method.bind(bank)
     return bank
@@ -131,7 +132,7 @@ def _size_with(method: Method, document: Document, budget_bytes: int | None) -> 
     try:
         done = _try(method, [document])
         kept = None if done is None or done.forgotten else done.stored
-        return kept and method.footprint().total
+        return kept and method.require_bank().footprint().total
     finally:
         bank.close()
 
@@ -155,7 +156,10 @@ def write_within(
         total = total + _write_part(method, part)
         if advance is not None:
             advance(len(part))
-    if budget_bytes is not None and (size := method.footprint().total) > budget_bytes:
+    if (
+        budget_bytes is not None
+        and (size := method.require_bank().footprint().total) > budget_bytes
+    ):
         raise BankError(f"The bank has {size} bytes, more than its budget of {budget_bytes}.")
     return total
 

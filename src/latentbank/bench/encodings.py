@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.capabilities import Encoding
 from latentbank.codec.token_text import TokenTextCodec
 from latentbank.method import Method
 from latentbank.parts.text_levels import TextLevels
@@ -91,6 +92,9 @@ class SharedEncodings:
 
     @contextmanager
     def _states_lent_to(self, method: Method) -> Iterator[None]:
+        if not isinstance(method, Encoding):
+            yield
+            return
         own = method.encoder
         if type(own) is not BackboneEncoder or own.cache is not None:
             yield

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from latentbank.answering import Answer, answer, batches
+from latentbank.answering import Answer
 from latentbank.backbone.generate import generate
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.bank import MemoryBank
@@ -23,11 +23,13 @@ from latentbank.bench.measures import PEAK, peak_memory_bytes
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.record import Metric
 from latentbank.bench.task import CannotDo, Settings
+from latentbank.capabilities import Telemetry
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation, score_answers
-from latentbank.method import Method
+from latentbank.method import NAMED_ONLY, Method
+from latentbank.model import MemoryModel, question_batches
 
 Reader = Literal["memory", "weights", "backbone"]
 FOOTPRINT = ("codes", "codebook", "keys", "ledger", "index", "overhead")
@@ -79,13 +81,14 @@ class Hooks:
         self.budget_bytes: int | None = None
         self.encoding_seconds_shared = 0.0
         self._bank: MemoryBank | None = None
+        self._model: MemoryModel | None = None
         self._plain: dict[tuple[Reader, tuple[str, ...], tuple[str, ...]], list[Answer]] = {}
         self._path = folder / "run.bank"
 
     @property
     def gold(self) -> bool:
         """Whether each question's document is named to the method."""
-        return self.settings.gold or self.method.needs_gold
+        return self.settings.gold or NAMED_ONLY in self.method.claims
 
     @contextmanager
     def in_method(self) -> Iterator[None]:
@@ -117,13 +120,14 @@ class Hooks:
             self._bank = bounded_bank(
                 self.method, self._path, self.budget_bytes, self.settings.policy
             )
+            self._model = MemoryModel(self.method, self._bank)
         return self._bank
 
     def close(self) -> None:
         """Closes the bank and removes its file."""
         if self._bank is not None:
             self._bank.close()
-            self._bank = None
+            self._bank = self._model = None
         for suffix in ("", "-wal", "-shm", "-journal"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
@@ -160,8 +164,7 @@ class Hooks:
     def delete(self, ids: Sequence[str]) -> int:
         """Removes documents; returns how many were there."""
         with self.in_method():
-            removed = self.method.delete(ids)
-        return removed
+            return len(self.method.delete(ids).deleted)
 
     def ask(self, phase: str, data: QADataset, reader: Reader = "memory") -> Evaluation:
         """Asks every question of `data`; `phase` names the answers among those of the run.
@@ -174,7 +177,7 @@ class Hooks:
         texts = [q.text for q in data.questions]
         found: list[Answer | None] = [None] * len(texts)
         self.progress.start(f"asking, {phase}", len(texts))
-        for number, part in enumerate(batches(texts, wanted, self.settings.batch)):
+        for number, part in enumerate(question_batches(texts, wanted, self.settings.batch)):
             answers = self.partial.get(phase, number, len(part))
             if answers is None:
                 named = None if wanted is None else [wanted[i] for i in part]
@@ -205,7 +208,9 @@ class Hooks:
         """Answers to a batch of questions."""
         decoding = self.settings.decoding
         if reader != "backbone":
-            return answer(self.method, questions, documents, decoding, reader == "memory")
+            model = self._model or MemoryModel(self.method)
+            memory = reader == "memory"
+            return model.ask_many(questions, decoding, memory, documents, len(questions))
         began, backbone = time.perf_counter(), self.method.backbone
         found = generate(backbone, prompt_ids(backbone, questions), decoding)
         seconds = (time.perf_counter() - began) / len(questions)
@@ -217,7 +222,8 @@ class Hooks:
         """Bytes by component, what was kept of `documents`, the speed of writing, telemetry."""
         kept, written = self.kept, self.written
         with self.in_method():
-            size, health = self.method.footprint(), self.method.telemetry()
+            size = self.bank.footprint()
+            health = self.method.telemetry() if isinstance(self.method, Telemetry) else {}
         total = size.total if kept else 0
         found = {
             "bank_bytes": Metric(total, "bytes"),

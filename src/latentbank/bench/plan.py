@@ -15,9 +15,9 @@ from latentbank.bench.budget import budget_label
 from latentbank.bench.record import read_record
 from latentbank.bench.rows import Row
 from latentbank.bench.task import Settings, Task, task_class
+from latentbank.config import build_config
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
-from latentbank.method import build_config
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,17 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from latentbank.adapter import find_adapter, load_adapter, packaged_adapters, read_config
+from latentbank.adapter import (
+    build_method,
+    find_adapter,
+    load_adapter,
+    packaged_adapters,
+    read_config,
+)
 from latentbank.backbone.model import Backbone
+from latentbank.capabilities import Trained, set_training
 from latentbank.errors import AdapterError
-from latentbank.method import Method, build_method, method_class
+from latentbank.method import METHODS, Method
 
 LORA = "+LoRA"
 
@@ -54,7 +61,7 @@ def packaged_for(method: str, backbone: str) -> str:
 
     Its own one; else that of a method with the very same config class, whose weights fit it.
     """
-    wanted = method_class(method).Config
+    wanted = METHODS.get(method).Config
     own, related = [], []
     for name, folder in packaged_adapters().items():
         config = read_config(folder)
@@ -62,7 +69,7 @@ def packaged_for(method: str, backbone: str) -> str:
             continue
         if config["method"] == method:
             own.append(name)
-        elif method_class(config["method"]).Config is wanted:
+        elif METHODS.get(config["method"]).Config is wanted:
             related.append(name)
     named = f"{method}-{backbone}"
     return named if named in own else next(iter([*own, *related]), "")
@@ -107,13 +114,13 @@ def build_row(row: Row, backbone: Backbone, seed: int = 0) -> Method:
         return load_adapter(folder, backbone, row.overrides, row.method)
     preset = row.preset or None
     method = build_method(row.method, backbone, row.overrides, preset, seed)
-    known = method_class(row.method).presets
+    known = METHODS.get(row.method).presets
     if preset is None and is_untrained(row, method) and backbone.name in known:
         method = build_method(row.method, backbone, row.overrides, backbone.name, seed)
-    method.train(False)
+    set_training(method, False)
     return method
 
 
 def is_untrained(row: Row, method: Method) -> bool:
     """Whether the method answers with random weights, for want of an adapter."""
-    return not row.adapter and bool(method.network.state_dict())
+    return not row.adapter and isinstance(method, Trained) and bool(method.network.state_dict())

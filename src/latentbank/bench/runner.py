@@ -27,7 +27,7 @@ from latentbank.bench.rows import Row, build_row, is_untrained
 from latentbank.bench.stream import chunked
 from latentbank.bench.task import CannotDo, Outcome
 from latentbank.errors import InputError
-from latentbank.method import Method
+from latentbank.method import NAMED_ONLY, Method
 
 PARTIAL = "partial"
 
@@ -197,7 +197,7 @@ class _Runner:
 
     def _write(self, cell: Cell, method: Method, outcome: Outcome, skipped: str) -> None:
         bench = self.bench
-        gold = bench.settings.gold or method.needs_gold
+        gold = bench.settings.gold or NAMED_ONLY in method.claims
         config = {
             "name": cell.row.name,
             "adapter": cell.row.adapter or None,

@@ -13,8 +13,9 @@ from latentbank.bank import MemoryBank
 from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset
-from latentbank.evaluate.evaluation import Evaluation, ask_all, write_all
+from latentbank.evaluate.evaluation import Evaluation, ask_data
 from latentbank.method import Method
+from latentbank.model import MemoryModel
 
 __all__ = ["Score", "measure", "predictions"]
 
@@ -44,17 +45,17 @@ def measure(
 
     `bar` is a rich progress bar with a field `note`.
     """
-    method.bind(bank)
+    model = MemoryModel(method, bank)
     task = bar.add_task(f"{label}: writing", total=len(data.documents), note="")
-    seconds = write_all(method, data, advance=lambda n: bar.advance(task, n))
-    footprint = method.footprint()
+    report = model.write(data.documents, on_batch=lambda _, read: bar.update(task, completed=read))
+    footprint = model.footprint()
     size = footprint.total if footprint.total > footprint.overhead else 0  # an empty file is none
     bar.update(task, note=f"bank {size:,} bytes")
     asking = bar.add_task(f"{label}: asking", total=len(data.questions), note="")
-    found = ask_all(method, data, gold, decoding=decoding, advance=lambda n: bar.advance(asking, n))
+    found = ask_data(model, data, gold, decoding, lambda count: bar.advance(asking, count))
     summary = found.summary()
     bar.update(asking, note=f"EM {summary['exact_match']:.1f} F1 {summary['f1']:.1f}")
-    return Score(found, _metrics(found, len(data.documents), size, seconds))
+    return Score(found, _metrics(found, len(data.documents), size, report.seconds))
 
 
 def _metrics(found: Evaluation, documents: int, size: int, seconds: float) -> dict[str, Metric]:

@@ -157,14 +157,10 @@ class Asker:
 
     def answer_rows(self, rows: list[QuestionRow]) -> Iterator[dict[str, Any]]:
         """One JSON row for each question, in order."""
-        from latentbank.answering import in_batches
-
         for at in range(0, len(rows), WINDOW):
             part = rows[at : at + WINDOW]
             texts = [row.text for row in part]
-            found = dict(
-                in_batches(self.model.method, texts, None, BATCH, self.decoding, memory=self.memory)
-            )
+            found = self.model.ask_many(texts, self.decoding, self.memory, batch=BATCH)
             for i, row in enumerate(part):
                 yield {**({} if row.id is None else {"id": row.id}), **self.row(row.text, found[i])}
 

@@ -53,13 +53,14 @@ def rebudget(
                 report = found.rebudget(wanted, progress=progress)
     if report is None:
         quiet_libraries()
+        from latentbank.capabilities import fade_of
         from latentbank.model import MemoryModel
 
         with (
             MemoryModel.open(bank, device=device, dtype=dtype, progress=notice) as model,
             stepping("changing the budget") as progress,
         ):
-            report = model.bank.rebudget(wanted, fade=model.method.fade, progress=progress)
+            report = model.bank.rebudget(wanted, fade=fade_of(model.method), progress=progress)
     with MemoryBank.open(bank, read_only=True) as found:
         documents, size = len(found), found.footprint().total
     if json_output:

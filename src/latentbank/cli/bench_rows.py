@@ -14,8 +14,9 @@ from typing import Any
 from latentbank.adapter import find_adapter, packaged_adapters, read_config
 from latentbank.bench.rows import LORA, Row, backbone_name, only_lora, packaged_for
 from latentbank.cli.common import merge, parse_pairs
+from latentbank.config import normalised
 from latentbank.errors import InputError, unknown
-from latentbank.method import method_class, methods
+from latentbank.method import METHODS
 
 PRESET = "preset"
 
@@ -62,22 +63,24 @@ def _draft(word: str) -> _Draft:
     name, sign, rest = word.partition("=")
     if sign:
         method, colon, adapter = rest.partition(":")
-        if not name or method not in methods():
-            raise unknown("method", method, methods())
+        if not name or method not in METHODS:
+            raise unknown("method", method, METHODS)
         return _Draft(name, method, adapter if colon else None, defined=True)
     known = packaged_adapters()
     if word in known:
         return _Draft(word, read_config(known[word])["method"], word)
     method = word.removesuffix(LORA)
-    if method not in methods():
-        raise unknown("method or adapter", word, [*methods(), *known])
+    if method not in METHODS:
+        raise unknown("method or adapter", word, [*METHODS, *known])
     return _Draft(word, method)
 
 
 def _is_field(method: str, word: str) -> bool:
     """Whether KEY=VALUE changes the config of a method, rather than starting a row."""
     key = word.partition("=")[0].split(".")[0]
-    return key == PRESET or key in {f.name for f in dataclasses.fields(method_class(method).Config)}
+    config = METHODS.get(method).Config
+    fields = {item.name for item in dataclasses.fields(config)}
+    return key == PRESET or key in fields or key in getattr(config, "ALIASES", {})
 
 
 def _given(adapters: Sequence[str] | None, drafts: Sequence[_Draft]) -> dict[str, str]:
@@ -100,7 +103,7 @@ def _row(draft: _Draft, backbone: str, given: Mapping[str, str]) -> Row:
     changes = parse_pairs(draft.pairs)
     preset = changes.pop(PRESET, "")
     row = Row(draft.name, draft.method, adapter, {}, str(preset))
-    cls = method_class(draft.method)
+    cls = METHODS.get(draft.method)
     if preset and adapter:
         raise InputError(f"{draft.name} has an adapter, which brings its sizes; leave preset out.")
     if preset and preset not in cls.presets:
@@ -110,7 +113,8 @@ def _row(draft: _Draft, backbone: str, given: Mapping[str, str]) -> Row:
     base: Mapping[str, Any] = cls.presets.get(preset, {})
     if adapter:
         base = read_config(find_adapter(adapter))["config"]
-    full = merge(asdict(cls.Config()), base)
+    full = merge(asdict(cls.Config()), normalised(cls.Config, base))
+    changes = normalised(cls.Config, changes)
     changed = merge(full, changes)
     return replace(row, overrides={key: changed[key] for key in changes})
 

@@ -132,7 +132,8 @@ def complete_overrides(adapter: str, backbone: str, changes: Mapping[str, Any]) 
     if not changes:
         return {}
     from latentbank.adapter import packaged_adapters, read_config
-    from latentbank.method import method_class
+    from latentbank.config import normalised
+    from latentbank.method import METHODS
 
     known = packaged_adapters()
     folder = known.get(f"{adapter}-{backbone}") or known.get(adapter) or Path(adapter)
@@ -140,7 +141,9 @@ def complete_overrides(adapter: str, backbone: str, changes: Mapping[str, Any]) 
     if folder.is_dir():
         config = read_config(folder)
         base, adapter = config["config"], config["method"]
-    full = merge(asdict(method_class(adapter).Config()), base)
+    cls = METHODS.get(adapter).Config
+    full = merge(asdict(cls()), normalised(cls, base))
+    changes = normalised(cls, changes)
     return {key: merge(full, changes)[key] for key in changes}
 
 

@@ -79,8 +79,8 @@ def delete(
         with MemoryModel.open(
             bank, device=device, dtype=dtype, progress=notice, quick=True
         ) as model:
-            removed = model.delete(chosen)
-            receipt = model.bank.receipt or receipt
+            receipt = model.delete(chosen)
+            removed = len(receipt.deleted)
     left = held - removed
     if json_output:
         result = {"bank": bank, "deleted": removed, "missing": missing, "documents": left}

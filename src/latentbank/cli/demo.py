@@ -131,16 +131,18 @@ def _folders(root: Path) -> dict[str, Path]:
 
 def _load(system: System, backbone: Backbone, folder: Path | None) -> Method:
     """The method of a row; one whose adapter belongs to another method takes its weights."""
-    from latentbank.adapter import load_adapter, load_state_of, read_config
-    from latentbank.method import build_method
+    from latentbank.adapter import build_method, load_adapter, load_state_of, read_config
 
     if folder is None:
         return build_method(system.method, backbone)
     if system.method == read_config(folder)["method"]:
         return load_adapter(folder, backbone, system.overrides)
     method = build_method(system.method, backbone, read_config(folder)["config"])
-    method.load_state(load_state_of(folder))
-    method.train(False)
+    from latentbank.capabilities import Trained, set_training
+
+    if isinstance(method, Trained):
+        method.load_state(load_state_of(folder))
+    set_training(method, False)
     return method
 
 

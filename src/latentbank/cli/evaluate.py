@@ -90,8 +90,8 @@ def evaluate(
     if questions is not None:
         chosen = chosen.sample_questions(questions, seed)
     quiet_libraries()
+    from latentbank.adapter import DEFAULT_BACKBONE, load_method
     from latentbank.backbone.generate import DecodingConfig
-    from latentbank.model import DEFAULT_BACKBONE, load_method
 
     decoding = DecodingConfig(max_new_tokens, beams)
     spec = backbone or DEFAULT_BACKBONE

@@ -58,7 +58,7 @@ def _adapters() -> list[dict[str, Any]]:
 
 
 def _methods() -> list[dict[str, Any]]:
-    from latentbank.method import methods
+    from latentbank.method import METHODS
 
     return [
         {
@@ -66,7 +66,7 @@ def _methods() -> list[dict[str, Any]]:
             "description": (inspect.getdoc(cls) or "").split("\n")[0],
             "presets": list(cls.presets),
         }
-        for name, cls in methods().items()
+        for name, cls in METHODS.items().items()
     ]
 
 

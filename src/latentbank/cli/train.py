@@ -33,8 +33,8 @@ from latentbank.errors import InputError
 
 if TYPE_CHECKING:
     from latentbank.backbone.model import Backbone
+    from latentbank.capabilities import Trained
     from latentbank.evaluate.data import QADataset
-    from latentbank.method import Method
     from latentbank.training import Progress, TrainConfig, Trainer
 
 
@@ -123,7 +123,7 @@ def train(
 
 def _trainer(
     job: Job,
-    method: Method,
+    method: Trained,
     settings: TrainConfig,
     out: Path,
     init_from: str | None,
@@ -221,19 +221,26 @@ class Job:
         )
         return TrainConfig(**values)
 
-    def build(self, device: str, dtype: str, seed: int) -> Method:
+    def build(self, device: str, dtype: str, seed: int) -> Trained:
         """The method with fresh parameters on its backbone."""
+        from latentbank.adapter import build_method
         from latentbank.backbone.model import load_backbone
+        from latentbank.capabilities import Trained
+        from latentbank.config import normalised
         from latentbank.errors import unknown
-        from latentbank.method import build_method, method_class
+        from latentbank.method import METHODS
 
-        cls = method_class(self.method)
+        cls = METHODS.get(self.method)
         if self.preset is not None and self.preset not in cls.presets:
             raise unknown(f"preset of {self.method!r}", self.preset, cls.presets)
-        base = merge(asdict(cls.Config()), cls.presets.get(self.preset or self.backbone, {}))
-        values = merge(base, self.changes)
+        preset = normalised(cls.Config, cls.presets.get(self.preset or self.backbone, {}))
+        base = merge(asdict(cls.Config()), preset)
+        values = merge(base, normalised(cls.Config, self.changes))
         loaded: Backbone = load_backbone(self.backbone, dtype, device, notice)
-        return build_method(self.method, loaded, values, seed=seed)
+        built = build_method(self.method, loaded, values, seed=seed)
+        if not isinstance(built, Trained):
+            raise InputError(f"Method '{self.method}' has nothing to train.")
+        return built
 
     def card(self, settings: TrainConfig) -> dict[str, Any]:
         """What the adapter's config keeps about its training."""
@@ -258,7 +265,7 @@ def split_spec(spec: str) -> tuple[str, str | None]:
     return head, tail
 
 
-def _start_from(method: Method, adapter: str) -> None:
+def _start_from(method: Trained, adapter: str) -> None:
     from latentbank.adapter import copy_matching, find_adapter
 
     taken = copy_matching(method, find_adapter(adapter))
@@ -302,7 +309,7 @@ def _checkpoint(
     )
 
 
-def export(run: Trainer, method: Method, folder: Path, half: bool) -> dict[str, Any]:
+def export(run: Trainer, method: Trained, folder: Path, half: bool) -> dict[str, Any]:
     """Writes the best adapter (the last one without validation) and its card to folder/adapter."""
     from latentbank.adapter import load_state_of, read_config, save_adapter
     from latentbank.cards import write_card

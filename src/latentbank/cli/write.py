@@ -143,7 +143,9 @@ def _open(
     if not Path(bank).absolute().parent.is_dir():
         raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
     quiet_libraries()
-    from latentbank.model import DEFAULT_BACKBONE, DEFAULT_METHOD, MemoryModel
+    from latentbank.adapter import DEFAULT_BACKBONE
+    from latentbank.methods import DEFAULT_METHOD
+    from latentbank.model import MemoryModel
 
     adapter = given.get("adapter", DEFAULT_METHOD)
     overrides = complete_overrides(adapter, given.get("backbone", DEFAULT_BACKBONE), options)
@@ -164,24 +166,26 @@ def _check_existing(
     from latentbank.bank import MemoryBank
 
     with MemoryBank.open(bank, read_only=True) as found:
-        stored = found.get_meta("overrides") or {}
         config = found.get_meta("config") or {}
+        stored = found.get_meta("overrides") or {}
         wrote, backbone = found.get_meta("adapter"), found.get_meta("backbone")
         wanted, limit = given.get("adapter"), found.budget_bytes
         fingerprint, settings = found.fingerprint, found.settings
     from latentbank.adapter import packaged_adapters
-    from latentbank.method import merged, methods
+    from latentbank.config import merged, normalised
+    from latentbank.method import METHODS
 
     same = {wrote, fingerprint.method, f"{fingerprint.method}-{backbone}"}
-    if wanted not in same and (wanted in packaged_adapters() or wanted in methods()):
+    if wanted not in same and (wanted in packaged_adapters() or wanted in METHODS):
         raise FingerprintError(
             f"The bank {bank} was written with {wrote!r} (method {fingerprint.method!r}), not "
             f"with {wanted!r}; leave --method and --adapter out, or name another bank."
         )
     if wanted == fingerprint.method and wrote is not None:
         given["adapter"] = wrote  # the method's name is enough to agree with a bank
-    full = merged(config, stored)
-    for name, value in options.items():
+    cls = METHODS.get(fingerprint.method).Config
+    full = merged(normalised(cls, config), normalised(cls, stored))
+    for name, value in normalised(cls, options).items():
         if merged(full, {name: value}) != full:
             raise InputError(
                 f"The bank {bank} was written with {name}={full.get(name)!r}; "
@@ -236,7 +240,7 @@ class _Run:
         part = list(pending)
         long = any(len(document.text) > LONG_TEXT for document in part)
 
-        def on_batch(report: WriteReport) -> None:
+        def on_batch(report: WriteReport, _: int) -> None:
             self.stored += report.stored
             self.duplicates += report.duplicates
             self.faded += report.faded

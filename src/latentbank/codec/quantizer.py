@@ -14,25 +14,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from latentbank.config import setting
 from latentbank.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
 class CodebookConfig:
-    """`learning`: `gradient` (MBC's paper) or `ema` (counts and sums, Laplace-smoothed). `beta`
-    weighs the commitment. A code whose usage falls below `reset_below` × uniform usage is dead;
-    0 switches resets off. `reset_to`: `worst` reconstructed latents or `random` ones (MBC's code).
-    """
+    """How a codebook learns, and when a code is dead."""
 
-    codes: int = 512
-    learning: str = "ema"
-    beta: float = 0.25
-    decay: float = 0.99
-    epsilon: float = 1e-5
-    usage_decay: float = 0.99
-    reset_below: float = 0.1
-    reset_to: str = "worst"
-    reset_noise: float = 0.01
+    codes: int = setting(512, "K, codewords.")
+    learning: str = setting("ema", "`gradient`, or `ema`: moving averages of counts and sums.")
+    beta: float = setting(0.25, "Weight of the commitment loss.")
+    decay: float = setting(0.99, "Decay of the moving averages.")
+    epsilon: float = setting(1e-5, "Laplace smoothing of the counts.")
+    usage_decay: float = setting(0.99, "Decay of the usage that tells dead codes.")
+    reset_below: float = setting(0.1, "A code below this share of uniform usage is dead; 0: never.")
+    reset_to: str = setting("worst", "What a dead code becomes: `worst` reconstructed or `random`.")
+    reset_noise: float = setting(0.01, "Noise on a code that was reset.")
 
     def __post_init__(self) -> None:
         if self.learning not in ("gradient", "ema"):

@@ -1,7 +1,6 @@
-"""Fills a bank with a data set, asks a method its questions and scores the answers: shared by
-training, the CLI and the bench.
+"""Asks a memory model the questions of a data set and scores the answers.
 
-Knows methods through their contract; knows no files.
+Knows `MemoryModel`, data and metrics; knows no files.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentbank.answering import Answer, in_batches
+from latentbank.answering import Answer
 from latentbank.backbone.generate import DecodingConfig
-from latentbank.bank import BankFingerprint, MemoryBank
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.metrics import contains_answer, exact_match, f1, prefix_match
 from latentbank.method import Method
+from latentbank.model import MemoryModel
 
 
 @dataclass(frozen=True)
@@ -42,53 +41,6 @@ class Evaluation:
         }
 
 
-def fresh_bank(method: Method) -> MemoryBank:
-    """An empty bank in memory, bound to `method`."""
-    bank = MemoryBank.create(
-        ":memory:",
-        BankFingerprint(
-            method.name, "", method.backbone.fingerprint, method.backbone.tokenizer_fingerprint
-        ),
-    )
-    method.bind(bank)
-    return bank
-
-
-def write_all(
-    method: Method,
-    data: QADataset,
-    batch: int = 64,
-    advance: Callable[[int], None] | None = None,
-) -> float:
-    """Writes every document in order; returns the seconds spent in `write`."""
-    seconds = 0.0
-    for at in range(0, len(data.documents), batch):
-        part = data.documents[at : at + batch]
-        seconds += method.write(part).seconds
-        if advance is not None:
-            advance(len(part))
-    return seconds
-
-
-def ask_all(
-    method: Method,
-    data: QADataset,
-    gold: bool = False,
-    batch: int = 16,
-    decoding: DecodingConfig | None = None,
-    advance: Callable[[int], None] | None = None,
-) -> Evaluation:
-    """Asks every question of `data` against the bound bank; `gold` gives each its document."""
-    wanted = [data.documents[q.document].id for q in data.questions]
-    texts = [q.text for q in data.questions]
-    found: list[Answer | None] = [None] * len(texts)
-    for i, item in in_batches(
-        method, texts, wanted if gold else None, batch, decoding, advance=advance
-    ):
-        found[i] = item
-    return score_answers([a for a in found if a is not None], data)
-
-
 def score_answers(answers: Sequence[Answer], data: QADataset) -> Evaluation:
     """Scores one answer for each question of `data`, in their order.
 
@@ -109,19 +61,41 @@ def score_answers(answers: Sequence[Answer], data: QADataset) -> Evaluation:
     )
 
 
-def evaluate(method: Method, data: QADataset, gold: bool = False, batch: int = 16) -> Evaluation:
-    """Writes `data` into a fresh bank in memory, asks, and puts the method's own bank back.
+def ask_data(
+    model: MemoryModel,
+    data: QADataset,
+    gold: bool = False,
+    decoding: DecodingConfig | None = None,
+    on_answers: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Asks every question of `data`; with `gold` each reads its own document.
 
-    A method that had none has none afterwards, and nothing of `data` in its working state.
+    `on_answers` gets the number of questions answered by each step.
+    """
+    texts = [q.text for q in data.questions]
+    wanted = [data.documents[q.document].id for q in data.questions] if gold else None
+    found: dict[int, Answer] = {}
+    for answered in model.answers(texts, decoding, documents=wanted):
+        found.update(answered)
+        if on_answers is not None:
+            on_answers(len(answered))
+    return score_answers([found[i] for i in range(len(texts))], data)
+
+
+def evaluate(method: Method, data: QADataset, gold: bool = False) -> Evaluation:
+    """Writes `data` into a fresh bank in memory, asks, and binds the method's own bank again.
+
+    A method that had no bank has none afterwards, and nothing of `data` in its working state.
     """
     before = method.bank
-    with fresh_bank(method):
-        try:
-            write_all(method, data)
-            return ask_all(method, data, gold, batch)
-        finally:
-            if before is not None:
-                method.bind(before)
-            else:
-                with fresh_bank(method):
-                    method.bank = None
+    model = MemoryModel(method)
+    try:
+        model.write(data.documents)
+        return ask_data(model, data, gold)
+    finally:
+        model.close()
+        if before is not None:
+            method.bind(before)
+        else:
+            MemoryModel(method).close()
+            method.bank = None

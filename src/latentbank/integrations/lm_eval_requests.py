@@ -133,7 +133,7 @@ class Requests:
         if asked and len(asked) < len(contexts):
             raise InputError("A batch must not mix requests with and without a question.")
         reads = self.memory and bool(asked)
-        conditioning = method.read(asked) if reads else method.read_nothing()
+        conditioning = method.read(asked) if reads else method.closed_book()
         passages = conditioning.passages or ("",) * len(contexts)
         with conditioning.attach(self.backbone):
             yield passage_ids(self.backbone, passages)

@@ -25,11 +25,12 @@ from latentbank.backbone.model import Backbone
 from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import MemoryBank
+from latentbank.config import setting
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
-from latentbank.method import Batch, Loss, register
-from latentbank.methods.mac import Mac, Sources, most
-from latentbank.parts.amortised_settings import MacConfig, paper_presets
+from latentbank.method import register
+from latentbank.methods.mac import Mac, MacConfig, Sources, most, paper_presets
+from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.pooling import whitening
 
 SHRINKAGE = 0.3  # as in `Aggregator.compare`
@@ -37,16 +38,13 @@ SHRINKAGE = 0.3  # as in `Aggregator.compare`
 
 @dataclass(frozen=True)
 class CmtConfig(MacConfig):
-    """`top_k`: documents that enter the aggregator, 0 for all. `memory_aware`: α, 0 for plain
-    logits. `self_matching`: weight of that loss, `spread` its λ. `matching_width`: of the
-    similarity. The rest as in MAC; `latents` is the paper's k.
-    """
+    """MAC's fields, where `latents` is the paper's k, and CMT's three additions."""
 
-    top_k: int = 8
-    memory_aware: float = 0.5
-    self_matching: float = 0.1
-    spread: float = 0.5
-    matching_width: int = 256
+    top_k: int = setting(8, "Documents that enter the aggregator; 0 takes all.")
+    memory_aware: float = setting(0.5, "α of the memory-aware objective; 0: plain logits.")
+    self_matching: float = setting(0.1, "Weight of the self-matching loss; 0 leaves it out.")
+    spread: float = setting(0.5, "λ of the self-matching loss, which draws documents apart.")
+    matching_width: int = setting(256, "Width of the similarity of questions and documents.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,8 +121,8 @@ class Cmt(Mac):
         super().bind(bank)
         self._stored = None
 
-    def _remember(self, names: Sequence[str], payloads: Sequence[bytes]) -> None:
-        super()._remember(names, payloads)
+    def _remember(self, ids: Sequence[str], payloads: Sequence[bytes]) -> None:
+        super()._remember(ids, payloads)
         self._stored = None
 
     def memory_tokens(self, question: Tensor) -> Tensor:
@@ -144,7 +142,7 @@ class Cmt(Mac):
         keys = finder.project(memories[best].flatten(1, 2))[0]
         owner = torch.arange(best.shape[1]).repeat_interleave(self.config.latents)
         shares = finder.owner_shares(question, keys, None, owner, best.shape[1])
-        return most(shares, [[self._names[i] for i in row] for row in best.tolist()])
+        return most(shares, [[self._ids[i] for i in row] for row in best.tolist()])
 
     def _memories(self, question: Tensor) -> Tensor:
         """The bank's memories [N, T, D], where the question's latents are."""

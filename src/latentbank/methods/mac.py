@@ -4,50 +4,40 @@ Tack, Kim, Mitchell, Shin, Teh, Schwarz, 2024, https://arxiv.org/abs/2403.04317.
 latents each; all latents are kept as float32; a question aggregates them into a few memory tokens.
 
 Differs from the paper: padding is masked; the default amortiser is a Perceiver resampler over the
-backbone's own states (`amortiser="t5"` is the paper's); `transport="states"` gives the tokens to
-the layers from `inject_from` as residual-stream states instead of a key/value prefix from layer
-0; `matching_weight` adds a term that draws the aggregator's attention to the question's own
-document; `start="copy"` starts training where attention is already a similarity; `lora` adds
-low-rank weights. The paper's own settings are the presets named after its backbones.
+backbone's own states (`amortiser="t5"` is the paper's). Improvements, each a setting of its own:
+`start="copy"` (parts/copy_start.py), `transport="states"` (parts/alignment.py), `matching_weight`
+and `lora`. The presets named after the paper's backbones leave all of them off.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.denormals import flushed_denormals
-from latentbank.backbone.encoder import BackboneEncoder, T5Texts
-from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates
 from latentbank.bank import Entry, MemoryBank
+from latentbank.capabilities import Encoding, Trained, forget
 from latentbank.codec import array_codec
+from latentbank.config import setting
 from latentbank.documents.document import Document
-from latentbank.errors import BankError, InputError
-from latentbank.method import (
-    CALLS_ADD_UP,
-    EXACT_DELETE,
-    Batch,
-    Loss,
-    Method,
-    WriteReport,
-    register,
-)
-from latentbank.parts.aggregator import (
-    MEAN_GAIN,
-    Aggregator,
-    PerceiverAmortiser,
-    PrefixAlignment,
-    StateAlignment,
-)
-from latentbank.parts.amortised_settings import MacConfig, paper_presets
-from latentbank.parts.amortised_training import learned_share, own_slots
-from latentbank.parts.pooling import SegmentPooler, Standardiser
+from latentbank.errors import BankError, InputError, unknown
+from latentbank.method import CALLS_ADD_UP, EXACT_DELETE, NAMES_SOURCES, WriteReport, register
+from latentbank.parts.aggregator import Aggregator
+from latentbank.parts.alignment import PrefixAlignment, StateAlignment, as_prefix, as_states
+from latentbank.parts.amortiser import PerceiverAmortiser, T5Texts
+from latentbank.parts.batch import Batch, Loss, mean_answer_loss
+from latentbank.parts.batch_slots import learned_share, own_slots
+from latentbank.parts.copy_start import CopyStart
+from latentbank.parts.low_rank import NO_LORA, LoraSettings
+from latentbank.parts.pooling import Standardiser
 from latentbank.parts.slots import Slots
 
 LEVEL = "float32"
@@ -55,12 +45,72 @@ NAMED = 4  # documents that an answer names, of all that it was read from
 Sources = tuple[tuple[tuple[str, float], ...], ...]
 
 
+@dataclass(frozen=True)
+class MacConfig:
+    """How documents are amortised, aggregated and read."""
+
+    latents: int = setting(12, "T, latents of one document.")
+    amortiser: str = setting("perceiver", "`perceiver` over the backbone's states, or `t5`.")
+    t5: str = setting("t5-small", "T5 of `amortiser=t5`: a folder or a hub id.")
+    encoder_layer: int = setting(0, "Layer whose states the perceiver reads.")
+    inner: int = setting(288, "Width of the cross-attention.")
+    heads: int = setting(6, "Heads of the cross-attention.")
+    blocks: int = setting(4, "Cross-attention blocks of the aggregator.")
+    start: str = setting("random", "`random`, or `copy`: attention starts as a similarity.")
+    head_hidden: int = setting(64, "Width of the latents' own MLPs.")
+    transport: str = setting("prefix", "`prefix` (keys and values) or `states` of a middle layer.")
+    virtual: int = setting(2, "Prefix tokens for each layer.")
+    inject_from: int = setting(0, "First layer that sees the memory.")
+    gradient_share: float = setting(1.0, "Share of a step's documents that get gradients.")
+    window: int = setting(0, "Slots that are aggregated at a time; 0 takes all.")
+    matching_weight: float = setting(
+        0.0, "Weight of the term that draws attention to a question's own document."
+    )
+    chunk_tokens: int = setting(512, "Tokens of the longest text in one entry.")
+    lora: LoraSettings = NO_LORA
+
+    def __post_init__(self) -> None:
+        if self.amortiser not in ("perceiver", "t5"):
+            raise unknown("amortiser", self.amortiser, ["perceiver", "t5"])
+        if self.transport not in ("prefix", "states"):
+            raise unknown("transport", self.transport, ["prefix", "states"])
+        if self.start not in ("random", "copy"):
+            raise unknown("start", self.start, ["random", "copy"])
+        if self.start == "copy" and self.amortiser != "perceiver":
+            raise InputError("start='copy' needs amortiser='perceiver'")
+        if self.start == "copy" and (self.heads != 1 or self.inner <= self.latents):
+            raise InputError("start='copy' needs one head and an inner width above the latents")
+        if not 0 < self.gradient_share <= 1:
+            raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
+        if self.latents < 1:
+            raise InputError(f"latents must be at least 1, got {self.latents}")
+        if self.window and self.window < 2 * self.latents:
+            raise InputError(
+                f"window must be 0 or hold two results of {self.latents} latents, "
+                f"got {self.window} slots"
+            )
+
+
+def paper_presets(**extra: Any) -> dict[str, dict[str, Any]]:
+    """The papers' settings by backbone: T latents, T5 amortiser, share of gradients."""
+    sizes = {
+        "distilgpt2": ("google-t5/t5-small", 12),
+        "gpt2-large": ("google-t5/t5-base", 24),
+        "gpt2-xl": ("google-t5/t5-base", 24),
+        "llama-2-7b": ("google-t5/t5-base", 24),
+    }
+    return {
+        name: {"amortiser": "t5", "t5": t5, "latents": latents, **extra}
+        for name, (t5, latents) in sizes.items()
+    }
+
+
 @register("mac")
-class Mac(Method):
+class Mac(Trained, Encoding):
     """Memory of amortised contexts."""
 
     Config: ClassVar[type[Any]] = MacConfig
-    claims = frozenset({EXACT_DELETE, CALLS_ADD_UP})
+    claims = frozenset({EXACT_DELETE, CALLS_ADD_UP, NAMES_SOURCES})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **paper_presets(),
         "smollm2-135m": {
@@ -83,60 +133,59 @@ class Mac(Method):
         for field in ("encoder_layer", "inject_from"):
             if not 0 <= getattr(config, field) < g.layers:
                 raise InputError(f"{field} must be below the backbone's {g.layers} layers")
-        sizes = (width, width, config.latents, config.inner, config.heads)
-        copying = config.start == "copy"
+        self.copy = CopyStart(width, config.latents) if config.start == "copy" else None
         self.standard = Standardiser(width)
-        modules: dict[str, nn.Module] = {"standard": self.standard}
-        if config.amortiser == "t5":
-            self.t5_texts = T5Texts(config.t5, width, config.latents)
-            modules |= {"documents": self.t5_texts.build(), "questions": self.t5_texts.build()}
-        else:
-            for side in ("documents", "questions"):
-                modules[side] = PerceiverAmortiser(
-                    *sizes,
-                    head_hidden=config.head_hidden,
-                    start="mean" if copying else "random",
-                )
-        self.aggregator = Aggregator(width, config.inner, config.heads, config.blocks, copying)
+        modules: dict[str, nn.Module] = {"standard": self.standard, **self._amortisers(width)}
+        self.aggregator = Aggregator(
+            width, config.inner, config.heads, config.blocks, self.copy is not None
+        )
         modules["aggregator"] = self.aggregator
-        if copying:
-            modules["pooler"] = SegmentPooler(width)
-            codes = modules["documents"].get_parameter("queries")
-            modules["questions"].load_state_dict({"queries": codes.data}, strict=False)
-            self.aggregator.leave_out(codes.data)
+        if self.copy is not None:
+            modules["pooler"] = self.copy.pooler
+            self.copy.join(modules["documents"], modules["questions"], self.aggregator)
         if config.transport == "states":
             modules["align"] = StateAlignment(width)
         else:
-            modules["align"] = PrefixAlignment(
-                config.latents,
-                width,
-                g.layers - config.inject_from,
-                g.kv_heads,
-                g.head_dim,
-                config.virtual,
-            )
+            shape = (g.layers - config.inject_from, g.kv_heads, g.head_dim)
+            modules["align"] = PrefixAlignment(config.latents, width, *shape, config.virtual)
         self.network = nn.ModuleDict(modules).to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.encoder_layer)
         self.slots = Slots.empty(width)
+        self._ids: list[str] = []
         self._projected: list[tuple[Tensor, Tensor]] | None = None
+
+    def _amortisers(self, width: int) -> dict[str, nn.Module]:
+        config = self.config
+        if config.amortiser == "t5":
+            self.t5_texts = T5Texts(config.t5, width, config.latents)
+            return {"documents": self.t5_texts.build(), "questions": self.t5_texts.build()}
+        sizes = (width, width, config.latents, config.inner, config.heads)
+        start = "random" if self.copy is None else "mean"
+        return {
+            side: PerceiverAmortiser(*sizes, head_hidden=config.head_hidden, start=start)
+            for side in ("documents", "questions")
+        }
 
     # ---- writing
 
     @property
     def level(self) -> str:
+        """The level of this method's entries."""
         return LEVEL
 
     def bind(self, bank: MemoryBank) -> None:
         self.bank = bank
         entries = list(bank.entries())
-        self._names = [entry.id for entry in entries]
-        width = self.backbone.geometry.width
+        self._ids = [entry.id for entry in entries]
         parts = [self._decode_payload(entry.payload) for entry in entries]
-        latents = torch.cat(parts) if parts else torch.zeros(0, width)
-        owner = torch.arange(len(parts)).repeat_interleave(self.config.latents)
-        self.slots = Slots.of(latents, owner)
+        latents = torch.cat(parts) if parts else torch.zeros(0, self.backbone.geometry.width)
+        self.slots = Slots.of(latents, self._owner(len(parts)))
         self._projected = None
+
+    def _owner(self, documents: int, first: int = 0) -> Tensor:
+        """The owner [N·T] of each slot of N documents, numbered from `first`."""
+        return torch.arange(first, first + documents).repeat_interleave(self.config.latents)
 
     def _decode_payload(self, payload: bytes) -> Tensor:
         """Latents [T, D] of one entry. Raises BankError if the bytes are not such latents."""
@@ -160,7 +209,7 @@ class Mac(Method):
             Entry(d.id, self.level, payloads.get(d.id, b""), d.time, d.source, d.metadata)
             for d in documents
         ]
-        report = bank.append(entries, blobs=self._blobs(), fade=self.fade)
+        report = bank.append(entries, blobs=self._blobs(), fade=forget)
         self._remember([report.stored_id(d.id) for d in new], [payloads[d.id] for d in new])
         self._forget(report.forgotten)
         return WriteReport.of(report, time.perf_counter() - began)
@@ -169,29 +218,28 @@ class Mac(Method):
         """What must be stored together with new entries; nothing for MAC."""
         return {}
 
-    def _remember(self, names: Sequence[str], payloads: Sequence[bytes]) -> None:
-        if not names:
+    def _remember(self, ids: Sequence[str], payloads: Sequence[bytes]) -> None:
+        """Takes new documents into the working state."""
+        if not ids:
             return
-        at = len(self._names)
-        self._names.extend(names)
+        owner = self._owner(len(ids), len(self._ids))
+        self._ids.extend(ids)
         latents = torch.cat([self._decode_payload(p) for p in payloads])
-        owner = torch.arange(at, at + len(names)).repeat_interleave(self.config.latents)
         self.slots = Slots.append([self.slots, Slots.of(latents, owner)])
         self._projected = None
 
-    def _forget(self, names: Sequence[str]) -> None:
+    def _forget(self, ids: Sequence[str]) -> None:
         """Takes documents that left the bank out of the working state."""
-        if names:
-            kept = self._keep(names)
-            owner = torch.arange(len(self._names)).repeat_interleave(self.config.latents)
-            self.slots = Slots.of(self.slots.values[kept], owner)
+        if ids:
+            kept = self._keep(ids)
+            self.slots = Slots.of(self.slots.values[kept], self._owner(len(self._ids)))
             self._projected = None
 
     def _keep(self, gone: Sequence[str]) -> Tensor:
-        """Drops `gone` from the names; the slots [N·T] that stay, bool."""
+        """Drops the ids `gone`; returns which slots [N·T] stay, bool."""
         lost = set(gone)
-        kept = torch.tensor([name not in lost for name in self._names], dtype=torch.bool)
-        self._names = [name for name in self._names if name not in lost]
+        kept = torch.tensor([id not in lost for id in self._ids], dtype=torch.bool)
+        self._ids = [id for id in self._ids if id not in lost]
         return kept.repeat_interleave(self.config.latents)
 
     # ---- networks
@@ -204,9 +252,8 @@ class Mac(Method):
             return latents
         states, mask = self.features(texts)
         states, mask = self.standard(states[:, 1:]), mask[:, 1:]
-        base = None
-        if self.config.start == "copy" and side == "documents":
-            base, _ = self.network["pooler"](states, mask, self.config.latents)
+        copied = self.copy is not None and side == "documents"
+        base = self.copy.base(states, mask) if copied and self.copy else None
         found: Tensor = network(states, mask, base)
         return found
 
@@ -226,60 +273,23 @@ class Mac(Method):
         """ψ(question latents [B, T, D], the bank's slots) → [B, T, D]."""
         aggregator, slots = self.aggregator, self.slots
         if 0 < self.config.window < len(slots):
-            device = question.device
-            tokens: Tensor = aggregator(
-                question, slots.values.to(device), slots.log_mass.to(device), self.config.window
-            )
+            values, mass = slots.values.to(question.device), slots.log_mass.to(question.device)
+            tokens: Tensor = aggregator(question, values, mass, self.config.window)
             return self._read_out(tokens, question)
         if self._projected is None:
             self._projected = aggregator.project(slots.values[None].to(question.device))
-        tokens = aggregator.attend(question, self._projected, self._bias(question))
+        tokens = aggregator.attend(question, self._projected, slots.bias(question.device))
         return self._read_out(tokens, question)
 
     def _read_out(self, tokens: Tensor, question: Tensor) -> Tensor:
-        """Memory tokens: all of the aggregator's result, or what it added to the question, without
-        the means that latents carry to be found.
-        """
-        if self.config.start != "copy":
-            return tokens
-        added = tokens - question
-        return added - MEAN_GAIN / (1 + MEAN_GAIN) * added.mean(1, keepdim=True)
-
-    def _bias(self, question: Tensor) -> Tensor | None:
-        """Log masses [1, S], or None where all are zero."""
-        mass = self.slots.log_mass
-        return mass[None].to(question.device) if bool((mass != 0).any()) else None
+        return tokens if self.copy is None else self.copy.read_out(tokens, question)
 
     def condition(self, tokens: Tensor) -> KVPrefix | MidStates:
         """The transport of memory tokens [B, T, D]."""
-        aligned = self.network["align"](tokens)
-        batch, layer = tokens.shape[0], self.config.inject_from
-        device = tokens.device
+        aligned, layer = self.network["align"](tokens), self.config.inject_from
         if self.config.transport == "states":
-            states = self.standard.restore(aligned)
-            start = self._start_state().to(states).expand(batch, -1, -1)
-            states = torch.cat([start, states], 1)
-            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=device)
-            return MidStates(states, mask, layer)
-        count = aligned.shape[0] // 2
-        aligned = aligned.to(self.backbone.dtype)
-        virtual = aligned.shape[3]
-        return KVPrefix(
-            KVMemory(
-                keys=tuple(aligned[:count]),
-                values=tuple(aligned[count:]),
-                bias=torch.zeros(batch, virtual, device=device),
-                start=torch.full((batch,), virtual, dtype=torch.long, device=device),
-                layer=layer,
-            )
-        )
-
-    def _start_state(self) -> Tensor:
-        """The start token's state [1, D] at `inject_from`; the same for every text."""
-        if not hasattr(self, "_start"):
-            ids, mask = self.backbone.pad([[self.backbone.start_id]])
-            self._start = self.backbone.states(ids, mask, self.config.inject_from)[0].float()
-        return self._start
+            return as_states(aligned, layer, self.backbone, self.standard)
+        return as_prefix(aligned, layer, self.backbone)
 
     # ---- reading
 
@@ -287,29 +297,28 @@ class Mac(Method):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        lora = () if self.lora is None else (self.lora,)
         if not len(self.slots):
-            return Conditioning(lora)
+            return self.reading()
         with flushed_denormals():
             asked = self.amortise(questions, "questions")
             tokens, sources = self.memory_tokens(asked), self.sources(asked)
-        return Conditioning((*lora, self.condition(tokens)), None, sources)
+        return Conditioning((*self.reading().transports, self.condition(tokens)), None, sources)
 
     def sources(self, question: Tensor) -> Sources:
         """For each question [B, T, D] the `NAMED` documents on which most of the aggregator's first
         attention falls, with their shares of it.
         """
-        if not self._names:
+        if not self._ids:
             return ()
-        finder = self.aggregator.finder
+        finder, device = self.aggregator.finder, question.device
         if self._projected is not None:
             keys = self._projected[0][0]
         else:
-            keys = finder.project(self.slots.values[None].to(question.device))[0]
+            keys = finder.project(self.slots.values[None].to(device))[0]
         shares = finder.owner_shares(
-            question, keys, self._bias(question), self.slots.owner, len(self._names)
+            question, keys, self.slots.bias(device), self.slots.owner, len(self._ids)
         )
-        return most(shares, [self._names] * len(shares))
+        return most(shares, [self._ids] * len(shares))
 
     # ---- training
 
@@ -318,11 +327,11 @@ class Mac(Method):
             return
         states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
-        if self.config.start == "copy" and questions and not self.aggregator.compares:
+        if self.copy is not None and questions:
             stored = self.amortise_all([d.text for d in documents])
             asked = self.amortise_all(questions, side="questions")
             codes = self.network["documents"].get_parameter("queries")
-            self.aggregator.compare(asked.to(codes), stored.to(codes), codes)
+            self.copy.compare(self.aggregator, asked, stored, codes)
 
     def _document_latents(self, batch: Batch) -> Tensor:
         """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
@@ -342,9 +351,13 @@ class Mac(Method):
 
     def _answer_loss(self, batch: Batch, tokens: Tensor) -> Tensor:
         """Loss of the answers, read from memory tokens [Q, T, D]."""
-        lora = () if self.lora is None else (self.lora,)
-        with Conditioning((*lora, self.condition(tokens))).attach(self.backbone):
+        transports = (*self.reading().transports, self.condition(tokens))
+        with Conditioning(transports).attach(self.backbone):
             return self.answer_terms(batch)
+
+    def answer_terms(self, batch: Batch) -> Tensor:
+        """Mean answer loss per token with what is attached now; a scalar."""
+        return mean_answer_loss(self.backbone, batch)
 
     def loss(self, batch: Batch) -> Loss:
         latents = self._document_latents(batch)
@@ -366,7 +379,7 @@ class Mac(Method):
         """
         if self.config.matching_weight == 0:
             return question.new_zeros(()), {}
-        own = own_slots(batch, self.config.latents, self.config.start == "copy")
+        own = own_slots(batch, self.config.latents, self.copy is not None)
         shares = self.aggregator.shares(question, kept, None, own.to(question.device))
         matching = -shares.clamp_min(1e-6).log().mean()
         parts = {"matching": matching.item(), "share": float(shares.detach().mean())}

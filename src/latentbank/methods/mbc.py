@@ -24,21 +24,24 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
-from latentbank.bank import HISTOGRAM, MemoryBank
+from latentbank.bank import HISTOGRAM, MemoryBank, Receipt
+from latentbank.capabilities import Telemetry
 from latentbank.codec import pack_bits, unpack_bits
 from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
+from latentbank.config import setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
+    CONSTANT_SIZE,
     EXACT_DELETE,
-    Batch,
-    LoraSettings,
+    NAMES_SOURCES,
     WriteReport,
     register,
 )
-from latentbank.methods.mac import Mac
-from latentbank.parts.amortised_settings import MacConfig, paper_presets
+from latentbank.methods.mac import Mac, MacConfig, paper_presets
+from latentbank.parts.batch import Batch
+from latentbank.parts.low_rank import LoraSettings
 from latentbank.parts.slots import Slots
 
 WORDS, COUNTS = "codebook", HISTOGRAM
@@ -46,15 +49,12 @@ WORDS, COUNTS = "codebook", HISTOGRAM
 
 @dataclass(frozen=True)
 class MbcConfig(MacConfig):
-    """MAC's fields and: `form` of the bank, `indices` (the paper's) or `histogram`; `adapt`:
-    `frozen` or `online` codebook while writing; `discount`: α of the online objective;
-    `vq_weight`: λ.
-    """
+    """MAC's fields, and the codebook."""
 
-    form: str = "indices"
-    adapt: str = "frozen"
-    discount: float = 0.999
-    vq_weight: float = 1.0
+    form: str = setting("indices", "What the bank holds: `indices` (the paper's) or `histogram`.")
+    adapt: str = setting("frozen", "The codebook while writing: `frozen` or `online`.")
+    discount: float = setting(0.999, "α of the online objective.")
+    vq_weight: float = setting(1.0, "λ, weight of the quantisation loss.")
     codebook: CodebookConfig = CodebookConfig()
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, dropout=0.05, targets="kv")
 
@@ -85,7 +85,7 @@ def _mbc_presets() -> dict[str, dict[str, Any]]:
 
 
 @register("mbc")
-class Mbc(Mac):
+class Mbc(Mac, Telemetry):
     """Memory bank compression: codes in the bank, codebook beside them."""
 
     Config = MbcConfig
@@ -116,7 +116,7 @@ class Mbc(Mac):
     def __init__(self, config: MbcConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         if config.form == "histogram":
-            self.claims = self.claims - {EXACT_DELETE}
+            self.claims = self.claims - {EXACT_DELETE, NAMES_SOURCES} | {CONSTANT_SIZE}
         if config.adapt == "online":  # the words that a document moved stay where they are
             self.claims = self.claims - {EXACT_DELETE, CALLS_ADD_UP}
         self.codebook = Codebook(backbone.geometry.width, config.codebook)
@@ -145,10 +145,10 @@ class Mbc(Mac):
             if len(counts) != 4 * codes:
                 raise BankError(f"the bank counts {len(counts) // 4} codes, expected {codes}")
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
-        self._names = []
+        self._ids = []
         rows = []
         for entry in bank.entries():
-            self._names.append(entry.id)
+            self._ids.append(entry.id)
             rows.append(self._unpack(entry.payload))
         self._codes = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
         self._refresh()
@@ -174,10 +174,9 @@ class Mbc(Mac):
         if self.config.form == "histogram":
             used = (self._histogram > 0).nonzero().flatten()
             none = torch.full((len(used),), -1)
-            self.slots = Slots(words[used], words[used], self._histogram[used].float().log(), none)
+            self.slots = Slots(words[used], self._histogram[used].float().log(), none)
         else:
-            owner = torch.arange(len(self._names)).repeat_interleave(self.config.latents)
-            self.slots = Slots.of(words[self._codes], owner)
+            self.slots = Slots.of(words[self._codes], self._owner(len(self._ids)))
         self._projected = None
 
     def take_codes(self, codes: Tensor) -> None:
@@ -187,7 +186,7 @@ class Mbc(Mac):
         if self.config.form == "histogram":
             self._histogram += torch.bincount(codes, minlength=len(self._histogram))
         else:
-            self._names.extend(str(i) for i in range(len(codes) // self.config.latents))
+            self._ids.extend(str(i) for i in range(len(codes) // self.config.latents))
             self._codes = torch.cat([self._codes, codes])
         self._refresh()
 
@@ -214,7 +213,7 @@ class Mbc(Mac):
         self._refresh()
         return WriteReport(len(documents), 0, time.perf_counter() - began)
 
-    def delete(self, ids: Sequence[str]) -> int:
+    def delete(self, ids: Sequence[str]) -> Receipt:
         if self.config.form == "histogram":
             raise InputError(
                 "a histogram bank keeps only counts and cannot delete a document; "
@@ -281,15 +280,15 @@ class Mbc(Mac):
             blobs[COUNTS] = self._histogram.numpy().astype(np.uint32).tobytes()
         return blobs
 
-    def _remember(self, names: Sequence[str], payloads: Sequence[bytes]) -> None:
-        if names:
-            self._names.extend(names)
+    def _remember(self, ids: Sequence[str], payloads: Sequence[bytes]) -> None:
+        if ids:
+            self._ids.extend(ids)
             self._codes = torch.cat([self._codes, *(self._unpack(p) for p in payloads)])
             self._refresh()
 
-    def _forget(self, names: Sequence[str]) -> None:
-        if names:
-            self._codes = self._codes[self._keep(names)]
+    def _forget(self, ids: Sequence[str]) -> None:
+        if ids:
+            self._codes = self._codes[self._keep(ids)]
             self._refresh()
 
     # ---- training
@@ -315,12 +314,12 @@ class Mbc(Mac):
         }
         return found.values, self.config.vq_weight * found.loss, parts
 
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
         """Usage, moving averages and resets, from the latents of the step."""
         if self._buffered is None:
-            return
+            return ()
         latents, codes = self._buffered
         generator = torch.Generator().manual_seed(batch.step)
         replaced = self.codebook.update(latents, codes, generator=generator)
         self._buffered = None
-        self.replaced_rows = [(self.codebook.weight, replaced)]
+        return [(self.codebook.weight, replaced)]

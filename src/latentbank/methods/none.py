@@ -12,33 +12,33 @@ from typing import Any, ClassVar
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import MemoryBank
+from latentbank.capabilities import Trained
 from latentbank.documents.document import Document
 from latentbank.method import (
     CALLS_ADD_UP,
+    CONSTANT_SIZE,
     EMPTY_IS_PLAIN,
     EXACT_DELETE,
-    Batch,
-    LoraSettings,
-    Loss,
-    Method,
     WriteReport,
     register,
 )
+from latentbank.parts.batch import Batch, Loss, mean_answer_loss
+from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
 
 @dataclass(frozen=True)
 class NoneConfig:
-    """`lora`: low-rank weights for the answer format; rank 0 is the bare backbone."""
+    """The low-rank weights that learn the answer format; rank 0 is the bare backbone."""
 
-    lora: LoraSettings = LoraSettings(rank=0)
+    lora: LoraSettings = NO_LORA
 
 
 @register("none")
-class NoMemory(Method):
-    """Reads nothing; writing only counts documents and stores nothing."""
+class NoMemory(Trained):
+    """Reads nothing; writing stores nothing."""
 
     Config = NoneConfig
-    claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP})
+    claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, CONSTANT_SIZE})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"lora": {"rank": 16, "layer": 12}},
         "tiny": {"lora": {"rank": 4, "layer": 1}},
@@ -57,9 +57,9 @@ class NoMemory(Method):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        return Conditioning(() if self.lora is None else (self.lora,))
+        return self.reading()
 
     def loss(self, batch: Batch) -> Loss:
-        with self.read(batch.questions).attach(self.backbone):
-            answer = self.answer_terms(batch)
+        with self.reading().attach(self.backbone):
+            answer = mean_answer_loss(self.backbone, batch)
         return Loss(answer, {"answer": answer.item()})

@@ -1,15 +1,15 @@
-"""Strata: documents kept as text in few bytes or as pooled mid-layer states, read by
-the backbone's own upper layers.
+"""Strata: documents kept as text or as pooled mid-layer states, read by the upper layers.
 
-This package's own method; see docs/methods/strata.md. It builds on the observation that layers
-above `inject_from` read states of that layer natively, on BM25 and on a byte-limited hot cache.
+This package's own method; docs/methods/strata.md explains it. It builds on three things: the layers
+above `inject_from` read states of that layer natively; BM25 finds the document; a byte-limited
+cache keeps what was read lately.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,46 +21,87 @@ from latentbank.backbone.model import Backbone
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bank import Entry, MemoryBank
+from latentbank.bank.ladder import VERBATIM
+from latentbank.capabilities import Candidates, Encoding, Fading, Trained
 from latentbank.codec import array_codec
+from latentbank.config import setting
 from latentbank.documents.document import Document
-from latentbank.errors import InputError
+from latentbank.errors import InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
     EXACT_DELETE,
-    Batch,
-    Loss,
-    Method,
+    NAMES_SOURCES,
     WriteReport,
     register,
 )
-from latentbank.parts.closed_share import shared_answer_loss
+from latentbank.parts.answer_loss import split_answer_loss
+from latentbank.parts.batch import Batch, Loss
+from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.pooling import SegmentPooler, Standardiser
-from latentbank.parts.retrieval.selection import (
-    DenseKeys,
-    DenseSelector,
-    LexicalIndex,
-    QuestionGain,
-    Selected,
-    shares,
-    supported,
-    weighed,
-)
-from latentbank.parts.retrieval.sketch import FusedIndex, join_sketch, sketches, split_sketch
-from latentbank.parts.retrieval.versions import REACH, content, newest
+from latentbank.parts.retrieval.candidates import Candidate, shares
+from latentbank.parts.retrieval.dense import DenseKeys, DenseSelector
+from latentbank.parts.retrieval.retriever import FLAT_NAMES, RetrievalConfig, Retriever
+from latentbank.parts.retrieval.sketch import join_sketch, sketches, split_sketch
+from latentbank.parts.retrieval.versions import content
 from latentbank.parts.state_reader import StateReader
-from latentbank.parts.strata_settings import StrataConfig
 from latentbank.parts.text_levels import LM, TEXTS, WHOLE, TextLevels
 
-SEED = 0x5712A7A
+_SEED = 0x5712A7A
+_ENCODED_TOGETHER = 16  # documents
+
+
+@dataclass(frozen=True)
+class StrataConfig:
+    """What Strata stores, how it reads and how it is trained."""
+
+    inject_from: int = setting(12, "Layer whose states are kept and read; the layers above read.")
+    entry: str = setting(
+        VERBATIM,
+        "What an entry holds: `verbatim` (zstd), `packed` (by token counts: fewer bytes), `lm` (by "
+        "the backbone's predictions: the fewest, seconds to decode) or `pooled` (states).",
+    )
+    lm: bool = setting(False, "Whether fading texts are coded by predictions too.")
+    segments: int = setting(48, "Vectors of a pooled entry.")
+    read: str = setting("states", "Read texts as `states` or as `text` in the prompt.")
+    retrieval: RetrievalConfig = RetrievalConfig()
+    memory_aware: float = setting(
+        0.0, "α of memory-aware decoding (CMT): logits (1 + α)·memory − α·no memory."
+    )
+    key_width: int = setting(128, "Bytes of the dense key of a pooled entry.")
+    hot_bytes: int = setting(256 << 20, "Limit of the cache of keys and values of documents read.")
+    train_segments: tuple[int, ...] = setting((48, 16), "Pooled sizes that training draws from.")
+    all_share: float = setting(0.4, "Share of training steps on all states of a document.")
+    closed_share: float = setting(0.0, "Share of training questions asked without memory.")
+    selector_weight: float = setting(0.2, "Weight of the dense keys' contrastive loss.")
+    chunk_tokens: int = setting(512, "Tokens of the longest text in one entry.")
+    lora: LoraSettings = LoraSettings(rank=16, alpha=32, layer=12)
+    closed_lora: LoraSettings = NO_LORA
+
+    ALIASES: ClassVar[Mapping[str, str]] = {**FLAT_NAMES, "read_documents": "retrieval.together"}
+
+    def __post_init__(self) -> None:
+        if self.entry not in (*WHOLE, "pooled"):
+            raise unknown("strata entry", self.entry, [*WHOLE, "pooled"])
+        if self.read not in ("states", "text"):
+            raise unknown("strata read", self.read, ["states", "text"])
+        if self.read == "text" and self.entry not in WHOLE:
+            raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
+        if self.segments < 1:
+            raise InputError(f"segments must be at least 1, got {self.segments}")
+        for name in ("all_share", "closed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.memory_aware < 0:
+            raise InputError(f"memory_aware must not be negative, got {self.memory_aware}")
 
 
 @register("strata")
-class Strata(Method):
+class Strata(Trained, Encoding, Fading, Candidates):
     """Bounded memory with two kinds of entry, one adapter for both."""
 
     Config = StrataConfig
-    claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP})
+    claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},  # of 30 layers
         "smollm2-1.7b": {"inject_from": 10, "lora": {"layer": 10}},  # of 24
@@ -93,12 +134,13 @@ class Strata(Method):
         self.network.to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.closed_lora = config.closed_lora.build(backbone)
-        self.question_gain = QuestionGain.of(config.gain_half, config.gain_scale)
+        self.question_gain = config.retrieval.question_gain
         self.encoder = BackboneEncoder(backbone, config.inject_from)
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
         self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
-        self.words = LexicalIndex()
-        self.keys = FusedIndex(config.key_width)
+        self.retriever = Retriever(
+            config.retrieval, self._content, self._age, config.key_width, self._question_keys
+        )
 
     # ---- writing
 
@@ -117,16 +159,16 @@ class Strata(Method):
     def bind(self, bank: MemoryBank) -> None:
         self.bank = bank
         self.reader.hot.clear()
-        self.words, self.keys = LexicalIndex(), FusedIndex(self.config.key_width)
+        self.retriever.clear()
         self._index(list(bank.entries()))
 
     def _index(self, entries: Sequence[Entry]) -> None:
-        """Makes entries selectable: texts by their words, states by their keys."""
+        """Makes entries findable: texts by their words, states by their keys."""
         texts = [entry for entry in entries if entry.level in TEXTS]
-        self.words.add([entry.id for entry in texts], self.texts.decode(texts))
+        self.retriever.add_texts([entry.id for entry in texts], self.texts.decode(texts))
         states = [entry for entry in entries if entry.level not in TEXTS]
         found = [split_sketch(entry.payload)[0] for entry in states]
-        self.keys.add([e.id for e in states], found, [e.key for e in states])
+        self.retriever.add_keys([e.id for e in states], found, [e.key for e in states])
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         began, bank = time.perf_counter(), self.require_bank()
@@ -141,11 +183,10 @@ class Strata(Method):
         self._index([entry for name in report.faded if (entry := bank.get(name)) is not None])
         return WriteReport.of(report, time.perf_counter() - began)
 
-    def _unindex(self, names: Sequence[str]) -> None:
-        """Takes documents that faded or were forgotten out of what selects and remembers."""
-        self.words.remove(names)
-        self.keys.remove(names)
-        self.reader.hot.drop(names)
+    def _unindex(self, ids: Sequence[str]) -> None:
+        """Takes documents that faded or were forgotten out of retrieval and the hot cache."""
+        self.retriever.remove(ids)
+        self.reader.hot.drop(ids)
 
     def _entries(self, documents: Sequence[Document]) -> list[Entry]:
         if self.config.entry in WHOLE:
@@ -164,8 +205,8 @@ class Strata(Method):
         )
         found: dict[str, Entry] = {}
         order = sorted(documents, key=lambda d: len(d.text))
-        for at in range(0, len(order), 16):
-            part = order[at : at + 16]
+        for at in range(0, len(order), _ENCODED_TOGETHER):
+            part = order[at : at + _ENCODED_TOGETHER]
             states, mask = self.standard_states([d.text for d in part])
             keys = DenseKeys.encode(self.selector.documents(states, mask))
             pooled, kept = self.pooler(states, mask, self.config.segments)
@@ -187,94 +228,61 @@ class Strata(Method):
     ) -> Conditioning:
         support: tuple[float, ...] = ()
         if documents is None:
-            chosen = self._select(questions, self.config.read_documents)
-            matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
-            chosen, support = supported(chosen, matches, self.config.least_match)
+            chosen, support = self.retriever.select(questions)
             if not any(chosen):
                 nothing = ((),) * len(questions)
-                return replace(self.read_nothing(), sources=nothing, support=support)
+                return replace(self.closed_book(), sources=nothing, support=support)
         else:
             chosen = [[(d, 1.0)] for d in documents]
-        transports: tuple[Any, ...] = () if self.lora is None else (self.lora,)
+        reading = self.reading()
         sources = tuple(shares(row) for row in chosen)
         if self.config.read == "text":
             passages = tuple("\n\n".join(self._text(d) for d, _ in row) for row in chosen)
-            return Conditioning(transports, passages, sources, support=support)
+            return replace(reading, passages=passages, sources=sources, support=support)
         memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
         if memory is not None:
-            transports = (*transports, KVPrefix(memory))
+            reading = replace(reading, transports=(*reading.transports, KVPrefix(memory)))
         quotable = tuple(" ".join(self._known_text(d) for d, _ in row) for row in chosen)
-        contrast = self.config.memory_aware
-        return Conditioning(transports, None, sources, contrast, support, quotable)
+        return replace(
+            reading,
+            sources=sources,
+            contrast=self.config.memory_aware,
+            support=support,
+            quotable=quotable,
+        )
 
-    def shortlist(self, questions: Sequence[str]) -> list[Selected] | None:
-        top = 1 if len(self.keys) else self.config.candidates
-        closed = 0.0 if len(self.keys) else self.config.closed_weight
-        alone = top == 1 and self.closed_lora is None and not closed
-        if self.config.read_documents > 1 or alone:
-            return None
-        chosen = self._select(questions, top)
-        matches = self._matches(questions, [[name for name, _ in row] for row in chosen])
-        least = self.config.least_match
-        return [
-            weighed(row, fits, least, closed) for row, fits in zip(chosen, matches, strict=True)
-        ]
+    def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
+        return self.retriever.candidates(questions, self.closed_lora is not None)
 
-    def _select(self, questions: Sequence[str], top: int) -> list[Selected]:
-        reach = max(top, REACH)
-        lexical = [self._newest(self.words.search(q, reach), top) for q in questions]
-        if not len(self.keys):
-            return lexical
-        states, mask = self.standard_states(questions)
-        with torch.no_grad():
-            found = self.keys.search(questions, self.selector.questions(states, mask), reach)
-        fused = [self._newest(row, top) for row in found]
-        if not len(self.words):
-            return fused
-        both = [a + b for a, b in zip(lexical, fused, strict=True)]  # scores of two kinds
-        matches = self._matches(questions, [[name for name, _ in row] for row in both])
-        ranked = [
-            sorted(zip(row, fits, strict=True), key=lambda p: -p[1])
-            for row, fits in zip(both, matches, strict=True)
-        ]
-        return [[pair for pair, _ in row[:top]] for row in ranked]
+    @torch.no_grad()
+    def _question_keys(self, questions: Sequence[str]) -> Tensor:
+        """Unit keys [B, key_width] of questions."""
+        return self.selector.questions(*self.standard_states(questions))
 
-    def _newest(self, found: Selected, top: int) -> Selected:
-        return newest(found, top, self._content, lambda name: self.require_bank().age(name))
+    def _age(self, id: str) -> tuple[str, int]:
+        return self.require_bank().age(id)
 
-    def _content(self, name: str) -> frozenset[Hashable]:
+    def _content(self, id: str) -> frozenset[Hashable]:
         """The words of a text, or the hashes in the sketch of a pooled entry."""
-        entry = self.require_bank().get(name)
+        entry = self.require_bank().get(id)
         if entry is None:
             return frozenset()
         if entry.level in TEXTS:
             return content(self.texts.decode([entry])[0])
         return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
 
-    def _matches(
-        self, questions: Sequence[str], rows: Sequence[Sequence[str]]
-    ) -> list[list[float]]:
-        """How much of each question the documents of its row hold; see `LexicalIndex.matches`."""
-        lexical = [self.words.matches(q, row) for q, row in zip(questions, rows, strict=True)]
-        if not len(self.keys):
-            return lexical
-        fused = self.keys.matches(questions, rows)
-        return [
-            [max(p) for p in zip(a, b, strict=True)] for a, b in zip(lexical, fused, strict=True)
-        ]
-
-    def _text(self, name: str) -> str:
-        entry = self.require_bank().get(name)
+    def _text(self, id: str) -> str:
+        entry = self.require_bank().get(id)
         return self.texts.decode([entry])[0] if entry is not None else ""
 
-    def _known_text(self, name: str) -> str:
-        """The text of a document where it is at hand, else none."""
-        entry = self.require_bank().get(name)
+    def _known_text(self, id: str) -> str:
+        """The text of a document where it takes no time to decode, else an empty one."""
+        entry = self.require_bank().get(id)
         return self.texts.known(entry) if entry is not None else ""
 
-    def _states(self, name: str) -> Tensor | None:
+    def _states(self, id: str) -> Tensor | None:
         """States [M, D] of a document in the backbone's units, the start token's first."""
-        entry = self.require_bank().get(name)
+        entry = self.require_bank().get(id)
         if entry is None:
             return None
         if entry.level in TEXTS:
@@ -283,7 +291,7 @@ class Strata(Method):
         width = self.backbone.geometry.width
         body = array_codec("float16").decode(split_sketch(entry.payload)[1], width)
         pooled = self.standard.restore(torch.from_numpy(body))
-        return torch.cat([self.reader.start_state, pooled])
+        return torch.cat([self.backbone.start_state(self.config.inject_from), pooled])
 
     # ---- training
 
@@ -311,7 +319,7 @@ class Strata(Method):
             self.selector.documents(standard, mask[:, 1:]),
             owner,
         )
-        draw = np.random.default_rng([SEED, batch.step])
+        draw = np.random.default_rng([_SEED, batch.step])
         if draw.random() >= self.config.all_share:
             count = int(draw.choice(self.config.train_segments))
             pooled, kept = self.pooler(standard, mask[:, 1:], count)
@@ -320,9 +328,11 @@ class Strata(Method):
             label = f"pooled{count}"
         else:
             label = "all"
-        with Conditioning(() if self.lora is None else (self.lora,)).attach(self.backbone):
+        with self.reading().attach(self.backbone):
             memory = self.backbone.fill(states, mask, self.config.inject_from)
-        hidden = draw.random(len(owner)) < self.config.closed_share
-        answer = shared_answer_loss(self, batch, memory, hidden)
+        without = draw.random(len(owner)) < self.config.closed_share
+        answer = split_answer_loss(
+            self.backbone, batch, memory, without, self.reading(), self.closed_book()
+        )
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from latentbank.errors import InputError
 
-COPY_GAIN = 3.0  # size of query and key weights at the start of a soft copy, from sweeps in LOG.md
+HIDDEN = -1e9  # the log mass of a slot that must not be read
+# Of a soft copy's start, from sweeps in LOG.md: size of query and key weights, and of a text's mean
+# in each of its latents.
+COPY_GAIN, MEAN_GAIN = 3.0, 12.0
 SCORES_AT_ONCE = 1 << 22  # attention scores that are held to see which owners they fall on
 
 
@@ -124,3 +127,8 @@ class CrossAttention(nn.Module):
             part = part.view(batch, tokens, -1).mean(1)
             shares.index_add_(1, owner[span].to(shares.device), part.float())
         return shares / shares.sum(1, keepdim=True)  # 1 but for the rounding of `total`
+
+
+def cross_blocks(blocks: nn.ModuleList) -> list[CrossAttention]:
+    """The blocks of a list as what they are."""
+    return [block for block in blocks if isinstance(block, CrossAttention)]

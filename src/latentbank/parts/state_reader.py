@@ -1,10 +1,11 @@
-"""Mid-layer states of documents as keys and values of the layers above, remembered under a limit.
+"""Reads mid-layer states of documents: as keys and values of the layers above, cached by document.
 
-Knows states, the backbone and its low-rank weights; nothing about banks, levels or selection.
+Knows states, the backbone and its low-rank weights; knows no bank, level or retrieval.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,9 +14,8 @@ from torch import Tensor
 from latentbank.backbone.kv import KVMemory, join_rows
 from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
-from latentbank.parts.hot_cache import HotCache
 
-__all__ = ["StateReader"]
+__all__ = ["HotCache", "StateReader"]
 
 _TOGETHER = 16  # documents that run through the upper layers side by side
 
@@ -29,15 +29,6 @@ class StateReader:
         """`hot_bytes`: limit of the keys and values that are remembered by name in `hot`."""
         self.hot = HotCache(hot_bytes)
         self._backbone, self._layer, self._lora = backbone, layer, lora
-        self._start: Tensor | None = None
-
-    @property
-    def start_state(self) -> Tensor:
-        """The start token's state [1, D]: the same for every text, so no entry stores it."""
-        if self._start is None:
-            ids, mask = self._backbone.pad([[self._backbone.start_id]])
-            self._start = self._backbone.states(ids, mask, self._layer)[0].float().cpu()
-        return self._start
 
     @torch.no_grad()
     def memory(
@@ -92,3 +83,44 @@ class StateReader:
             return self._backbone.fill(states, mask, self._layer)
         with self._lora.attach(self._backbone):
             return self._backbone.fill(states, mask, self._layer)
+
+
+class HotCache:
+    """Keys and values of the documents that were read last, under a limit in bytes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes, self.bytes = limit_bytes, 0
+        self._items: OrderedDict[str, KVMemory] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._items.clear()
+        self.bytes = 0
+
+    def get(self, id: str) -> KVMemory | None:
+        """The keys and values of a document, now the one read last; None if it is not there."""
+        item = self._items.get(id)
+        if item is not None:
+            self._items.move_to_end(id)
+        return item
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Forgets documents; unknown ids are ignored."""
+        for id in ids:
+            item = self._items.pop(id, None)
+            self.bytes -= 0 if item is None else _memory_bytes(item)
+
+    def put(self, id: str, item: KVMemory) -> None:
+        """Keeps an item and drops those read longest ago; one above the limit is not kept."""
+        size = _memory_bytes(item)
+        if size > self.limit_bytes or id in self._items:
+            return
+        self._items[id] = item
+        self.bytes += size
+        while self.bytes > self.limit_bytes:
+            _, dropped = self._items.popitem(last=False)
+            self.bytes -= _memory_bytes(dropped)
+
+
+def _memory_bytes(item: KVMemory) -> int:
+    return sum(t.numel() * t.element_size() for t in (*item.keys, *item.values))

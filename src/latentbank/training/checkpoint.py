@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latentbank.adapter import load_state_of, save_adapter
+from latentbank.capabilities import Trained
 from latentbank.errors import InputError
-from latentbank.method import Method
 
 FORMAT = 2
 _STATE = "trainer.json"
@@ -40,7 +40,7 @@ def recover(folder: Path) -> None:
 
 def save_checkpoint(
     folder: Path,
-    method: Method,
+    method: Trained,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     card: Mapping[str, Any],
@@ -79,7 +79,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return saved
 
 
-def load_checkpoint(folder: Path, method: Method, optimizer: torch.optim.Optimizer) -> None:
+def load_checkpoint(folder: Path, method: Trained, optimizer: torch.optim.Optimizer) -> None:
     """Puts the tensors of `last/` into the method and its optimiser.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
-from latentbank.method import Batch
+from latentbank.parts.batch import Batch
 from latentbank.training.config import TrainConfig
 
 _POOL = 32  # steps whose documents are sorted by length together

@@ -19,11 +19,12 @@ from torch import nn
 from latentbank.adapter import save_adapter
 from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import FeatureCache
+from latentbank.capabilities import Encoding, Trained
 from latentbank.codec.quantizer import clear_moments
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import evaluate
-from latentbank.method import Batch, Loss, Method
+from latentbank.parts.batch import Batch, Loss
 from latentbank.training.checkpoint import (
     check_same_run,
     has_checkpoint,
@@ -67,7 +68,7 @@ class Progress:
 class _LossModule(nn.Module):
     """The trained parameters as one module, so that accelerate can share their gradients."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Trained) -> None:
         super().__init__()
         self.method = method
         self.trained = nn.ParameterList(list(method.trainable().values()))
@@ -88,7 +89,7 @@ class Trainer:
 
     def __init__(
         self,
-        method: Method,
+        method: Trained,
         data: QADataset,
         validation: QADataset | None,
         config: TrainConfig,
@@ -102,7 +103,7 @@ class Trainer:
         if not method.trainable():
             raise InputError(f"method '{method.name}' has no parameters to train with this config")
         self.method, self.data, self.validation = method, data, validation
-        if feature_cache is not None and method.encoder is not None:
+        if feature_cache is not None and isinstance(method, Encoding):
             width = method.backbone.geometry.width
             method.encoder.cache = FeatureCache(feature_cache, width)
         self.config, self.folder, self.card = config, folder, card or {}
@@ -285,8 +286,7 @@ class Trainer:
         trained = [p for p in self.method.trainable().values() if p.grad is not None]
         self.accelerator.clip_grad_norm_(trained, self.config.clip)
         self.optimizer.step()
-        self.method.after_step(batch)
-        for weight, rows in self.method.replaced_rows:
+        for weight, rows in self.method.after_step(batch):
             clear_moments(lambda p: self.optimizer.state.get(p, {}), weight, rows)
         return loss
 

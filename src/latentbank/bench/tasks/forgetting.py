@@ -20,7 +20,7 @@ from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation
 from latentbank.evaluate.stream_metrics import forgetting
-from latentbank.method import Method
+from latentbank.method import NAMED_ONLY, Method
 
 SCORES = ("exact_match", "f1", "contains_answer")
 
@@ -57,7 +57,7 @@ class Forgetting(Task):
         self.extra_hash = hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
 
     def refuses(self, method: Method) -> str:
-        if method.needs_gold:
+        if NAMED_ONLY in method.claims:
             return "it reads only a document that it is told, and closed-book questions have none"
         return ""
 

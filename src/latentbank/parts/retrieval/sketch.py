@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from latentbank.errors import BankError, InputError
-from latentbank.parts.retrieval.selection import COMMON, WORD, DenseKeys, LexicalIndex
+from latentbank.parts.retrieval.dense import DenseKeys
+from latentbank.parts.retrieval.lexical import COMMON, WORD, LexicalIndex
 
 SKETCH_REPEATS = 3  # a stem is kept at most so often in one sketch
 # chosen on 256 validation paragraphs, one question each: 91.8 % first by BM25, 62.1 % by cosine,

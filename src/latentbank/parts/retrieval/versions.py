@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from latentbank.parts.retrieval.selection import COMMON, WORD, Selected
+from latentbank.parts.retrieval.lexical import COMMON, WORD, Ranking
 
 REACH = 8  # candidates to look for versions in
 NEAR = 0.8  # a version scores at least so much of the best document's score
@@ -21,17 +21,17 @@ def content(text: str) -> frozenset[str]:
 
 
 def newest(
-    found: Selected,
+    found: Ranking,
     top: int,
     words: Callable[[str], frozenset[Hashable]],
     age: Callable[[str], Any],
-) -> Selected:
+) -> Ranking:
     """The `top` of `found`, best first, each as its newest version; older ones are left out.
 
     `words` gives the content of a document, `age` what is larger for a newer one; both are asked
     only where two scores are near each other.
     """
-    kept: Selected = []
+    kept: Ranking = []
     rest = list(found)
     while rest and len(kept) < top:
         best, score = rest[0]

@@ -1,15 +1,11 @@
-"""Which documents to read for a question: a lexical index over words, and dense keys.
+"""Dense keys: the network that makes them, and their search by cosine.
 
-Knows ids, words and vectors; knows no bank and no backbone.
+Knows ids and vectors; knows no bank, no backbone and no words.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,160 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.parts.retrieval.key_index import KeyIndex, load_faiss
+from latentbank.parts.retrieval.lexical import Ranking
+
+__all__ = ["INDEX_FROM", "DenseKeys", "DenseSelector"]
 
 INDEX_FROM = 16_384  # documents; a flat search of so many 64-byte keys takes about 0.5 ms
-_CANDIDATES = 64  # that the index names for a question, at least
-LEAST_COLLECTION = 1000  # texts that a word's rarity is reckoned among, in a small index
+_CANDIDATES = 64  # rows that the index names for a question, at least
 _DEAD_ROWS = 1024  # removed keys that may stay in the matrix, or an eighth of all
-WORD = re.compile(r"\w+")
-# English function words: in nearly every text, so they tell documents apart by chance only
-COMMON = frozenset(
-    WORD.findall(
-        "a an and are as at be been but by can did do for from had has have he her his how i if in "
-        "into is it its not of on or she so than that the their them then there these they this to "
-        "was we were what when where which who why will with would you"
-    )
-)
-
-
-Selected = list[tuple[str, float]]  # documents of one question with their scores, best first
-
-
-class LexicalIndex:
-    """BM25 over document texts: SQLite's FTS5 with Porter stemming, in memory, incremental.
-
-    Holds the inverted index only, not the texts.
-    """
-
-    def __init__(self) -> None:
-        self._db = sqlite3.connect(":memory:", check_same_thread=False)
-        self._db.execute(
-            "CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, "
-            "tokenize='porter unicode61')"
-            if sqlite3.sqlite_version_info >= (3, 43)
-            else "CREATE VIRTUAL TABLE words USING fts5(text, tokenize='porter unicode61')"
-        )
-        self._ids: list[str] = []
-        self._rows: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
-        """Indexes documents; an id that is already there is left as it is."""
-        rows = []
-        for name, text in zip(ids, texts, strict=True):
-            if name not in self._rows:
-                self._ids.append(name)
-                self._rows[name] = len(self._ids)
-                rows.append((len(self._ids), text))
-        self._db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", rows)
-
-    def remove(self, ids: Sequence[str]) -> None:
-        """Removes documents; unknown ids are ignored."""
-        rows = [(self._rows.pop(name),) for name in ids if name in self._rows]
-        self._db.executemany("DELETE FROM words WHERE rowid = ?", rows)
-
-    def search(self, question: str, top: int) -> list[tuple[str, float]]:
-        """The `top` best (id, BM25 score), best first; fewer where fewer share a word.
-
-        Function words count only in a question of nothing else.
-        """
-        words = _content(question)
-        if not words or not self._rows:
-            return []
-        query = " OR ".join(f'"{word}"' for word in words)
-        found = self._db.execute(
-            "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
-            (query, top),
-        )
-        return [(self._ids[row - 1], float(score)) for row, score in found]
-
-    def matches(self, question: str, ids: Sequence[str]) -> list[float]:
-        """For each document the share of the question's words that it holds, each word weighing
-        its inverse document frequency: 0 no word, 1 all. Unknown ids hold none.
-        """
-        size = max(len(self._rows), LEAST_COLLECTION)
-        held, total = [0.0] * len(ids), 0.0
-        for word in _content(question):
-            (count,) = self._db.execute(
-                "SELECT count(*) FROM words WHERE words MATCH ?", (f'"{word}"',)
-            ).fetchone()
-            weight = math.log(1 + (size - count + 0.5) / (count + 0.5))
-            total += weight
-            for i, name in enumerate(ids):
-                if count and self._holds(word, name):
-                    held[i] += weight
-        return [one / total if total else 0.0 for one in held]
-
-    def _holds(self, word: str, name: str) -> bool:
-        found = self._db.execute(
-            "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?",
-            (f'"{word}"', self._rows.get(name, 0)),
-        )
-        return found.fetchone() is not None
-
-
-def _content(question: str) -> list[str]:
-    """The words that select, each once: without function words, unless there are no others."""
-    asked = dict.fromkeys(word.lower() for word in WORD.findall(question))
-    return [word for word in asked if word not in COMMON] or list(asked)
-
-
-def supported(
-    chosen: Sequence[Selected], matches: Sequence[Sequence[float]], least: float
-) -> tuple[list[Selected], tuple[float, ...]]:
-    """(what to read for each question, the best match of each): a question whose best document
-    matches less than `least` reads nothing.
-    """
-    support = tuple(max(row, default=0.0) for row in matches)
-    kept = [row if fit >= least else [] for row, fit in zip(chosen, support, strict=True)]
-    return kept, support
-
-
-def weighed(
-    chosen: Selected, matches: Sequence[float], least: float, closed: float = 0.0
-) -> Selected:
-    """The documents of a question, best first, with the weight of an answer from each: how much of
-    the question it holds, times the square of its score as a share of the best one's (LOG.md has
-    the alternatives). Then, unless `closed` is 0, the model without memory (""), with that weight.
-    Where no document holds `least`: the latter alone, with the weight of the best.
-    """
-    if not chosen or max(matches) < least:
-        return [("", max(matches, default=0.0))]
-    top = max(chosen[0][1], 1e-9)
-    found = [
-        (name, fit * min(1.0, max(score, 0.0) / top) ** 2)
-        for (name, score), fit in zip(chosen, matches, strict=True)
-    ]
-    return [*found, ("", closed)] if closed else found
-
-
-@dataclass(frozen=True)
-class QuestionGain:
-    """What an answer counts by how much likelier its document makes the question than no memory
-    does: σ((gain − half) / scale), the gain and both settings in nats.
-
-    Query likelihood (Ponte and Croft 1998) with the model that answers.
-    """
-
-    half: float
-    scale: float
-
-    @classmethod
-    def of(cls, half: float, scale: float) -> QuestionGain | None:
-        """None where `scale` is 0: answers count alike."""
-        return cls(half, scale) if scale else None
-
-    def weight(self, gain: float) -> float:
-        """From 0 to 1; 0.5 at a gain of `half`."""
-        return 0.5 + 0.5 * math.tanh((gain - self.half) / self.scale / 2)
-
-
-def shares(row: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    """Selection scores of one question as shares that sum to 1."""
-    total = sum(max(score, 0.0) for _, score in row) or 1.0
-    return tuple((name, max(score, 0.0) / total) for name, score in row)
 
 
 class DenseSelector(nn.Module):
@@ -292,7 +141,7 @@ class DenseKeys:
     def __len__(self) -> int:
         return len(self._place)
 
-    def search(self, asked: Tensor, top: int) -> list[list[tuple[str, float]]]:
+    def search(self, asked: Tensor, top: int) -> list[Ranking]:
         """For each question key [B, width] the `top` (id, cosine), best first."""
         if not self._place:
             return [[] for _ in range(len(asked))]
@@ -311,7 +160,7 @@ class DenseKeys:
         places = [np.array([self._place[name] for name in row], np.int64) for row in rows]
         return [(self._unit_keys(at) @ asked[i]).tolist() for i, at in enumerate(places)]
 
-    def _search_all(self, asked: Tensor, top: int) -> list[list[tuple[str, float]]]:
+    def _search_all(self, asked: Tensor, top: int) -> list[Ranking]:
         """The exact search: all cosines of question keys [B, width]."""
         if self._matrix is None:
             self._matrix = self._unit_keys(np.arange(len(self._ids)))
@@ -321,7 +170,7 @@ class DenseKeys:
         best = scores.topk(top, dim=1)
         return self._named(best.indices, best.values)
 
-    def _named(self, rows: Tensor, scores: Tensor) -> list[list[tuple[str, float]]]:
+    def _named(self, rows: Tensor, scores: Tensor) -> list[Ranking]:
         pairs = zip(rows.tolist(), scores.tolist(), strict=True)
         return [
             [(self._ids[i], float(s)) for i, s in zip(row, values, strict=True)]

@@ -1,7 +1,6 @@
-"""What amortised memories do in training only: gradients for a share of the documents, and the
-slots of a question's own document.
+"""The slots of a training step: which documents get gradients, and which slots a question owns.
 
-Knows batches and tensors; no network and no bank. MAC and MBC share these parts.
+Knows batches and tensors; knows no network and no bank.
 """
 
 from __future__ import annotations
@@ -10,25 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentbank.method import Batch
+from latentbank.parts.batch import Batch
 
-SEED = 0x3AC
+__all__ = ["learned_share", "own_slots"]
+
+_SEED = 0x3AC
 
 
 def learned_share(count: int, share: float, step: int) -> tuple[list[int], list[int]]:
-    """(documents that get gradients at `step`, the others), in order: MAC's back-propagation
-    dropout. At least one is learned.
+    """(documents that get gradients at `step`, the others), in order; at least one gets them.
+
+    This is MAC's back-propagation dropout.
     """
     if share >= 1:
         return list(range(count)), []
-    draw = np.random.default_rng([SEED, step]).permutation(count)
+    draw = np.random.default_rng([_SEED, step]).permutation(count)
     learned = set(draw[: max(1, round(share * count))].tolist())
     return sorted(learned), [i for i in range(count) if i not in learned]
 
 
 def own_slots(batch: Batch, latents: int, aligned: bool = False) -> Tensor:
-    """Which slots belong to each question's own document: [Q, D·T] bool, or where `aligned`, which
-    of them is memory token t's own: its t-th, [Q, T, D·T].
+    """Which slots belong to each question's own document: [Q, D·T] bool.
+
+    `aligned`: which of them has the place of memory token t, the t-th: [Q, T, D·T] bool.
     """
     documents = torch.arange(len(batch.documents)).repeat_interleave(latents)
     own = documents[None] == torch.tensor(batch.owner)[:, None]

@@ -1,0 +1,129 @@
+"""Memory inside the attention of chosen layers: keys without position, one softmax with the text.
+
+The transport of KBLaM (Wang et al., 2025), section 3. Knows attention modules and tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone.layers import attention_modules
+from latentbank.backbone.model import Backbone
+from latentbank.errors import InputError
+
+__all__ = ["SideMemory"]
+
+_NAME = "latentbank_side_memory"
+
+
+@dataclass(frozen=True)
+class SideMemory:
+    """Keys and values that the text attends to in chosen layers, beside its own.
+
+    `keys`, `values`: layer → [B, H_kv, M, head_dim]; `log_mass` [B, M] is added to the scores.
+    `queries`: layer → a function from the states [B, T, D] that enter the attention to queries
+    [B, H, T, head_dim] for the memory alone. These are not rotated. A layer without such a function
+    asks the memory with the queries of the text.
+
+    Works with `model.generate` and gradient checkpointing. With beams a batch has several rows for
+    each question, one after another; they share the question's memory.
+    """
+
+    keys: Mapping[int, Tensor]
+    values: Mapping[int, Tensor]
+    log_mass: Tensor
+    queries: Mapping[int, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+
+    @contextmanager
+    def attach(self, backbone: Backbone) -> Iterator[Backbone]:
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+
+        AttentionInterface.register(_NAME, _side_attention)
+        AttentionMaskInterface.register(_NAME, sdpa_mask)
+        modules = attention_modules(backbone.decoder)
+        unknown_layers = [layer for layer in self.keys if not 0 <= layer < len(modules)]
+        if unknown_layers:
+            raise InputError(
+                f"layers {unknown_layers} are outside the {len(modules)} of the backbone"
+            )
+        before = backbone.model.config._attn_implementation
+        backbone.model.set_attn_implementation(_NAME)
+        with ExitStack() as stack:
+            stack.callback(backbone.model.set_attn_implementation, before)
+            for layer, key in self.keys.items():
+                own = modules[layer].__dict__
+                own["_side_memory"] = (key, self.values[layer], self.log_mass)
+                stack.callback(own.pop, "_side_memory", None)
+                if layer in self.queries:
+                    hook = _query_hook(self.queries[layer])
+                    handle = modules[layer].register_forward_pre_hook(hook, with_kwargs=True)
+                    stack.callback(own.pop, "_side_queries", None)
+                    stack.callback(handle.remove)
+            yield backbone
+
+
+def _query_hook(make: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+    """A hook that keeps the memory's queries of one forward pass on the attention module."""
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        module.__dict__["_side_queries"] = make(args[0] if args else kwargs["hidden_states"])
+
+    return enter
+
+
+def _side_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> Any:
+    """Scaled dot-product attention over [memory | text] in one softmax; text masks as before."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    memory = module.__dict__.get("_side_memory")
+    if memory is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    mem_key, mem_value, log_mass = (item.to(query.device) for item in memory)
+    batch, queries, slots = query.shape[0], query.shape[2], mem_key.shape[2]
+    beams = batch // len(mem_key)
+    if beams > 1:
+        repeated = (item.repeat_interleave(beams, 0) for item in (mem_key, mem_value, log_mass))
+        mem_key, mem_value, log_mass = repeated
+    if attention_mask is None:
+        order = torch.arange(key.shape[2], device=query.device)
+        seen = order[None, :] <= order[-queries:, None]
+        attention_mask = seen.expand(batch, 1, -1, -1)
+    lowest = torch.finfo(query.dtype).min
+    if attention_mask.dtype == torch.bool:
+        attention_mask = query.new_zeros(attention_mask.shape).masked_fill(~attention_mask, lowest)
+    mass = (
+        log_mass.to(query.dtype)
+        .clamp_min(lowest)[:, None, None, :]
+        .expand(batch, 1, queries, slots)
+    )
+    mask = torch.cat([mass, attention_mask[..., : key.shape[2]].expand(batch, 1, -1, -1)], -1)
+    mem_key, mem_value = mem_key.to(key.dtype), mem_value.to(value.dtype)
+    own = module.__dict__.get("_side_queries")
+    if own is not None:  # [q | q̃] · [k | 0] = q·k and [q | q̃] · [0 | k̃] = q̃·k̃
+        if kwargs.get("scaling") is None:
+            kwargs["scaling"] = query.shape[-1] ** -0.5
+        query = torch.cat([query, own.to(query.dtype)], -1)
+        key = torch.cat([key, torch.zeros_like(key)], -1)
+        mem_key = torch.cat([torch.zeros_like(mem_key), mem_key], -1)
+    return sdpa_attention_forward(
+        module,
+        query,
+        torch.cat([mem_key, key], 2),
+        torch.cat([mem_value, value], 2),
+        mask,
+        **kwargs,
+    )

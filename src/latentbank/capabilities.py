@@ -1,0 +1,236 @@
+"""The optional parts of a method. Generic code asks `isinstance(method, Trained)` and the like.
+
+Each class here is one capability with its own small interface. A method inherits the capabilities
+that it has beside `Method`. Knows no method by name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.backbone.lora import LoraWeights
+from latentbank.backbone.transports import Conditioning
+from latentbank.bank import Entry, MemoryBank
+from latentbank.documents.document import Document
+from latentbank.errors import AdapterError, BankError
+from latentbank.method import Method
+from latentbank.parts.batch import Batch, Loss
+from latentbank.parts.retrieval.candidates import Candidate, QuestionGain
+
+MEMORY_STATE = "memory_state"
+
+
+class Trained(Method):
+    """Has parameters that training changes; together they are an adapter.
+
+    `network` holds the trained modules and may be empty. `lora` are low-rank weights, attached
+    while memory is read. `closed_lora` are those attached for an answer without memory; where it is
+    None, `lora` is attached then too.
+    """
+
+    def __init__(self, config: Any, backbone: Any) -> None:
+        super().__init__(config, backbone)
+        self.network = nn.ModuleDict()
+        self.lora: LoraWeights | None = None
+        self.closed_lora: LoraWeights | None = None
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Loss:
+        """Answer loss and the method's own terms of one step."""
+
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """Called once before training with some documents and questions: statistics, codebooks."""
+
+    def after_step(self, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
+        """Called after each optimiser step. Returns (parameter, rows) whose values were replaced:
+        the trainer clears the optimiser's moments of these rows.
+        """
+        return ()
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a resumed training needs and no adapter holds: queues and the like."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `training_state` gave."""
+
+    def reading(self) -> Conditioning:
+        """The low-rank weights that are attached while memory is read."""
+        return Conditioning(() if self.lora is None else (self.lora,))
+
+    def closed_book(self) -> Conditioning:
+        """The low-rank weights that are attached for an answer without memory."""
+        weights = self.lora if self.closed_lora is None else self.closed_lora
+        return Conditioning(() if weights is None else (weights,))
+
+    def train(self, mode: bool = True) -> None:
+        """Switches dropout on or off in everything trained."""
+        self.network.train(mode)
+        for weights in self._low_rank().values():
+            weights.train(mode)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name → parameter that training changes; none of them belongs to the backbone."""
+        found = {f"network.{k}": p for k, p in self.network.named_parameters() if p.requires_grad}
+        for kind, weights in self._low_rank().items():
+            found |= {f"{kind}.{k}": p for k, p in weights.parameters.items()}
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Every trained tensor and buffer by name, each once: the content of an adapter."""
+        found = {f"network.{k}": v for k, v in self._network_state()[0].items()}
+        for kind, weights in self._low_rank().items():
+            found |= {f"{kind}.{k}": v for k, v in weights.state().items()}
+        return found
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `state` gave.
+
+        Raises:
+            AdapterError: names or shapes do not fit this method and backbone.
+        """
+        own = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        expected, names = self._network_state()
+        wrong = [
+            k
+            for k in expected.keys() | own.keys()
+            if k not in own or k not in expected or own[k].shape != expected[k].shape
+        ]
+        if wrong:
+            raise AdapterError(
+                f"the adapter does not fit method '{self.name}' on {self.backbone.name}: "
+                f"tensor {sorted(wrong)[0]} is missing or has another shape"
+            )
+        self.network.load_state_dict({k: own[n].to(expected[n].dtype) for k, n in names.items()})
+        for kind, weights in self._low_rank().items():
+            start = f"{kind}."
+            weights.load_state(
+                {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            )
+
+    def _low_rank(self) -> dict[str, LoraWeights]:
+        both = {"lora": self.lora, "closed_lora": self.closed_lora}
+        return {kind: weights for kind, weights in both.items() if weights is not None}
+
+    def _network_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """(tensors of the network, each once; name → the name that it is kept under)."""
+        kept: dict[str, Tensor] = {}
+        first: dict[int, str] = {}  # T5 has its embedding under three names
+        names = {}
+        for name, value in self.network.state_dict(keep_vars=True).items():
+            names[name] = first.setdefault(id(value), name)
+            kept[names[name]] = value.detach()
+        return kept, names
+
+
+class Encoding(Method):
+    """Encodes texts as states of one layer; `encoder.cache` may keep them on disk."""
+
+    encoder: BackboneEncoder
+
+    def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(states [B, T, D] float32, mask [B, T] bool), the start token first."""
+        return self.encoder.features(texts)
+
+
+class Stateful(Method):
+    """Carries tensors of constant size that documents change: a neural memory, a weight delta.
+
+    They are stored in the bank in the same transaction as the ledger rows of the documents that
+    they hold. They are no part of the adapter and of its fingerprint.
+    """
+
+    @abstractmethod
+    def memory_state(self) -> dict[str, Tensor]:
+        """The named tensors, on the CPU."""
+
+    @abstractmethod
+    def load_memory_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `memory_state` gave; an empty mapping is the state before any document."""
+
+    def state_bytes(self) -> dict[str, bytes]:
+        """What `bank.append(..., state=…)` stores together with the entries of a write."""
+        return {MEMORY_STATE: save({k: v.contiguous() for k, v in self.memory_state().items()})}
+
+    def restore(self, bank: MemoryBank) -> None:
+        """Loads the state that `bank` holds, or the one before any document.
+
+        Raises:
+            BankError: the stored bytes are no named tensors.
+        """
+        stored = bank.get_state().get(MEMORY_STATE)
+        try:
+            self.load_memory_state({} if stored is None else load(stored))
+        except SafetensorError as error:
+            raise BankError(f"the memory state of bank {bank.name} is damaged: {error}") from None
+
+
+class Fading(Method):
+    """Can keep a document in fewer bytes, so that a full bank need not forget it at once."""
+
+    @abstractmethod
+    def fade(self, entry: Entry) -> Entry | None:
+        """The entry one level down, with fewer bytes; None: the bank forgets it.
+
+        The bank calls it for the documents of least value when it is full. `write` hands it on as
+        `bank.append(..., fade=self.fade)`.
+        """
+
+    @property
+    def lossless(self) -> tuple[str, ...]:
+        """The levels whose next step loses nothing; see `MemoryBank.create`."""
+        return ()
+
+
+class Candidates(Method):
+    """Names several candidates for a question: each is answered, the best answer wins.
+
+    `question_gain` turns how much likelier a document makes the question into a factor of the
+    candidate's weight. None: all candidates keep their weights.
+    """
+
+    question_gain: QuestionGain | None = None
+
+    @abstractmethod
+    def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
+        """For each of B questions its candidates, best first. None: `read` chooses by itself."""
+
+
+class Telemetry(Method):
+    """Tells about the health of what the bank holds."""
+
+    @abstractmethod
+    def telemetry(self) -> dict[str, float]:
+        """Figures by name; a name starts with its part, such as `codebook_perplexity`."""
+
+
+def trained_state(method: Method) -> dict[str, Tensor]:
+    """The adapter's tensors; none for a method without training."""
+    return method.state() if isinstance(method, Trained) else {}
+
+
+def set_training(method: Method, mode: bool) -> None:
+    """Switches dropout on or off where there is any."""
+    if isinstance(method, Trained):
+        method.train(mode)
+
+
+def lossless_levels(method: Method) -> tuple[str, ...]:
+    """The levels that a bank of this method leaves without loss."""
+    return method.lossless if isinstance(method, Fading) else ()
+
+
+def forget(entry: Entry) -> None:
+    """The `fade` of a method without levels: a full bank forgets its least valuable documents."""
+
+
+def fade_of(method: Method) -> Callable[[Entry], Entry | None]:
+    """How a full bank of this method makes room."""
+    return method.fade if isinstance(method, Fading) else forget

@@ -1,0 +1,90 @@
+"""Config dataclasses and plain JSON values: building, merging, and describing fields.
+
+A field carries its own help text: `field(default=…, metadata={"help": "…"})`, or `setting(default,
+"…")` for short. A group of fields is a nested frozen dataclass. A class may name fields that have
+moved in `ALIASES` (old name → dotted new name), so that older adapters, banks and commands still
+work. Knows dataclasses; knows no method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from typing import Any, TypeVar
+
+from latentbank.errors import InputError, unknown
+
+T = TypeVar("T")
+
+
+def setting(default: T, help: str) -> T:
+    """A config field with its default and help text."""
+    found: T = field(default=default, metadata={"help": help})
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldHelp:
+    """One field of a config: dotted name, default, help text."""
+
+    name: str
+    default: Any
+    help: str
+
+
+def describe(cls: type[Any], prefix: str = "") -> Iterator[FieldHelp]:
+    """Every field of a config class, those of nested groups with dotted names."""
+    for item in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(item.default):
+            yield from describe(type(item.default), f"{prefix}{item.name}.")
+        else:
+            help = str(item.metadata.get("help", ""))
+            yield FieldHelp(prefix + item.name, item.default, help)
+
+
+def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """A config dataclass from plain JSON values.
+
+    Raises:
+        UnknownNameError: an unknown field; the known ones are listed.
+        InputError: a plain value in the place of a group.
+    """
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    built: dict[str, Any] = {}
+    for key, value in normalised(cls, values).items():
+        if key not in fields:
+            raise unknown(f"{cls.__qualname__} field", key, fields)
+        default = fields[key].default
+        if dataclasses.is_dataclass(default) and not isinstance(value, type(default)):
+            if not isinstance(value, Mapping):
+                names = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(default))
+                raise InputError(f"{key} is a group; set one of {names}, got {value!r}")
+            value = build_config(type(default), value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[key] = value
+    return cls(**built)
+
+
+def normalised(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with dotted names as nested mappings and moved fields under their new names."""
+    aliases: Mapping[str, str] = getattr(cls, "ALIASES", {})
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        first, *rest = aliases.get(key, key).split(".")
+        for name in reversed(rest):
+            value = {name: value}
+        found = merged(found, {first: value})
+    return found
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`; a mapping changes only the fields of the group that it names."""
+    found = dict(base)
+    for name, value in changes.items():
+        old = found.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merged(old, value)
+        found[name] = value
+    return found

@@ -1,0 +1,155 @@
+"""Amortisers: a text's features → T latents.
+
+The default is a Perceiver resampler over the backbone's own states. `T5Amortiser` is the papers'
+encoder-decoder. MAC (Tack et al., 2024), section 3.1; MBC and CMT share it. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.errors import InputError
+from latentbank.parts.cross_attention import HIDDEN, MEAN_GAIN, CrossAttention, cross_blocks
+from latentbank.parts.pooling import segment_means
+
+__all__ = ["PerceiverAmortiser", "T5Amortiser", "T5Texts", "TokenwiseMLP"]
+
+INDEX_GAIN = 2.0  # size of the codes that tell a text's latents apart, from sweeps in LOG.md
+
+
+class PerceiverAmortiser(nn.Module):
+    """Features [B, L, F] (mask [B, L] bool) → latents [B, T, D].
+
+    T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
+    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. With `start`
+    "mean" the query of latent t is a small code of its own and, outside the codes' span, what
+    `forward` is given as `base` plus `MEAN_GAIN` times the mean of the whole text; the rest starts
+    at zero; the features then have the latents' width.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        latents: int,
+        inner: int,
+        heads: int,
+        blocks: int = 1,
+        head_hidden: int = 64,
+        start: str = "random",
+    ) -> None:
+        super().__init__()
+        if start == "mean" and features != width:
+            raise InputError(f"start={start!r} needs features of width {width}, got {features}")
+        self.start = start
+        self.enter = nn.Linear(features, width) if features != width else nn.Identity()
+        self.queries = nn.Parameter(torch.randn(latents, width))
+        self.blocks = nn.ModuleList(
+            [CrossAttention(width, inner, heads, inner) for _ in range(blocks)]
+        )
+        if start == "mean":
+            with torch.no_grad():
+                self.queries.mul_(INDEX_GAIN)
+                for block in cross_blocks(self.blocks):
+                    block.out.weight.zero_()
+        self.heads = TokenwiseMLP(latents, width, head_hidden)
+
+    def forward(self, features: Tensor, mask: Tensor, base: Tensor | None = None) -> Tensor:
+        """Latents [B, T, D]; `base` [B, T, D] is for `start` "mean"."""
+        bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, HIDDEN)
+        entered = self.enter(features)
+        latents = self.queries.expand(features.shape[0], -1, -1)
+        if self.start == "mean":
+            content = MEAN_GAIN * segment_means(entered, mask, 1)
+            content = content if base is None else content + base
+            places = torch.linalg.qr(self.queries.detach().T).Q  # (F, T), left to the codes
+            latents = latents + content - content @ places @ places.T
+        for block in cross_blocks(self.blocks):
+            latents = block(latents, *block.project(entered), bias)
+        out: Tensor = self.heads(latents)
+        return out
+
+
+class TokenwiseMLP(nn.Module):
+    """One MLP for each of T tokens [B, T, D]: LayerNorm, Linear, tanh, Linear, plus skip."""
+
+    def __init__(self, tokens: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Parameter(torch.randn(tokens, width, hidden) / width**0.5)
+        self.first_bias = nn.Parameter(torch.zeros(tokens, hidden))
+        self.second = nn.Parameter(torch.zeros(tokens, hidden, width))
+        self.second_bias = nn.Parameter(torch.zeros(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.einsum("btd,tdh->bth", self.norm(x), self.first) + self.first_bias
+        return x + torch.einsum("bth,thd->btd", hidden.tanh(), self.second) + self.second_bias
+
+
+class T5Amortiser(nn.Module):
+    """The papers' amortiser: a T5 encoder-decoder whose decoder inputs are T learned prompts, each
+    output passing its own MLP to the backbone's width (MAC, section 3.1).
+
+    `t5` is any `T5Model` or `T5ForConditionalGeneration`; token ids come from its own tokenizer.
+    """
+
+    def __init__(self, t5: Any, width: int, latents: int, head_hidden: int = 512) -> None:
+        super().__init__()
+        self.t5 = t5
+        inner = t5.config.d_model
+        self.prompts = nn.Parameter(torch.randn(latents, inner) * 0.02)
+        self.heads = TokenwiseMLP(latents, inner, head_hidden)
+        self.leave = nn.Linear(inner, width) if inner != width else nn.Identity()
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Latents [B, T, D] of token ids [B, L], mask [B, L] bool."""
+        base = getattr(self.t5, "model", self.t5)
+        body = base if hasattr(base, "encoder") else self.t5
+        seen = body.encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+        out = body.decoder(
+            inputs_embeds=self.prompts.expand(input_ids.shape[0], -1, -1),
+            encoder_hidden_states=seen,
+            encoder_attention_mask=mask.long(),
+            use_cache=False,
+        ).last_hidden_state
+        latents: Tensor = self.leave(self.heads(out))
+        return latents
+
+
+class T5Texts:
+    """The papers' encoder: a T5 with its own tokenizer, from a folder or the hub.
+
+    Raises:
+        InputError: the T5 cannot be loaded.
+    """
+
+    def __init__(self, name: str, width: int, latents: int, max_tokens: int = 512) -> None:
+        from transformers import AutoTokenizer
+
+        self.name, self.width, self.latents, self.max_tokens = name, width, latents, max_tokens
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"the T5 '{name}' could not be loaded: {first}") from error
+
+    def build(self) -> T5Amortiser:
+        """A fresh amortiser over a T5 of its own."""
+        from transformers import T5Model
+
+        return T5Amortiser(T5Model.from_pretrained(self.name), self.width, self.latents)
+
+    def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """(ids [B, L], mask [B, L] bool), cut at `max_tokens`."""
+        batch = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        )
+        return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)

@@ -1,0 +1,105 @@
+"""BM25 over the words of documents. Knows ids and words; knows no bank and no backbone."""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections.abc import Sequence
+
+__all__ = ["COMMON", "LEAST_COLLECTION", "WORD", "LexicalIndex", "Ranking", "content_words"]
+
+Ranking = list[tuple[str, float]]
+"""Documents of one question with their scores, best first."""
+
+LEAST_COLLECTION = 1000  # a word's rarity is computed as if the index held at least so many texts
+WORD = re.compile(r"\w+")
+# English function words: nearly every text holds them, so they do not tell documents apart
+COMMON = frozenset(
+    WORD.findall(
+        "a an and are as at be been but by can did do for from had has have he her his how i if in "
+        "into is it its not of on or she so than that the their them then there these they this to "
+        "was we were what when where which who why will with would you"
+    )
+)
+
+
+class LexicalIndex:
+    """BM25 over document texts: SQLite's FTS5 with Porter stemming, in memory, incremental.
+
+    Holds the inverted index only, not the texts.
+    """
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._db.execute(
+            "CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, "
+            "tokenize='porter unicode61')"
+            if sqlite3.sqlite_version_info >= (3, 43)
+            else "CREATE VIRTUAL TABLE words USING fts5(text, tokenize='porter unicode61')"
+        )
+        self._ids: list[str] = []
+        self._rows: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Indexes documents; an id that is already there is left as it is."""
+        rows = []
+        for name, text in zip(ids, texts, strict=True):
+            if name not in self._rows:
+                self._ids.append(name)
+                self._rows[name] = len(self._ids)
+                rows.append((len(self._ids), text))
+        self._db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", rows)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored."""
+        rows = [(self._rows.pop(name),) for name in ids if name in self._rows]
+        self._db.executemany("DELETE FROM words WHERE rowid = ?", rows)
+
+    def search(self, question: str, top: int) -> Ranking:
+        """The `top` best (id, BM25 score), best first; fewer where fewer share a word.
+
+        Function words count only in a question of nothing else.
+        """
+        words = content_words(question)
+        if not words or not self._rows:
+            return []
+        query = " OR ".join(f'"{word}"' for word in words)
+        found = self._db.execute(
+            "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
+            (query, top),
+        )
+        return [(self._ids[row - 1], float(score)) for row, score in found]
+
+    def matches(self, question: str, ids: Sequence[str]) -> list[float]:
+        """For each document the share of the question's words that it holds, each word weighing
+        its inverse document frequency: 0 no word, 1 all. Unknown ids hold none.
+        """
+        size = max(len(self._rows), LEAST_COLLECTION)
+        held, total = [0.0] * len(ids), 0.0
+        for word in content_words(question):
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM words WHERE words MATCH ?", (f'"{word}"',)
+            ).fetchone()
+            weight = math.log(1 + (size - count + 0.5) / (count + 0.5))
+            total += weight
+            for i, name in enumerate(ids):
+                if count and self._holds(word, name):
+                    held[i] += weight
+        return [one / total if total else 0.0 for one in held]
+
+    def _holds(self, word: str, name: str) -> bool:
+        found = self._db.execute(
+            "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?",
+            (f'"{word}"', self._rows.get(name, 0)),
+        )
+        return found.fetchone() is not None
+
+
+def content_words(question: str) -> list[str]:
+    """The words of a question in lower case, each once; function words only where no others are."""
+    asked = dict.fromkeys(word.lower() for word in WORD.findall(question))
+    return [word for word in asked if word not in COMMON] or list(asked)

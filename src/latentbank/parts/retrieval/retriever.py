@@ -1,0 +1,162 @@
+"""Retrieval as one component: which documents to read for a question, and with what weight.
+
+Texts are found by BM25. Entries without text are found by the hashes of their words and by dense
+keys. Of several versions of a document the newest is taken. Knows ids, texts and keys; knows no
+bank and no backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from latentbank.config import setting
+from latentbank.errors import InputError
+from latentbank.parts.retrieval.candidates import (
+    Candidate,
+    QuestionGain,
+    supported,
+    weighed,
+)
+from latentbank.parts.retrieval.lexical import LexicalIndex, Ranking
+from latentbank.parts.retrieval.sketch import FusedIndex
+from latentbank.parts.retrieval.versions import REACH, newest
+
+__all__ = ["FLAT_NAMES", "RetrievalConfig", "Retriever"]
+
+FLAT_NAMES = {
+    name: f"retrieval.{name}"
+    for name in ("candidates", "least_match", "closed_weight", "gain_half", "gain_scale")
+}
+"""Where the fields of this group stood before they were a group; see `config.ALIASES`."""
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """How documents are chosen for a question."""
+
+    candidates: int = setting(4, "Documents that are read one by one; the best answer wins.")
+    together: int = setting(1, "Documents that are read together; above 1 there is no contest.")
+    least_match: float = setting(
+        0.3, "Share of a question's words that a document must hold to be read."
+    )
+    closed_weight: float = setting(
+        0.0, "Weight of the closed-book answer beside candidates; 0 leaves it out."
+    )
+    gain_half: float = setting(10.0, "Question gain in nats at which a candidate's weight halves.")
+    gain_scale: float = setting(0.0, "Nats over which the gain counts; 0 switches reranking off.")
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "together"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("least_match", "closed_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.gain_scale < 0:
+            raise InputError(f"gain_scale must not be negative, got {self.gain_scale}")
+
+    @property
+    def question_gain(self) -> QuestionGain | None:
+        """The reranker, or None where it is switched off."""
+        return QuestionGain.of(self.gain_half, self.gain_scale)
+
+
+class Retriever:
+    """The documents of a bank as they can be found.
+
+    `words_of` gives the content of a document, as words or hashes; `age_of` gives what is larger
+    for a newer document. Both are asked only where two documents may be versions of one.
+    `question_keys` makes unit keys [B, key_width] of B questions, for entries that have keys.
+    """
+
+    def __init__(
+        self,
+        config: RetrievalConfig,
+        words_of: Callable[[str], frozenset[Hashable]],
+        age_of: Callable[[str], Any],
+        key_width: int = 0,
+        question_keys: Callable[[Sequence[str]], Tensor] | None = None,
+    ) -> None:
+        self.config = config
+        self._words_of, self._age_of, self._question_keys = words_of, age_of, question_keys
+        self._key_width = key_width
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets every document."""
+        self.texts, self.keys = LexicalIndex(), FusedIndex(self._key_width)
+
+    def add_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Makes texts findable; an id that is already there is left as it is."""
+        self.texts.add(ids, texts)
+
+    def add_keys(
+        self, ids: Sequence[str], sketches: Sequence[bytes], keys: Sequence[bytes]
+    ) -> None:
+        """Makes entries without text findable by their sketches and int8 keys; ids must be new."""
+        self.keys.add(ids, sketches, keys)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored."""
+        self.texts.remove(ids)
+        self.keys.remove(ids)
+
+    def select(self, questions: Sequence[str]) -> tuple[list[Ranking], tuple[float, ...]]:
+        """(documents to read together for each question, best match of each question)."""
+        rankings = self.rank(questions, self.config.together)
+        matches = self.matches(questions, [[name for name, _ in row] for row in rankings])
+        return supported(rankings, matches, self.config.least_match)
+
+    def candidates(
+        self, questions: Sequence[str], closed_differs: bool
+    ) -> list[list[Candidate]] | None:
+        """The candidates of each question, best first; None where `select` alone decides.
+
+        `closed_differs`: the closed book is answered with other weights than the documents are.
+        """
+        by_key = bool(len(self.keys))
+        top = 1 if by_key else self.config.candidates
+        closed = 0.0 if by_key else self.config.closed_weight
+        contested = top > 1 or closed_differs or closed > 0
+        if self.config.together > 1 or not contested:
+            return None
+        rankings = self.rank(questions, top)
+        matches = self.matches(questions, [[name for name, _ in row] for row in rankings])
+        least = self.config.least_match
+        return [weighed(*row, least, closed) for row in zip(rankings, matches, strict=True)]
+
+    def rank(self, questions: Sequence[str], top: int) -> list[Ranking]:
+        """The `top` documents of each question, best first."""
+        reach = max(top, REACH)
+        lexical = [self._newest(self.texts.search(q, reach), top) for q in questions]
+        if not len(self.keys) or self._question_keys is None:
+            return lexical
+        found = self.keys.search(questions, self._question_keys(questions), reach)
+        fused = [self._newest(row, top) for row in found]
+        if not len(self.texts):
+            return fused
+        both = [a + b for a, b in zip(lexical, fused, strict=True)]  # scores of two kinds
+        matches = self.matches(questions, [[name for name, _ in row] for row in both])
+        ranked = [
+            sorted(zip(row, fits, strict=True), key=lambda pair: -pair[1])
+            for row, fits in zip(both, matches, strict=True)
+        ]
+        return [[pair for pair, _ in row[:top]] for row in ranked]
+
+    def matches(self, questions: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The share of each question that each document of its row holds, in [0, 1]."""
+        lexical = [self.texts.matches(q, row) for q, row in zip(questions, rows, strict=True)]
+        if not len(self.keys):
+            return lexical
+        fused = self.keys.matches(questions, rows)
+        return [
+            [max(pair) for pair in zip(a, b, strict=True)]
+            for a, b in zip(lexical, fused, strict=True)
+        ]
+
+    def _newest(self, found: Ranking, top: int) -> Ranking:
+        return newest(found, top, self._words_of, self._age_of)
