@@ -31,9 +31,9 @@ from latentbank.bench.budget import (
 from latentbank.bench.closed_book import load_questions
 from latentbank.bench.rows import Row, build_row
 from latentbank.bench.stream import chunked
+from latentbank.capabilities import Telemetry
 from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from latentbank.documents.document import Document
-from latentbank.capabilities import Telemetry
 from latentbank.errors import BankError, InputError, UnknownNameError
 from latentbank.evaluate.data import QADataset, Question
 from tiny import Backbones
