@@ -6,7 +6,6 @@ on whole banks. Nothing here knows models or methods.
 """
 
 from latentbank.bank.bank import MemoryBank
-from latentbank.bank.delete import Selection
 from latentbank.bank.entry import Entry
 from latentbank.bank.reports import (
     HISTOGRAM,
@@ -27,6 +26,5 @@ __all__ = [
     "MemoryBank",
     "Page",
     "Receipt",
-    "Selection",
     "VerifyReport",
 ]

@@ -192,6 +192,7 @@ class _Appender:
             extra = [entry.time, entry.source, *(entry.metadata or ())]
             if any(extra):
                 size += _LEDGER_BYTES + len(str(extra)) + len(str(entry.metadata))
+        size += len(entry.version) + 3 if entry.version else 0
         return size if is_hex_id(entry.id) else size + 2 * len(entry.id)
 
     def page_of(self, entry: Entry) -> int | None:
@@ -286,7 +287,10 @@ class _Appender:
         id = entry.id
         if ledger == "none":
             id = self.stored_ids[entry.id] = f"{self.work.pages.changes.orders:08x}"
-        return dataclasses.replace(entry, id=id, time=None, source=None, metadata={})
+        version = "" if ledger == "none" else entry.version
+        return dataclasses.replace(
+            entry, id=id, time=None, source=None, metadata={}, version=version
+        )
 
     def report(self, given: int) -> AppendReport:
         """What happened to the `given` entries."""

@@ -5,9 +5,8 @@ Knows ids, ledgers and pages; nothing about what a payload means.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,64 +16,19 @@ from latentbank.bank.store.pages import Page
 from latentbank.bank.store.session import Session
 from latentbank.bank.store.tombstones import TOMBSTONE_BYTES, Tombstones
 from latentbank.bank.write import Write, writing
-from latentbank.errors import InputError
+from latentbank.documents.conditions import Conditions
+from latentbank.documents.identity import document_id
 
-__all__ = ["Selection", "delete_ids", "selected_ids"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Documents by what the ledger says of them. Every condition that is given must hold.
-
-    Attributes:
-        source: the document's source, exactly.
-        since, before: times, compared as text: ISO 8601 sorts by date. `before` is exclusive. A
-            document without a time is in no range.
-        metadata: names with the values that they must have.
-    """
-
-    source: str | None = None
-    since: str | None = None
-    before: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.source is None and self.since is None and self.before is None and not self.metadata:
-            raise InputError(
-                "A selection needs a condition: source, since, before or metadata. Without one it "
-                "would be the whole bank."
-            )
-
-    def holds(self, time: Any, source: Any, metadata: Mapping[str, Any]) -> bool:
-        """Whether a document with these values is selected."""
-        if self.source is not None and source != self.source:
-            return False
-        if (self.since is not None or self.before is not None) and time is None:
-            return False
-        if self.since is not None and time < self.since:
-            return False
-        if self.before is not None and time >= self.before:
-            return False
-        return all(
-            name in metadata and _same(metadata[name], value)
-            for name, value in self.metadata.items()
-        )
+__all__ = ["delete_ids", "selected_ids"]
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; 7 and 7.0 are not."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def selected_ids(page: Page, selection: Selection) -> Iterator[str]:
-    """The ids of a page's selected documents. Reads the ledger, no payloads."""
-    if page.ledger is None:
-        return
+def selected_ids(page: Page, conditions: Conditions) -> Iterator[str]:
+    """The ids of a page's entries that meet the conditions. Reads the ledger, no payloads."""
     empty: list[Any] = [None] * page.count
     times, sources = page.columns.get("time", empty), page.columns.get("source", empty)
     metadata = page.columns.get("metadata", empty)
     for at, id in enumerate(page.document_ids):
-        if selection.holds(times[at], sources[at], metadata[at] or {}):
+        if conditions.holds(document_id(id), times[at], sources[at], metadata[at]):
             yield id
 
 

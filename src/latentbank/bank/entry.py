@@ -33,6 +33,8 @@ class Entry:
         time, source, metadata: kept in the ledger, if the bank has a full one.
         key: the quantised retrieval key; may be empty. Its bytes are counted apart from the
             payload. Entries with keys of one length share pages.
+        version: `Document.version`; "" where it is not known or the id is the text's hash. Kept in
+            the ledger, unless the bank keeps no ids.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Entry:
     source: str | None = None
     metadata: Mapping[str, JSON] = field(default_factory=dict, hash=False)
     key: bytes = b""
+    version: str = ""
 
 
 def is_hex_id(id: str) -> bool:
@@ -70,9 +73,8 @@ def check_entry(entry: Entry) -> None:
     if is_hex_id(entry.id) and not (entry.time or entry.source or entry.metadata):
         return
     try:
-        size = len(
-            compact_json([entry.id, entry.time, entry.source, dict(entry.metadata)]).encode()
-        )
+        ledger = [entry.id, entry.time, entry.source, dict(entry.metadata), entry.version]
+        size = len(compact_json(ledger).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"Entry {entry.id}: its ledger is not JSON text: {error}.") from error
     if size > MAX_LEDGER_BYTES:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from latentbank.bank.delete import Selection, selected_ids
+from latentbank.bank.delete import selected_ids
 from latentbank.bank.entry import Entry
 from latentbank.bank.reports import BankFingerprint, Footprint, Settings
 from latentbank.bank.store.items import BLOB, META, STATE
 from latentbank.bank.store.pages import Page
 from latentbank.bank.store.session import Session
+from latentbank.documents.conditions import Conditions
+from latentbank.documents.time import time_key
 from latentbank.errors import InputError
 
 __all__ = ["BankReader"]
@@ -94,9 +96,12 @@ class BankReader:
         return int(both[1].order[both[0].document_ids.index(id)])
 
     def age(self, id: str) -> tuple[str, int]:
-        """(time or "", order) of a document: larger for a newer one."""
+        """(time, order) of a document: larger for a newer one.
+
+        The time sorts as the instants do; it is "" where there is none or it cannot be read.
+        """
         entry = self.get(id)
-        return ("" if entry is None else entry.time or "", self.order(id))
+        return ("" if entry is None else time_key(entry.time), self.order(id))
 
     def entries(self) -> Iterator[Entry]:
         """All entries, page by page: those of one level come in the order of writing.
@@ -140,17 +145,20 @@ class BankReader:
         same = [int(index) for index in at if page.document_id(int(index)) == id]
         return (page, same[0]) if same else None
 
-    def select(self, selection: Selection) -> list[str]:
-        """The ids of the selected documents, in the order of the pages.
+    def select(self, conditions: Conditions) -> list[str]:
+        """The ids of the entries whose documents meet the conditions, in the order of the pages.
 
-        Reads ledgers, no payloads. Raises `InputError` without a full ledger.
+        Reads ledgers, no payloads. Raises `InputError` without a full ledger, or without a
+        condition: that would be the whole bank.
         """
+        if not conditions:
+            raise InputError("Choosing documents needs a condition; without one it is the bank.")
         if self.settings.ledger != "full":
             raise InputError(
                 f"The bank {self.name} keeps no times, sources or metadata (ledger "
                 f"{self.settings.ledger!r}), so documents can only be chosen by id."
             )
-        return [id for page in self.pages() for id in selected_ids(page, selection)]
+        return [id for page in self.pages() for id in selected_ids(page, conditions)]
 
     # ------------------------------------------------------------ blobs, state and metadata
 

@@ -20,6 +20,7 @@ def merge(
 ) -> None:
     """Unite banks of one adapter in a new one: ids unite, counts and histograms add up.
 
+    Of two versions of a document that of the later bank is kept.
     With a budget too small for all, the documents of least value are left out.
     """
     from latentbank.bank import MemoryBank
@@ -28,13 +29,22 @@ def merge(
     with ExitStack() as stack, stepping("merging") as progress:
         found = [stack.enter_context(MemoryBank.open(name, read_only=True)) for name in banks]
         fade = None if budget is None else (lambda entry: None)
-        forgotten = merge_banks(found, out, budget, fade, progress)
+        report = merge_banks(found, out, budget, fade, progress)
     with MemoryBank.open(out, read_only=True) as made:
         documents = len(made)
     if json_output:
-        print_json({"bank": out, "documents": documents, "forgotten": list(forgotten)})
+        print_json(
+            {
+                "bank": out,
+                "documents": documents,
+                "forgotten": list(report.forgotten),
+                "replaced": list(report.replaced),
+            }
+        )
     else:
-        left = f", {count(len(forgotten), 'document')} left out" if forgotten else ""
+        forgotten, replaced = len(report.forgotten), len(report.replaced)
+        left = f", {count(forgotten, 'document')} left out" if forgotten else ""
+        left += f", {count(replaced, 'older version')} replaced" if replaced else ""
         typer.echo(f"{out}: {count(documents, 'document')}{left}.")
 
 

@@ -15,14 +15,14 @@ from latentbank.cli.common import (
     Json,
     count,
     notice,
-    parse_pairs,
     print_json,
 )
 from latentbank.cli.common import quiet_libraries as quiet
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
-    from latentbank.bank import MemoryBank, Selection
+    from latentbank.bank import MemoryBank
+    from latentbank.documents.conditions import Conditions
 
 Text = str | None
 
@@ -32,7 +32,9 @@ def delete(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of documents.")
     ] = None,
-    source: Annotated[Text, typer.Option(help="Every document of this source.")] = None,
+    source: Annotated[
+        Text, typer.Option(help="Every document of this source; a folder ends in /.")
+    ] = None,
     since: Annotated[
         Text, typer.Option(metavar="TIME", help="Every document from this time on.")
     ] = None,
@@ -41,10 +43,19 @@ def delete(
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Every document with this metadata."),
+        typer.Option(
+            metavar="CONDITION",
+            help="Every document for which this holds, such as year=2020 or title~harbour.",
+        ),
     ] = None,
+    dayfirst: Annotated[
+        bool, typer.Option("--dayfirst", help="Read 01/02/2024 as 1 February.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")
+    ] = False,
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Pass over ids that the bank does not hold.")
+        bool, typer.Option("--missing-ok", help="Go on where an id or condition finds nothing.")
     ] = False,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -52,24 +63,34 @@ def delete(
 ) -> None:
     """Delete documents by id, source, time or metadata; conditions given together all hold.
 
-    The id of a long document deletes all of its chunks. Prints a receipt: the state's hash before
-    and after, and what deleting cannot take back.
+    The id of a long document deletes all of its chunks, and no other document. Says first how many
+    documents are meant. Prints a receipt: the state's hash before and after, and what deleting
+    cannot take back.
     """
     from latentbank.bank import MemoryBank, Receipt
+    from latentbank.documents.conditions import conditions_of
+    from latentbank.documents.identity import group
 
-    selection = _selection(source, since, before, where)
-    if (selection is None) == (not ids):
+    conditions = conditions_of(where or (), source, since, before, dayfirst or None)
+    if bool(conditions) == bool(ids):
         raise InputError(
             "Give ids, or conditions (--source, --since, --before, --where), and not both."
         )
     with MemoryBank.open(bank, read_only=True) as found:
         held, before_hash = len(found), found.root_hash()
-        chosen, missing = _choose(found, ids or [], selection)
-    if missing and not missing_ok:
+        chosen, missing = _choose(found, ids or [], conditions)
+    if not missing_ok and (missing or not chosen):
+        meant = ", ".join(missing) or f"with {conditions}"
         raise InputError(
-            f"The bank {bank} holds no document {', '.join(missing)}; nothing was deleted. "
+            f"The bank {bank} holds no document {meant}; nothing was deleted. "
             f"List the ids with: latentbank inspect {bank} --documents"
         )
+    documents = list(group(chosen))
+    if dry_run:
+        _print_plan(bank, documents, len(chosen), missing, json_output)
+        return
+    if not json_output:
+        notice(f"deleting {count(len(documents), 'document')} of {bank}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     removed, receipt = 0, Receipt((), before=before_hash, after=before_hash, time=now)
     if chosen:
@@ -92,21 +113,27 @@ def delete(
             typer.echo(receipt.remains)
 
 
-def _selection(
-    source: Text, since: Text, before: Text, where: list[str] | None
-) -> Selection | None:
-    from latentbank.bank import Selection
-
-    if source is None and since is None and before is None and not where:
-        return None
-    return Selection(source, since, before, parse_pairs(where))
-
-
 def _choose(
-    bank: MemoryBank, ids: list[str], selection: Selection | None
+    bank: MemoryBank, ids: list[str], conditions: Conditions
 ) -> tuple[list[str], list[str]]:
-    from latentbank.documents.document import find_entries
+    """The entries that are meant, and the ids that are not there."""
+    from latentbank.documents.identity import find_entries
 
-    if selection is not None:
-        return bank.select(selection), []
+    if conditions:
+        return bank.select(conditions), []
     return find_entries(list(bank.ids()), ids)
+
+
+def _print_plan(
+    bank: str, documents: list[str], entries: int, missing: list[str], json_output: bool
+) -> None:
+    if json_output:
+        print_json(
+            {"bank": bank, "would_delete": documents, "entries": entries, "missing": missing}
+        )
+        return
+    typer.echo(
+        f"Would delete {count(len(documents), 'document')} ({count(entries, 'entry')}) of {bank}:"
+    )
+    for id in documents:
+        typer.echo(id)

@@ -26,7 +26,7 @@ from typing import Any
 from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
-__all__ = ["Condition", "Conditions", "parse_conditions"]
+__all__ = ["Condition", "Conditions", "conditions_of", "parse_conditions"]
 
 _NAME = r"[^\s=<>!~\"']+"
 _OPERATOR = r"!=|<=|>=|!~|=|<|>|~"
@@ -257,3 +257,24 @@ def _same_path(found: str, wanted: str) -> bool:
     if one == two:
         return True
     return wanted.endswith(("/", os.sep)) and one.startswith(two.rstrip(os.sep) + os.sep)
+
+
+def conditions_of(
+    where: Sequence[str] = (),
+    source: str | None = None,
+    since: str | None = None,
+    before: str | None = None,
+    dayfirst: bool | None = None,
+) -> Conditions:
+    """Conditions from the options of a command; all that are given must hold.
+
+    `source` is a source, a path, or a folder with a slash at its end. `since` and `before` are
+    times. Raises `InputError` as `parse_conditions` does.
+    """
+    found = list(parse_conditions(where, dayfirst).terms)
+    if source is not None:
+        found.append(Condition("source", "=", source, quoted=True))
+    for value, sign in ((since, ">="), (before, "<")):
+        if value is not None:
+            found.append(_condition("time", sign, value, False, dayfirst))
+    return Conditions(tuple(found))

@@ -90,6 +90,7 @@ def _ledger(entry: Entry) -> dict[str, Any]:
         "time": entry.time,
         "source": entry.source,
         "metadata": dict(entry.metadata),
+        "version": entry.version,
     }
     return {name: value for name, value in values.items() if value}
 
@@ -201,5 +202,6 @@ def _rows(texts: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> Iterat
             ledger.get("source"),
             ledger.get("metadata") or {},
             keys[key_end - listed["key_bytes"][at] : key_end],
+            ledger.get("version") or "",
         )
         yield Row(entry, listed["depth"][at], max(1, listed["count"][at]), (0, listed["hits"][at]))

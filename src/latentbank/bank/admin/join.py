@@ -11,19 +11,35 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from latentbank.bank.admin.rows import Progress, Row, bank_like, bank_rows, insert_rows
+from latentbank.bank.entry import is_hex_id
 from latentbank.bank.ladder import Fade
 from latentbank.bank.reader import BankReader
 from latentbank.bank.reports import HISTOGRAM
+from latentbank.documents.identity import document_id
+from latentbank.documents.time import parse_time, time_key
 from latentbank.errors import BankError, FingerprintError, InputError
 
-__all__ = ["BankDiff", "diff_banks", "merge_banks", "split_bank", "sum_histograms"]
+__all__ = ["BankDiff", "MergeReport", "diff_banks", "merge_banks", "split_bank", "sum_histograms"]
 
 _MAX_CODES = 1 << 16
+
+
+class MergeReport(NamedTuple):
+    """What a merge left out.
+
+    Attributes:
+        forgotten: ids of entries that did not fit.
+        replaced: ids of documents of which a later bank had another version.
+    """
+
+    forgotten: tuple[str, ...]
+    replaced: tuple[str, ...]
 
 
 def merge_banks(
@@ -32,14 +48,15 @@ def merge_banks(
     budget: int | str | None = None,
     fade: Fade | None = None,
     progress: Progress | None = None,
-) -> tuple[str, ...]:
+) -> MergeReport:
     """Make a new bank at `path` of the documents of several banks with one fingerprint.
 
-    A document of two banks is kept once, at its higher level; its counts and hits add up.
+    A document of two banks is kept once, at its higher level; its counts and hits add up. Of two
+    versions of a document that of the later bank is kept, whole, and the other one replaced.
     Histograms (blob `mass`) add up. Other blobs, and states, must be equal. Documents come in the
     order of the banks given, and within each in the order of writing.
 
-    Returns the ids of documents that `fade` forgot. Raises `FingerprintError` for banks of
+    Returns what was left out. Raises `FingerprintError` for banks of
     different adapters, and `BankError` if the documents do not fit or if blobs or states differ:
     banks whose codebooks learned on their own.
     """
@@ -55,7 +72,7 @@ def merge_banks(
                 f"{other.settings.ledger!r}; only banks of one kind can be merged."
             )
     blobs = _merged_blobs(sources)
-    rows = _merged_rows(sources)
+    rows, replaced = _merged_rows(sources)
     state = _merged_state(sources)
     made = bank_like(first, str(path), budget)
     try:
@@ -66,14 +83,21 @@ def merge_banks(
     except BaseException:
         Path(path).unlink(missing_ok=True)
         raise
-    return tuple(fading.forgotten)
+    return MergeReport(tuple(fading.forgotten), replaced)
 
 
-def _merged_rows(sources: Sequence[BankReader]) -> list[Row]:
+def _merged_rows(sources: Sequence[BankReader]) -> tuple[list[Row], tuple[str, ...]]:
+    """The rows of all banks, and the ids of documents of which an older version was replaced."""
     rows: dict[str, Row] = {}
+    versions: dict[str, str] = {}
+    replaced: dict[str, None] = {}
     anonymous = sources[0].settings.ledger == "none"
     for place, bank in enumerate(sources):
-        for row in sorted(bank_rows(bank), key=lambda row: row.fact[0]):
+        found = sorted(bank_rows(bank), key=lambda row: row.fact[0])
+        if not anonymous:
+            for id in _changed(found, versions, rows):
+                replaced[id] = None
+        for row in found:
             key = f"{place}/{row.entry.id}" if anonymous else row.entry.id
             held = rows.get(key)
             if held is None:
@@ -82,7 +106,30 @@ def _merged_rows(sources: Sequence[BankReader]) -> list[Row]:
             better = held if held.depth <= row.depth else row
             fact = better.fact[0], held.fact[1] + row.fact[1]
             rows[key] = Row(better.entry, better.depth, held.count + row.count, fact)
-    return list(rows.values())
+    return list(rows.values()), tuple(replaced)
+
+
+def _changed(found: Sequence[Row], versions: dict[str, str], rows: dict[str, Row]) -> set[str]:
+    """Documents of which `found` has another version than `rows`; these leave `rows`.
+
+    Where a version is not known, two payloads of one level that differ tell that a text changed.
+    """
+    changed: set[str] = set()
+    latest: dict[str, str] = {}
+    for row in found:
+        entry, id = row.entry, document_id(row.entry.id)
+        latest[id] = entry.version
+        held = rows.get(entry.id)
+        if versions.get(id, entry.version) != entry.version and versions[id] and entry.version:
+            changed.add(id)
+        elif held is not None and not (entry.version and held.entry.version):
+            same_level = held.entry.level == entry.level and not is_hex_id(id)
+            if same_level and held.entry.payload != entry.payload:
+                changed.add(id)
+    for key in [key for key in rows if document_id(key) in changed]:
+        del rows[key]
+    versions.update(latest)
+    return changed
 
 
 def _merged_blobs(sources: Sequence[BankReader]) -> dict[str, bytes]:
@@ -139,13 +186,14 @@ def split_bank(
 ) -> dict[str, str]:
     """Make one new bank per source, or per stretch of time between the times `at`.
 
-    The bank itself is not changed. Documents without a source (or time) form a part of their own.
-    Files are numbered, so no source can choose the name of a file. A histogram (blob `mass`)
-    belongs to no document and goes with the first part.
+    The bank itself is not changed. A document belongs to the stretch in which its time starts: the
+    year 2024 lies before May 2024. Documents without a source, or without a time that can be read,
+    form a part of their own. Files are numbered, so no source can choose the name of a file. A
+    histogram (blob `mass`) belongs to no document and goes with the first part.
 
     Returns what each file in the folder holds: a source, or "until T", "from T". `parts.json` says
-    the same. Raises `InputError` for another `by`, without a full ledger, or if the bank has a
-    state: it describes all documents together.
+    the same. Raises `InputError` for another `by`, a time that cannot be read, without a full
+    ledger, or if the bank has a state: it describes all documents together.
     """
     if by not in ("source", "time") or (by == "time") != bool(at):
         raise InputError("Split by 'source', or by 'time' with the times at which to cut.")
@@ -159,9 +207,10 @@ def split_bank(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; choose another folder for the parts.")
+    cuts = sorted(str(parse_time(time)) for time in at)
     groups: dict[str, list[Row]] = {}
     for row in sorted(bank_rows(bank, progress), key=lambda row: row.fact[0]):
-        groups.setdefault(_group(row, by, sorted(at)), []).append(row)
+        groups.setdefault(_group(row, by, cuts), []).append(row)
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, str] = {}
     for number, (group, rows) in enumerate(sorted(groups.items()), start=1):
@@ -176,14 +225,14 @@ def split_bank(
     return parts
 
 
-def _group(row: Row, by: str, at: Sequence[str]) -> str:
-    value = row.entry.source if by == "source" else row.entry.time
-    if value is None:
-        return f"no {by}"
+def _group(row: Row, by: str, cuts: Sequence[str]) -> str:
     if by == "source":
-        return f"source {value}"
-    place = bisect_right(at, value)
-    return f"from {at[place - 1]}" if place else f"until {at[0]}"
+        return "no source" if row.entry.source is None else f"source {row.entry.source}"
+    time = time_key(row.entry.time)
+    if not time:
+        return "no time"
+    place = bisect_right(cuts, time)
+    return f"from {cuts[place - 1]}" if place else f"until {cuts[0]}"
 
 
 @dataclass(frozen=True)

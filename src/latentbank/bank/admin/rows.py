@@ -114,7 +114,7 @@ def insert_rows(
 def _size(row: Row) -> int:
     """Bytes that a document adds to the file; an upper bound."""
     entry = row.entry
-    ledger = len(str((entry.time, entry.source, entry.metadata)))
+    ledger = len(str((entry.time, entry.source, entry.metadata, entry.version)))
     return len(entry.payload) + len(entry.key) + ledger + len(entry.id) + 16
 
 
@@ -136,7 +136,7 @@ def _insert(work: Write, part: list[Row]) -> None:
         entry = row.entry
         if session.settings.ledger == "none":
             id = f"{pages.changes.orders:08x}"
-            entry = dataclasses.replace(entry, id=id, time=None, source=None)
+            entry = dataclasses.replace(entry, id=id, time=None, source=None, version="")
         number = session.number(entry.id)
         if number is None or number in numbers or pages.find(number) is not None:
             raise BankError(f"The id {entry.id!r} is in bank {session.name} already.")

@@ -82,6 +82,7 @@ class PageBuilder:
             "source": entry.source,
             "metadata": entry.metadata,
             "count": count if count > 1 else None,
+            "version": entry.version,
         }
         for name, value in ledger.items():
             if value:

@@ -39,7 +39,9 @@ HASH_BYTES = 16
 NUMBER_BYTES = 4  # of an id in a bank that keeps none: the document's number
 MAX_DEPTH = 64  # steps that a document may fade
 COLUMNS = "seq, level, depth, count, hash, ids, lengths, payload, keys, ledger"
-_LEDGER: dict[str, type] = {"id": str, "time": str, "source": str, "metadata": dict, "count": int}
+_LEDGER: dict[str, type] = {
+    "id": str, "time": str, "source": str, "metadata": dict, "count": int, "version": str
+}  # fmt: skip
 
 
 class Slot(NamedTuple):
@@ -104,9 +106,9 @@ class Page:
         lengths: varints of the n payload lengths, or a single one if all are equal.
         payload: all payloads, one after the other.
         keys: all keys, one after the other, equally long; None if empty.
-        ledger: JSON columns, compressed by zstd: "id" (long ids), "time", "source", "metadata" and
-            "count" (how often the document was written, where more than once). Each is a list of
-            n values or nulls. None if no entry has any.
+        ledger: JSON columns, compressed by zstd: "id" (long ids), "time", "source", "metadata",
+            "version" and "count" (how often the document was written, where more than once). Each
+            is a list of n values or nulls. None if no entry has any.
     """
 
     seq: int
@@ -248,6 +250,7 @@ class Page:
             values.get("source"),
             values.get("metadata") or {},
             (self.keys or b"")[index * width : (index + 1) * width],
+            values.get("version") or "",
         )
 
     def without(self, gone: frozenset[int]) -> Page | None:
