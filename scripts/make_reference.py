@@ -1,12 +1,14 @@
-"""Writes docs/reference/cli.md from the commands' own declarations.
+"""Writes docs/reference/cli.md from the commands, and settings.md from the methods' configs.
 
-Run it after a change of the command line: `python scripts/make_reference.py`. A test compares the
-page with what this script would write. Knows typer's command tree; nothing about what commands do.
+Run it after a change of a command or a config: `python scripts/make_reference.py`. A test compares
+the pages with what this script would write. Knows typer's command tree and the help texts of config
+fields; nothing about what commands and methods do.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "reference" / "cli.md"
+FOLDER = ROOT / "docs" / "reference"
 INTRODUCTION = """\
 # Command line
 
@@ -33,8 +35,8 @@ def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from commands(child, f"{path} {name}")
 
 
-def page() -> str:
-    """The whole page, ending in one line feed."""
+def command_page() -> str:
+    """The page of all commands, ending in one line feed."""
     import typer.main
 
     from latentbank.cli import app
@@ -86,13 +88,48 @@ def row(parameter: Any) -> str:
     if isinstance(default, str | int | float) and not isinstance(default, bool) and default != "":
         notes.append(f"Default: `{default}`.")
     cells = (f"`{typed(parameter)}`", " ".join(notes))
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
-def main(target: Path = PAGE) -> None:
-    """Writes the page."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(), encoding="utf-8")
+SETTINGS = """\
+# Settings of the methods
+
+This page is generated from the methods' configs by `python scripts/make_reference.py`.
+`--option NAME=VALUE` sets a field for a new bank, `--config NAME=VALUE` for training. In Python
+pass `overrides={"NAME": VALUE}`. A packaged adapter brings values of its own.
+The pages also call `retrieval.candidates`, `retrieval.least_match`, `retrieval.closed_weight`,
+`retrieval.gain_half` and `retrieval.gain_scale` by their last word, and so may you.
+"""
+
+
+def settings_page() -> str:
+    """The page of all config fields, method by method."""
+    from latentbank.config import describe
+    from latentbank.method import METHODS
+
+    parts = [SETTINGS]
+    for name, method in METHODS.items().items():
+        lines = [f"## {name}", "", "| field | default | meaning |", "|---|---|---|"]
+        for item in describe(method.Config):
+            default = json.dumps(item.default, default=str)
+            lines.append(f"| `{item.name}` | `{default}` | {cell(plain(item.help))} |")
+        parts.append("\n".join([*lines, ""]))
+    return "\n".join(parts)
+
+
+def cell(text: str) -> str:
+    """`text` inside a cell of a table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+PAGES = {"cli.md": command_page, "settings.md": settings_page}
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Writes both pages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

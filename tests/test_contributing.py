@@ -75,3 +75,19 @@ def test_the_example_passes_the_contract_suite(tree: Path) -> None:
 def test_the_example_is_clean(tree: Path) -> None:
     run(f"{sys.executable} -m ruff check --config pyproject.toml {tree / TARGET}", tree)
     run(f"{sys.executable} -m ruff format --check --config pyproject.toml {tree / TARGET}", tree)
+
+
+def test_the_table_of_optional_parts_names_what_is_there() -> None:
+    from latentbank import capabilities
+    from latentbank.method import Method
+
+    rows = re.findall(r"^\| `([A-Z]\w+)` \| [^|]+ \| ([^|]+) \|$", TEXT, re.MULTILINE)
+    kinds = {
+        name: value
+        for name, value in vars(capabilities).items()
+        if isinstance(value, type) and issubclass(value, Method) and value is not Method
+    }
+    assert {name for name, _ in rows} == set(kinds)
+    for name, members in rows:
+        own = kinds[name].__abstractmethods__ - Method.__abstractmethods__
+        assert own <= set(re.findall(r"`(\w+)`", members)), name

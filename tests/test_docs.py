@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import runpy
 import shlex
@@ -69,10 +70,23 @@ def test_generated_blocks_are_closed_and_filled(page: Path) -> None:
         assert end and inside.strip(), f"{title(page)}: run python scripts/make_tables.py"
 
 
-def test_the_command_reference_is_up_to_date() -> None:
+@pytest.mark.parametrize("name", ["cli.md", "settings.md"])
+def test_the_generated_reference_is_up_to_date(name: str) -> None:
     script = runpy.run_path(str(ROOT / "scripts/make_reference.py"))
-    written = (DOCS / "reference/cli.md").read_text(encoding="utf-8")
-    assert written == script["page"](), "run: python scripts/make_reference.py"
+    written = (DOCS / "reference" / name).read_text(encoding="utf-8")
+    assert written == script["PAGES"][name](), "run: python scripts/make_reference.py"
+    assert "|  |" not in written, "a field or an option has no help text"
+
+
+def test_the_table_of_claims_is_that_of_the_methods() -> None:
+    from latentbank.method import CLAIMS, METHODS
+
+    text = (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE))
+    assert set(rows) == set(CLAIMS)
+    for claim, names in rows.items():
+        expected = [name for name, method in METHODS.items().items() if claim in method.claims]
+        assert re.findall(r"`(\w+)`", names) == expected, claim
 
 
 def command_lines(page: Path) -> list[list[str]]:
@@ -197,3 +211,26 @@ def test_the_python_reference_shows_signatures_and_docstrings(site: Path) -> Non
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert 'id="latentbank.MemoryModel.ask"' in text or "MemoryModel.ask" in text
     assert "The answer to one question" in text
+
+
+@pytest.mark.long
+@pytest.mark.real_model
+def test_the_tutorial_works_from_beginning_to_end(tmp_path: Path) -> None:
+    page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    _, _, page = page.partition("## 2.")  # the first part installs
+    outputs = []
+    for language, code in BLOCK.findall(page):
+        runs = re.match(r"latentbank (write|ask|inspect|delete|verify) |mkdir ", code)
+        if language == "python" or runs:
+            command = [sys.executable, "-c", code] if language else ["bash", "-e", "-c", code]
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            environment = {**os.environ, "PATH": path}
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
+            outputs.append(done.stdout)
+    assert len(outputs) >= 7
+    said = "\n".join(outputs)
+    for words in ("Wrote 4 documents", "7:40\nnotes/ferry.txt", "no document", "no damage", "ten"):
+        assert words in said, f"{words!r} is not in\n{said}"

@@ -33,14 +33,18 @@ class FieldHelp:
     help: str
 
 
-def describe(cls: type[Any], prefix: str = "") -> Iterator[FieldHelp]:
-    """Every field of a config class, those of nested groups with dotted names."""
-    for item in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(item.default):
-            yield from describe(type(item.default), f"{prefix}{item.name}.")
+def describe(config: Any, prefix: str = "") -> Iterator[FieldHelp]:
+    """Every field of a config class, or of a config with its values in place of the defaults.
+
+    Fields of nested groups have dotted names. Their defaults are those of the group as it stands in
+    the outer config.
+    """
+    for item in dataclasses.fields(config):
+        value = item.default if isinstance(config, type) else getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from describe(value, f"{prefix}{item.name}.")
         else:
-            help = str(item.metadata.get("help", ""))
-            yield FieldHelp(prefix + item.name, item.default, help)
+            yield FieldHelp(prefix + item.name, value, str(item.metadata.get("help", "")))
 
 
 def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:

@@ -43,9 +43,10 @@ ASKED_TOGETHER = 16  # questions
 class MemoryModel:
     """A frozen language model with a memory bank.
 
-    >>> model = MemoryModel.from_pretrained(bank="notes.bank")       # doctest: +SKIP
-    >>> model.write([Document("The meeting moved to Thursday.")])    # doctest: +SKIP
-    >>> model.ask("When is the meeting?").text                       # doctest: +SKIP
+    Examples:
+        >>> model = MemoryModel.from_pretrained(bank="notes.bank")       # doctest: +SKIP
+        >>> model.write([Document("The meeting moved to Thursday.")])    # doctest: +SKIP
+        >>> model.ask("When is the meeting?").text                       # doctest: +SKIP
     """
 
     def __init__(self, method: Method, bank: MemoryBank | None = None) -> None:

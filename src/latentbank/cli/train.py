@@ -63,7 +63,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--trainer", metavar="KEY=VALUE", help="Other setting: validate_every=100."),
 ]
-Count = Annotated[int | None, typer.Option(min=1)]
 Minutes = Annotated[
     float | None, typer.Option(min=0.0, help="Stop this call after so long; run it again.")
 ]
@@ -87,11 +86,19 @@ def train(
     preset: Preset = None,
     config: Config = None,
     trainer: Settings = None,
-    steps: Count = None,
-    documents_per_step: Count = None,
-    questions_per_document: Count = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0)] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps in all.")] = None,
+    documents_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Documents in one step.")
+    ] = None,
+    questions_per_document: Annotated[
+        int | None, typer.Option(min=1, help="Questions asked about each of them.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Largest step size of the optimiser.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the first weights and of the data's order.")
+    ] = None,
     max_minutes: Minutes = None,
     feature_cache: Cache = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT/tensorboard.")] = (
