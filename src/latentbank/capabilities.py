@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.lora import LoraWeights
+from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.documents.document import Document
@@ -40,10 +41,19 @@ class Trained(Method):
         self.network = nn.ModuleDict()
         self.lora: LoraWeights | None = None
         self.closed_lora: LoraWeights | None = None
+        self.packed: PackedAnswers | None = None  # set by the trainer where the backbone allows it
 
     @abstractmethod
     def loss(self, batch: Batch) -> Loss:
-        """Answer loss and the method's own terms of one step."""
+        """Answer loss and the method's own terms of one step; answers by `packed` if it is set."""
+
+    @property
+    def trained_from(self) -> int | None:
+        """The first layer where training changes what the backbone computes.
+
+        None: `loss` does not use `packed`.
+        """
+        return None
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
         """Called once before training with some documents and questions: statistics, codebooks."""

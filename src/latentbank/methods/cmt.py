@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import MemoryBank
@@ -201,6 +202,16 @@ class Cmt(Mac):
             plain = self.backbone.answer_logits(*rows).logits
         found = self.backbone.answer_logits(*rows)
         aware = found.logits + self.config.memory_aware * (found.logits - plain)
+        return nn.functional.cross_entropy(aware, found.tokens)
+
+    def packed_terms(self, packed: PackedAnswers, batch: Batch, states: Tensor) -> Tensor:
+        if self.config.memory_aware == 0:
+            return super().packed_terms(packed, batch, states)
+        with torch.no_grad():
+            plain = packed.logits(self.packed_read(packed, batch, None))
+        found = self.packed_read(packed, batch, states)
+        logits = packed.logits(found)
+        aware = logits + self.config.memory_aware * (logits - plain)
         return nn.functional.cross_entropy(aware, found.tokens)
 
     def matching_terms(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.packed import AnswerStates, PackedAnswers
 from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Encoding, Trained, forget
@@ -351,9 +352,29 @@ class Mac(Trained, Encoding):
 
     def _answer_loss(self, batch: Batch, tokens: Tensor) -> Tensor:
         """Loss of the answers, read from memory tokens [Q, T, D]."""
-        transports = (*self.reading().transports, self.condition(tokens))
-        with Conditioning(transports).attach(self.backbone):
+        transport = self.condition(tokens)
+        if self.packed is not None and isinstance(transport, MidStates):
+            return self.packed_terms(self.packed, batch, transport.states)
+        with Conditioning((*self.reading().transports, transport)).attach(self.backbone):
             return self.answer_terms(batch)
+
+    @property
+    def trained_from(self) -> int | None:
+        first = int(self.config.inject_from)
+        early = self.lora is not None and self.lora.layer < first
+        return None if early or self.config.transport != "states" else first
+
+    def packed_terms(self, packed: PackedAnswers, batch: Batch, states: Tensor) -> Tensor:
+        """`answer_terms` by packed layers, from each question's memory states [Q, M, D]."""
+        return packed.losses(self.packed_read(packed, batch, states)).mean()
+
+    def packed_read(
+        self, packed: PackedAnswers, batch: Batch, states: Tensor | None
+    ) -> AnswerStates:
+        """What the layers make of the questions, with memory states [Q, M, D] or without."""
+        memories = [] if states is None else list(states)
+        owner = range(len(memories)) if memories else [-1] * len(batch.questions)
+        return packed.from_states(self.lora, batch.questions, batch.answers, memories, owner)
 
     def answer_terms(self, batch: Batch) -> Tensor:
         """Mean answer loss per token with what is attached now; a scalar."""

@@ -59,7 +59,16 @@ class NoMemory(Trained):
     ) -> Conditioning:
         return self.reading()
 
+    @property
+    def trained_from(self) -> int | None:
+        return None if self.lora is None else self.lora.layer
+
     def loss(self, batch: Batch) -> Loss:
+        if self.packed is not None:
+            nothing = [-1] * len(batch.questions)
+            found = self.packed.from_states(self.lora, batch.questions, batch.answers, [], nothing)
+            answer = self.packed.losses(found).mean()
+            return Loss(answer, {"answer": answer.item()})
         with self.reading().attach(self.backbone):
             answer = mean_answer_loss(self.backbone, batch)
         return Loss(answer, {"answer": answer.item()})

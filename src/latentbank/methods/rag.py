@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank, Receipt
@@ -31,7 +34,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.parts.answer_loss import split_answer_loss
+from latentbank.parts.answer_loss import packed_split_loss, split_answer_loss
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.retrieval.candidates import Candidate, shares
@@ -135,17 +138,42 @@ class Rag(Trained, Candidates):
         entry = self.require_bank().get(id)
         return self.texts.decode([entry])[0] if entry is not None else ""
 
+    @property
+    def trained_from(self) -> int | None:
+        weights = [one for one in (self.lora, self.closed_lora) if one is not None]
+        return min((one.layer for one in weights), default=None)
+
+    def _packed_loss(
+        self,
+        packed: PackedAnswers,
+        batch: Batch,
+        texts: Sequence[str],
+        without: npt.NDArray[np.bool_],
+    ) -> Tensor:
+        return packed_split_loss(
+            packed,
+            batch,
+            without,
+            self.lora,
+            self.closed_lora,
+            lambda lora, asked, said, owner: packed.from_passages(lora, asked, said, texts, owner),
+        )
+
     def loss(self, batch: Batch) -> Loss:
         """Answer loss with the gold passage before the question.
 
         A passage runs once for all of its questions, as keys and values from layer 0. This equals
         the passage in the prompt.
         """
-        ids, mask = self.backbone.pad(passage_ids(self.backbone, [d.text for d in batch.documents]))
-        with self.reading().attach(self.backbone):
-            memory = self.backbone.fill(self.backbone.states(ids, mask, 0), mask, 0)
+        texts = [d.text for d in batch.documents]
         draw = np.random.default_rng([_SEED, batch.step])
         without = draw.random(len(batch.owner)) < self.config.closed_share
+        if self.packed is not None:
+            answer = self._packed_loss(self.packed, batch, texts, without)
+            return Loss(answer, {"answer": answer.item()})
+        ids, mask = self.backbone.pad(passage_ids(self.backbone, texts))
+        with self.reading().attach(self.backbone):
+            memory = self.backbone.fill(self.backbone.states(ids, mask, 0), mask, 0)
         answer = split_answer_loss(
             self.backbone, batch, memory, without, self.reading(), self.closed_book()
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.parts.answer_loss import split_answer_loss
+from latentbank.parts.answer_loss import packed_split_loss, split_answer_loss
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.pooling import SegmentPooler, Standardiser
@@ -306,6 +307,35 @@ class Strata(Trained, Encoding, Fading, Candidates):
         if "queue" in state:
             self.selector.queue = state["queue"]
 
+    @property
+    def trained_from(self) -> int | None:
+        weights = [one for one in (self.lora, self.closed_lora) if one is not None]
+        first = self.config.inject_from
+        return first if all(one.layer >= first for one in weights) else None
+
+    def _answer_loss(
+        self, batch: Batch, states: Tensor, mask: Tensor, without: npt.NDArray[np.bool_]
+    ) -> Tensor:
+        """Answer loss, read from states [D, M, width] (mask [D, M]); `without` [Q]: closed book."""
+        if self.packed is not None:
+            packed = self.packed
+            memories = [row[own] for row, own in zip(states, mask, strict=True)]
+            return packed_split_loss(
+                packed,
+                batch,
+                without,
+                self.lora,
+                self.closed_lora,
+                lambda lora, asked, said, owner: packed.from_states(
+                    lora, asked, said, memories, owner
+                ),
+            )
+        with self.reading().attach(self.backbone):
+            memory = self.backbone.fill(states, mask, self.config.inject_from)
+        return split_answer_loss(
+            self.backbone, batch, memory, without, self.reading(), self.closed_book()
+        )
+
     def loss(self, batch: Batch) -> Loss:
         self.reader.hot.clear()
         texts = [d.text for d in batch.documents]
@@ -328,11 +358,7 @@ class Strata(Trained, Encoding, Fading, Candidates):
             label = f"pooled{count}"
         else:
             label = "all"
-        with self.reading().attach(self.backbone):
-            memory = self.backbone.fill(states, mask, self.config.inject_from)
         without = draw.random(len(owner)) < self.config.closed_share
-        answer = split_answer_loss(
-            self.backbone, batch, memory, without, self.reading(), self.closed_book()
-        )
+        answer = self._answer_loss(batch, states, mask, without)
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)

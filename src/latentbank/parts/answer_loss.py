@@ -1,9 +1,11 @@
 """Answer loss of a step in which some questions are asked without memory.
 
-Knows batches, keys and values, and conditionings; draws nothing itself.
+Knows batches, keys and values, conditionings and packed layers; draws nothing itself.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +13,18 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.packed import AnswerStates, PackedAnswers
 from latentbank.backbone.transports import Conditioning
 from latentbank.parts.batch import Batch, mean_answer_loss
 
-__all__ = ["split_answer_loss"]
+__all__ = ["packed_split_loss", "split_answer_loss"]
+
+PackedRead = Callable[
+    [LoraWeights | None, Sequence[str], Sequence[str], Sequence[int]], AnswerStates
+]
+"""Low-rank weights, questions, answers and the document of each question (-1: none) → states."""
 
 
 def split_answer_loss(
@@ -44,3 +53,38 @@ def split_answer_loss(
             loss = mean_answer_loss(backbone, batch.with_questions(rows.tolist()))
         total = total + loss * len(rows) / len(without)
     return total
+
+
+def packed_split_loss(
+    packed: PackedAnswers,
+    batch: Batch,
+    without: npt.NDArray[np.bool_],
+    lora: LoraWeights | None,
+    closed_lora: LoraWeights | None,
+    read: PackedRead,
+) -> Tensor:
+    """`split_answer_loss` by packed layers.
+
+    Questions `without` [Q] memory are asked with `closed_lora`, or with `lora` where it is None.
+    """
+    owner = np.where(without, -1, np.array(batch.owner))
+    total = torch.zeros((), device=packed.backbone.device)
+    for rows in _runs(without, closed_lora is not None):
+        part = batch.with_questions(rows.tolist())
+        closed = without[rows]
+        weights = closed_lora if closed_lora is not None and closed[0] else lora
+        found = read(weights, part.questions, part.answers, owner[rows].tolist())
+        losses = packed.losses(found)
+        apart = torch.from_numpy(closed).to(losses.device)[found.question]
+        for chosen, count in ((apart, closed.sum()), (~apart, (~closed).sum())):
+            if count:
+                total = total + losses[chosen].mean() * int(count) / len(without)
+    return total
+
+
+def _runs(without: npt.NDArray[np.bool_], apart: bool) -> list[npt.NDArray[np.int64]]:
+    """The questions of each packed run: all, or those with and without memory `apart`."""
+    if not apart:
+        return [np.arange(len(without))]
+    parts = [np.flatnonzero(without == closed) for closed in (False, True)]
+    return [rows for rows in parts if len(rows)]

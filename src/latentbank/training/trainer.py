@@ -19,6 +19,7 @@ from torch import nn
 from latentbank.adapter import save_adapter
 from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import FeatureCache
+from latentbank.backbone.packed import PackedAnswers, PackedLayers
 from latentbank.capabilities import Encoding, Trained
 from latentbank.codec.quantizer import clear_moments
 from latentbank.errors import InputError
@@ -83,6 +84,8 @@ class Trainer:
     `last/` is the checkpoint that resumes, `best/` the adapter with the best validation F1, and
     `log.jsonl` holds every report. `feature_cache` is a folder for the frozen layers' states.
 
+    `packed` computes answers by `PackedAnswers` where method and backbone allow it.
+
     Raises:
         InputError: the method has nothing to train, or `folder` holds another run.
     """
@@ -97,15 +100,20 @@ class Trainer:
         card: dict[str, Any] | None = None,
         tensorboard: bool = False,
         feature_cache: Path | None = None,
+        packed: bool = True,
     ) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
         if not method.trainable():
             raise InputError(f"method '{method.name}' has no parameters to train with this config")
         self.method, self.data, self.validation = method, data, validation
-        if feature_cache is not None and isinstance(method, Encoding):
-            width = method.backbone.geometry.width
-            method.encoder.cache = FeatureCache(feature_cache, width)
+        cache = None
+        if feature_cache is not None:
+            cache = FeatureCache(feature_cache, method.backbone.geometry.width)
+        if cache is not None and isinstance(method, Encoding):
+            method.encoder.cache = cache
+        if packed and method.trained_from is not None and PackedLayers.supports(method.backbone):
+            method.packed = PackedAnswers(method.backbone, method.trained_from, cache)
         self.config, self.folder, self.card = config, folder, card or {}
         folder.mkdir(parents=True, exist_ok=True)
         # a step may train some of the parameters only

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone.layout import Bucket, Layout
+from latentbank.backbone.layers import attention_modules
+from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import LoraWeights, attention_modules
+from latentbank.backbone.packed.layout import Bucket, Layout
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,14 @@ class PackedLayers:
         for index in range(first, last):
             chosen = wanted if index == last - 1 else None
             updates = self._updates(index, lora)
-            arguments = (self._layer(index), rotary, layout.buckets, geometry, chosen, updates.dropout)
+            arguments = (
+                self._layer(index),
+                rotary,
+                layout.buckets,
+                geometry,
+                chosen,
+                updates.dropout,
+            )
             states = _Layer.apply(
                 states, updates.a_qkv, updates.b_qkv, updates.a_out, updates.b_out, arguments
             )

@@ -49,12 +49,14 @@ class Bucket:
         return self.mask.shape[0], self.mask.shape[1]
 
     def take(self, line: Tensor) -> Tensor:
-        """The tokens [G, n, …] of the line [N, …]; padding takes the last token."""
+        """The tokens [G, n, …] of the line [N, …]; padding is zero."""
         count, n = self.shape
         if self.index is None:
             return line[None, self.start : self.start + n]
-        flat = self.index.view(-1).clamp(max=len(line) - 1)
-        return line.index_select(0, flat).view(count, n, *line.shape[1:])
+        flat = self.index.view(-1)
+        taken = line.index_select(0, flat.clamp(max=len(line) - 1))
+        taken[flat == len(line)] = 0
+        return taken.view(count, n, *line.shape[1:])
 
     def put(self, rows: Tensor, line: Tensor) -> None:
         """Writes the tokens [G, n, …] into the line [N, …]; padding is dropped."""

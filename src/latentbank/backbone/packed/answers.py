@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone.layout import Group, Layout
-from latentbank.backbone.packed import PackedLayers
-from latentbank.backbone.transports import LoraWeights, answer_ids, passage_ids, prompt_ids
+from latentbank.backbone.lora import LoraWeights
+from latentbank.backbone.packed.layers import PackedLayers
+from latentbank.backbone.packed.layout import Group, Layout
+from latentbank.backbone.prompts import answer_ids, passage_ids, prompt_ids
 
 if TYPE_CHECKING:
     from latentbank.backbone.encoder import FeatureCache
@@ -86,7 +87,10 @@ class PackedAnswers:
         owner: Sequence[int],
     ) -> AnswerStates:
         """Reads questions after a passage in their context, from layer 0; `owner` as above."""
-        rows = self._rows(questions, answers)
+        rows = [
+            row if own < 0 else _Row(row.ids[1:], row.prompt - 1, row.answer)  # one start token
+            for row, own in zip(self._rows(questions, answers), owner, strict=True)
+        ]
         contexts = [tuple(ids) for ids in passage_ids(self.backbone, passages)]
         memories = self._lower(contexts)
         before = [contexts[i] if i >= 0 else () for i in owner]
@@ -141,8 +145,10 @@ class PackedAnswers:
 
     def _key(self, context: tuple[int, ...], text: tuple[int, ...]) -> str:
         told = " ".join(map(str, text))
-        return f"{self._prefix}{' '.join(map(str, context))}|{told}" if context else (
-            f"{self._prefix}{told}"
+        return (
+            f"{self._prefix}{' '.join(map(str, context))}|{told}"
+            if context
+            else (f"{self._prefix}{told}")
         )
 
     def _computed(
