@@ -81,6 +81,7 @@ class PackedLayers:
         cos, sin = self.backbone.body.rotary_emb(states[None], positions)
         half = cos.shape[-1] // 2
         rotary = cos[0, :, None, :half], sin[0, :, None, :half]
+        apply: Any = _Layer.apply
         for index in range(first, last):
             chosen = wanted if index == last - 1 else None
             updates = self._updates(index, lora)
@@ -92,7 +93,7 @@ class PackedLayers:
                 chosen,
                 updates.dropout,
             )
-            states = _Layer.apply(
+            states = apply(
                 states, updates.a_qkv, updates.b_qkv, updates.a_out, updates.b_out, arguments
             )
         if last == geometry.layers:
@@ -135,7 +136,7 @@ class PackedLayers:
                 ups.append(_weight(module).new_zeros(_weight(module).shape[0], 0))
         layer = self._layer(index)
         a_qkv = torch.cat(downs) * layer.norm if downs else None
-        b_qkv = torch.block_diag(*ups) if downs else None
+        b_qkv: Tensor | None = _diagonal(ups) if downs else None
         if id(attention.o_proj) not in wrapped:
             return _Updates(a_qkv, b_qkv, dropout=dropout)
         module = attention.o_proj
@@ -146,6 +147,13 @@ class PackedLayers:
             module.lora_B[lora.name].weight * module.scaling[lora.name],
             dropout,
         )
+
+
+def _diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    """The block-diagonal matrix of `blocks`."""
+    diagonal: Any = torch.block_diag
+    matrix: Tensor = diagonal(*blocks)
+    return matrix
 
 
 def _weight(module: Any) -> Tensor:
@@ -212,7 +220,7 @@ class _Layer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         a_qkv: Tensor | None,
@@ -264,7 +272,7 @@ class _Layer(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         layer, rotary, buckets, g, wanted, _ = ctx.arguments
         w_qkv, w_out = ctx.weights
         (normal, scale, kept, query, key, value, read, inner, inner_scale, both,
