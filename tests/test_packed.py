@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from latentbank.adapter import build_method
 from latentbank.backbone.encoder import FeatureCache
 from latentbank.backbone.packed import PackedLayers
 from latentbank.backbone.packed.answers import PackedAnswers
 from latentbank.backbone.packed.layout import Group, Layout
-from latentbank.method import Batch, Method, build_method
+from latentbank.capabilities import Trained
+from latentbank.parts.batch import Batch
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
 
 NEAR: dict[str, float] = {"rtol": 2e-4, "atol": 2e-5}
@@ -43,16 +45,17 @@ BATCH = Batch(
 )
 
 
-def made(backbones: Backbones, name: str, config: dict[str, Any]) -> Method:
-    method = build_method(name, backbones.fresh("llama"), config, preset="tiny", seed=0)
+def made(backbones: Backbones, name: str, config: dict[str, Any]) -> Trained:
+    method: Any = build_method(name, backbones.fresh("llama"), config, preset="tiny", seed=0)
     torch.manual_seed(1)
     for parameter in method.trainable().values():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     method.train(False)
+    assert isinstance(method, Trained)
     return method
 
 
-def gradients(method: Method) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(method: Trained) -> tuple[float, dict[str, torch.Tensor]]:
     for parameter in method.trainable().values():
         parameter.grad = None
     loss = method.loss(BATCH)

@@ -175,7 +175,7 @@ class Rag(Trained, Candidates):
         with self.reading().attach(self.backbone):
             memory = self.backbone.fill(self.backbone.states(ids, mask, 0), mask, 0)
         answer = split_answer_loss(
-            self.backbone, batch, memory, without, self.reading(), self.closed_book()
+            self.backbone, batch, memory, without, self.reading(), self.closed_book(), started=True
         )
         return Loss(answer, {"answer": answer.item()})
 

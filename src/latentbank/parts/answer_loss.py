@@ -34,12 +34,14 @@ def split_answer_loss(
     without: npt.NDArray[np.bool_],
     reading: Conditioning,
     closed_book: Conditioning,
+    started: bool = False,
 ) -> Tensor:
     """The mean answer loss per question; a scalar.
 
     `memory` has one row for each document of the batch. The questions where `without` [Q] holds are
     asked under `closed_book` and see no memory. The others are asked under `reading` and see the
-    row of their own document.
+    row of their own document. `started`: the memory is the beginning of the prompt, with its start
+    token.
     """
     owner = np.array(batch.owner)
     total = torch.zeros((), device=backbone.device)
@@ -50,7 +52,9 @@ def split_answer_loss(
         seen = None if closed else memory.rows(torch.from_numpy(owner[rows]).to(total.device))
         attached = closed_book if closed else reading
         with attached.attach(backbone), backbone.with_memory(seen):
-            loss = mean_answer_loss(backbone, batch.with_questions(rows.tolist()))
+            loss = mean_answer_loss(
+                backbone, batch.with_questions(rows.tolist()), started and not closed
+            )
         total = total + loss * len(rows) / len(without)
     return total
 

@@ -42,9 +42,11 @@ class Loss:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-def mean_answer_loss(backbone: Backbone, batch: Batch) -> Tensor:
-    """Cross-entropy per answer token with what is attached to the backbone now; a scalar."""
-    nll, tokens = backbone.answer_loss(
-        prompt_ids(backbone, batch.questions), answer_ids(backbone, batch.answers)
-    )
+def mean_answer_loss(backbone: Backbone, batch: Batch, started: bool = False) -> Tensor:
+    """Cross-entropy per answer token with what is attached to the backbone now; a scalar.
+
+    `started`: the memory is the beginning of the prompt, with its start token.
+    """
+    prompts = [row[int(started) :] for row in prompt_ids(backbone, batch.questions)]
+    nll, tokens = backbone.answer_loss(prompts, answer_ids(backbone, batch.answers))
     return nll.sum() / tokens.sum()

@@ -122,7 +122,7 @@ class PackedLayers:
         """The low-rank updates of a layer as two pairs of matrices; gradients flow through."""
         if lora is None or index < lora.layer:
             return _Updates()
-        attention: Any = attention_modules(self.backbone)[index]
+        attention: Any = attention_modules(self.backbone.decoder)[index]
         wrapped = {id(module) for module in lora.modules.values()}
         downs, ups, dropout = [], [], 0.0
         for name in "qkv":
