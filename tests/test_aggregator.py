@@ -9,11 +9,11 @@ from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
 from latentbank.backbone.denormals import flushed_denormals
 from latentbank.errors import InputError
-from latentbank.parts import cross_attention
-from latentbank.parts.aggregator import Aggregator
-from latentbank.parts.alignment import PrefixAlignment, StateAlignment
-from latentbank.parts.amortiser import PerceiverAmortiser, T5Amortiser, TokenwiseMLP
-from latentbank.parts.cross_attention import COPY_GAIN, HIDDEN, MEAN_GAIN, CrossAttention
+from latentbank.parts.amortised import cross_attention
+from latentbank.parts.amortised.aggregator import Aggregator
+from latentbank.parts.amortised.alignment import PrefixAlignment, StateAlignment
+from latentbank.parts.amortised.amortiser import PerceiverAmortiser, T5Amortiser, TokenwiseMLP
+from latentbank.parts.amortised.cross_attention import COPY_GAIN, HIDDEN, MEAN_GAIN, CrossAttention
 from latentbank.parts.pooling import SegmentPooler, Standardiser, segment_means
 from tiny import Backbones
 

@@ -15,9 +15,17 @@ from latentbank.backbone.kv import KVMemory
 from latentbank.backbone.layers import attention_modules
 from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.side_attention import SideMemory
-from latentbank.backbone.transports import Conditioning, KVPrefix, LayerHook, MidStates
-from latentbank.backbone.weight_delta import DenseDelta, LowRankDelta, RowsDelta, WeightDelta
+from latentbank.backbone.transports import (
+    Conditioning,
+    DenseDelta,
+    KVPrefix,
+    LayerHook,
+    LowRankDelta,
+    MidStates,
+    RowsDelta,
+    SideMemory,
+    WeightDelta,
+)
 from latentbank.errors import InputError
 from tiny import NAMES, WINDOW, Backbones, random_ids
 

@@ -11,9 +11,9 @@ import torch
 from latentbank.adapter import build_method
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, UnknownNameError
+from latentbank.parts.amortised.cross_attention import MEAN_GAIN
+from latentbank.parts.amortised.training import learned_share, own_slots
 from latentbank.parts.batch import Batch
-from latentbank.parts.batch_slots import learned_share, own_slots
-from latentbank.parts.cross_attention import MEAN_GAIN
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 TEXTS = ("The comet came in 1986.", "The tea came in a can.!", "The bees came to oslo..")

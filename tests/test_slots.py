@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentbank.errors import InputError
-from latentbank.parts.cross_attention import CrossAttention
-from latentbank.parts.slots import Slots
+from latentbank.parts.amortised.cross_attention import CrossAttention
+from latentbank.parts.amortised.slots import Slots
 
 WIDTH = 4
 

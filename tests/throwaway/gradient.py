@@ -15,8 +15,7 @@ from torch import Tensor
 
 from latentbank.backbone.layers import plain_weights
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.transports import Conditioning
-from latentbank.backbone.weight_delta import LowRankDelta, WeightDelta
+from latentbank.backbone.transports import Conditioning, LowRankDelta, WeightDelta
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Stateful, forget
 from latentbank.config import setting

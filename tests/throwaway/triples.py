@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.side_attention import SideMemory
-from latentbank.backbone.transports import Conditioning, Sources
+from latentbank.backbone.transports import Conditioning, SideMemory, Sources
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import forget
 from latentbank.config import setting

@@ -5,15 +5,10 @@ Knows tensors only; how they are made and attached, the backbone knows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from latentbank.backbone.model import Backbone
 
 
 @dataclass(frozen=True)
@@ -49,36 +44,6 @@ class KVMemory:
     def slots(self) -> int:
         """M, the number of memory positions of each row, padding included."""
         return self.bias.shape[1]
-
-
-def join_rows(
-    rows: Sequence[Sequence[KVMemory]], layer: int, layers: int, backbone: Backbone
-) -> KVMemory:
-    """Memories of single documents side by side, one row for each question, right-padded.
-
-    Documents do not see each other; each starts at position 0 and text follows the longest.
-    """
-    g = backbone.geometry
-    sizes = [sum(item.slots for item in row) for row in rows]
-    shape = (len(rows), g.kv_heads, max([*sizes, 1]), g.head_dim)
-    keys = [torch.zeros(shape, dtype=backbone.dtype, device=backbone.device) for _ in range(layers)]
-    values = [torch.zeros_like(k) for k in keys]
-    bias = torch.full((len(rows), shape[2]), -torch.inf, device=backbone.device)
-    positions = torch.zeros(len(rows), shape[2], dtype=torch.long, device=backbone.device)
-    start = torch.zeros(len(rows), dtype=torch.long, device=backbone.device)
-    for i, row in enumerate(rows):
-        at = 0
-        for item in row:
-            span = slice(at, at + item.slots)
-            for j in range(layers):
-                keys[j][i, :, span] = item.keys[j][0]
-                values[j][i, :, span] = item.values[j][0]
-            bias[i, span] = item.bias[0]
-            if item.positions is not None:
-                positions[i, span] = item.positions[0]
-            start[i] = torch.maximum(start[i], item.start[0])
-            at += item.slots
-    return KVMemory(tuple(keys), tuple(values), bias, start, layer, positions)
 
 
 @dataclass

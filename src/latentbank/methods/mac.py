@@ -5,8 +5,8 @@ latents each; all latents are kept as float32; a question aggregates them into a
 
 Differs from the paper: padding is masked; the default amortiser is a Perceiver resampler over the
 backbone's own states (`amortiser="t5"` is the paper's). Improvements, each a setting of its own:
-`start="copy"` (parts/copy_start.py), `transport="states"` (parts/alignment.py), `matching_weight`
-and `lora`. The presets named after the paper's backbones leave all of them off.
+`start="copy"` and `transport="states"` (see `copy_start` and `alignment` in parts/amortised),
+`matching_weight` and `lora`. The presets named after the paper's backbones leave all of them off.
 """
 
 from __future__ import annotations
@@ -31,15 +31,20 @@ from latentbank.config import setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import CALLS_ADD_UP, EXACT_DELETE, NAMES_SOURCES, WriteReport, register
-from latentbank.parts.aggregator import Aggregator
-from latentbank.parts.alignment import PrefixAlignment, StateAlignment, as_prefix, as_states
-from latentbank.parts.amortiser import PerceiverAmortiser, T5Texts
+from latentbank.parts.amortised.aggregator import Aggregator
+from latentbank.parts.amortised.alignment import (
+    PrefixAlignment,
+    StateAlignment,
+    as_prefix,
+    as_states,
+)
+from latentbank.parts.amortised.amortiser import PerceiverAmortiser, T5Texts
+from latentbank.parts.amortised.copy_start import CopyStart
+from latentbank.parts.amortised.slots import Slots
+from latentbank.parts.amortised.training import learned_share, own_slots
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
-from latentbank.parts.batch_slots import learned_share, own_slots
-from latentbank.parts.copy_start import CopyStart
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.pooling import Standardiser
-from latentbank.parts.slots import Slots
 
 LEVEL = "float32"
 NAMED = 4  # documents that an answer names, of all that it was read from

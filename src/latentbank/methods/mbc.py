@@ -40,9 +40,9 @@ from latentbank.method import (
     register,
 )
 from latentbank.methods.mac import Mac, MacConfig, paper_presets
+from latentbank.parts.amortised.slots import Slots
 from latentbank.parts.batch import Batch
 from latentbank.parts.low_rank import LoraSettings
-from latentbank.parts.slots import Slots
 
 WORDS, COUNTS = "codebook", HISTOGRAM
 

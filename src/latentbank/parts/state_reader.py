@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from latentbank.backbone.kv import KVMemory, join_rows
+from latentbank.backbone.kv import KVMemory
 from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
 
@@ -36,23 +36,19 @@ class StateReader:
     ) -> KVMemory | None:
         """The keys and values of the documents of each row; None where no row names any.
 
-        `states_of` gives the states [M, D] of a document by its name, the start token's first, or
+        `states_of` gives the states [M, D] of a document by its id, the start token's first, or
         None for one that is not there.
         """
-        needed = list(dict.fromkeys(name for row in rows for name in row))
-        held = {name: self.hot.get(name) for name in needed}
-        cold = [name for name in needed if held[name] is None]
+        needed = list(dict.fromkeys(id for row in rows for id in row))
+        held = {id: self.hot.get(id) for id in needed}
+        cold = [id for id in needed if held[id] is None]
         for at in range(0, len(cold), _TOGETHER):
-            part = {name: states_of(name) for name in cold[at : at + _TOGETHER]}
-            held |= self._read({name: row for name, row in part.items() if row is not None})
+            part = {id: states_of(id) for id in cold[at : at + _TOGETHER]}
+            held |= self._read({id: row for id, row in part.items() if row is not None})
         if not needed:
             return None
-        return join_rows(
-            [[item for name in row if (item := held[name]) is not None] for row in rows],
-            self._layer,
-            self._backbone.geometry.layers - self._layer,
-            self._backbone,
-        )
+        found = [[item for id in row if (item := held[id]) is not None] for row in rows]
+        return join_rows(found, self._layer, self._backbone)
 
     def _read(self, states: dict[str, Tensor]) -> dict[str, KVMemory]:
         """Runs documents through the upper layers and remembers the result."""
@@ -83,6 +79,35 @@ class StateReader:
             return self._backbone.fill(states, mask, self._layer)
         with self._lora.attach(self._backbone):
             return self._backbone.fill(states, mask, self._layer)
+
+
+def join_rows(rows: Sequence[Sequence[KVMemory]], layer: int, backbone: Backbone) -> KVMemory:
+    """Memories of single documents side by side, one row for each question, right-padded.
+
+    Documents do not see each other; each starts at position 0 and text follows the longest.
+    """
+    g = backbone.geometry
+    sizes = [sum(item.slots for item in row) for row in rows]
+    shape = (len(rows), g.kv_heads, max([*sizes, 1]), g.head_dim)
+    empty = torch.zeros(shape, dtype=backbone.dtype, device=backbone.device)
+    keys = [empty.clone() for _ in range(layer, g.layers)]
+    values = [empty.clone() for _ in range(layer, g.layers)]
+    bias = torch.full((len(rows), shape[2]), -torch.inf, device=backbone.device)
+    positions = torch.zeros(len(rows), shape[2], dtype=torch.long, device=backbone.device)
+    start = torch.zeros(len(rows), dtype=torch.long, device=backbone.device)
+    for i, row in enumerate(rows):
+        at = 0
+        for item in row:
+            span = slice(at, at + item.slots)
+            for own, given in ((keys, item.keys), (values, item.values)):
+                for target, source in zip(own, given, strict=True):
+                    target[i, :, span] = source[0]
+            bias[i, span] = item.bias[0]
+            if item.positions is not None:
+                positions[i, span] = item.positions[0]
+            start[i] = torch.maximum(start[i], item.start[0])
+            at += item.slots
+    return KVMemory(tuple(keys), tuple(values), bias, start, layer, positions)
 
 
 class HotCache:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from latentbank.backbone.kv import KVMemory
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import KVPrefix, MidStates
-from latentbank.parts.cross_attention import quiet_mlp
+from latentbank.parts.amortised.cross_attention import quiet_mlp
 from latentbank.parts.pooling import Standardiser
 
 __all__ = ["PrefixAlignment", "StateAlignment", "as_prefix", "as_states"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from latentbank.parts.aggregator import Aggregator
-from latentbank.parts.cross_attention import MEAN_GAIN
+from latentbank.parts.amortised.aggregator import Aggregator
+from latentbank.parts.amortised.cross_attention import MEAN_GAIN
 from latentbank.parts.pooling import SegmentPooler
 
 __all__ = ["CopyStart"]

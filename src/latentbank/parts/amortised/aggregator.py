@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
-from latentbank.parts.cross_attention import HIDDEN, CrossAttention, cross_blocks
+from latentbank.parts.amortised.cross_attention import HIDDEN, CrossAttention, cross_blocks
 from latentbank.parts.pooling import whitening
 
 __all__ = ["Aggregator"]

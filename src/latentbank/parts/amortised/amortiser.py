@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.errors import InputError
-from latentbank.parts.cross_attention import HIDDEN, MEAN_GAIN, CrossAttention, cross_blocks
+from latentbank.parts.amortised.cross_attention import (
+    HIDDEN,
+    MEAN_GAIN,
+    CrossAttention,
+    cross_blocks,
+)
 from latentbank.parts.pooling import segment_means
 
 __all__ = ["PerceiverAmortiser", "T5Amortiser", "T5Texts", "TokenwiseMLP"]

@@ -1,0 +1,31 @@
+"""How a memory speaks to the backbone: transports that attach for the length of a `with` block."""
+
+from latentbank.backbone.transports.conditioning import (
+    Conditioning,
+    KVPrefix,
+    LayerHook,
+    MidStates,
+    Sources,
+    Transport,
+)
+from latentbank.backbone.transports.side_attention import SideMemory
+from latentbank.backbone.transports.weight_delta import (
+    DenseDelta,
+    LowRankDelta,
+    RowsDelta,
+    WeightDelta,
+)
+
+__all__ = [
+    "Conditioning",
+    "DenseDelta",
+    "KVPrefix",
+    "LayerHook",
+    "LowRankDelta",
+    "MidStates",
+    "RowsDelta",
+    "SideMemory",
+    "Sources",
+    "Transport",
+    "WeightDelta",
+]
