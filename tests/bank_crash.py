@@ -38,16 +38,17 @@ def write_on(path: Path, first: int, seed: int, out: int) -> None:
     bank = MemoryBank.open(path, timeout_seconds=30)
     number = first
     while True:
-        count = draw.choice([1, 1, 2, 5, 30])
+        count = draw.choice([1, 1, 2, 5, 30, 400])  # the last one takes several transactions
         batch = [document(n) for n in range(number, number + count)]
-        report = bank.append(batch, {"reached": str(number + count).encode()}, fade=lower)
+        state = {"reached": str(number + count).encode()}
+        report = bank.append(batch, state=state, fade=lower)
         number += count
         lines = [f"w {number} {' '.join(report.forgotten)}"]
         if draw.random() < 0.3:
-            doomed = [document(draw.randrange(number)).id for _ in range(draw.choice([1, 20]))]
-            os.write(out, f"d {' '.join(doomed)}\n".encode())
-            bank.delete(doomed)
-            lines.append(f"D {' '.join(doomed)}")
+            gone = [document(draw.randrange(number)).id for _ in range(draw.choice([1, 20]))]
+            os.write(out, f"d {' '.join(gone)}\n".encode())
+            bank.delete(gone)
+            lines.append(f"D {' '.join(gone)}")
         if draw.random() < 0.2:
             bank.note_hits(entry.id for entry in batch)
         os.write(out, ("\n".join(lines) + "\n").encode())
@@ -112,7 +113,7 @@ class Model:
 
     def check(self, bank: MemoryBank, budget: int | None) -> None:
         """Compare; then go on from what the bank holds."""
-        reached = int(bank.get_blob("reached") or b"0")
+        reached = int(bank.get_state().get("reached", b"0"))
         assert reached >= self.reached, "an acknowledged write is gone"
         for number in range(self.reached, reached):  # written, killed before saying so
             self.there[document(number).id] = number
@@ -125,7 +126,7 @@ class Model:
             assert lost <= self.unsure, f"acknowledged documents are lost: {lost - self.unsure}"
             assert not lost or lost == self.unsure & self.there.keys(), "half a deletion"
         elif reached == self.reached and not lost <= self.unsure:
-            # one write was on its way: parts of it may have let documents go, the least valuable
+            # one write was on its way: to make room it may have forgotten the least valuable
             assert len(lost - self.unsure) < 0.5 * len(self.there) + 50
         for id, entry in found.items():
             whole = document(self.there[id]).payload

@@ -191,7 +191,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(actions=ACTIONS)
 def test_a_bank_behaves_like_a_dict(actions: list[tuple[str, list[int], str]]) -> None:
     def make(number: int, level: str) -> Entry:
@@ -242,10 +242,10 @@ def test_the_footprint_sums_to_the_file(bank: MemoryBank, path: Path) -> None:
         Footprint(1, 1, 1, 1, 1, total=6)
 
 
-def test_ten_thousand_small_documents_cost_little_more_than_their_codes(bank: MemoryBank) -> None:
-    for first in range(0, 10_000, 64):
-        bank.append([entry(number) for number in range(first, min(first + 64, 10_000))])
-    assert (bank.footprint().total - 140_000) / 10_000 < 12
+def test_small_documents_cost_little_more_than_their_codes(bank: MemoryBank) -> None:
+    for first in range(0, 6400, 64):
+        bank.append([entry(number) for number in range(first, first + 64)])
+    assert (bank.footprint().total - 14 * 6400) / 6400 < 12
 
 
 def test_a_budget_refuses_what_does_not_fit(path: Path) -> None:
@@ -430,7 +430,7 @@ def test_any_flipped_byte_gives_the_truth_or_a_bank_error(bank: MemoryBank, path
     good = path.read_bytes()
     random = np.random.default_rng(0)
     refused = 0
-    for at in [*range(100), *random.integers(100, len(good), 300).tolist()]:
+    for at in [*range(100), *random.integers(100, len(good), 200).tolist()]:
         raw = bytearray(good)
         raw[at] ^= 1 << int(random.integers(8))
         path.write_bytes(raw)
@@ -442,7 +442,7 @@ def test_any_flipped_byte_gives_the_truth_or_a_bank_error(bank: MemoryBank, path
             refused += 1
             continue
         assert found == entries or not sound
-    assert refused > 100
+    assert refused > 70
 
 
 def test_a_schema_that_is_no_text_is_a_bank_error(bank: MemoryBank, path: Path) -> None:
@@ -479,7 +479,7 @@ def test_a_killed_writer_loses_nothing_acknowledged(
     bank.close()
     random = np.random.default_rng(sign)
     number = 0
-    for _ in range(6):
+    for _ in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path), str(number)],
             stdout=subprocess.PIPE,

@@ -38,6 +38,12 @@ def crash(folder: Path, kills: int, budget: int, seed: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.parametrize("budget", [0, 100_000, LARGE_BUDGET], ids=["free", "journal", "log"])
+def test_a_few_kills(tmp_path: Path, budget: int) -> None:
+    crash(tmp_path / "f", 12, budget, seed=budget + 7)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("budget", "kills"),
     [(0, 80), (100_000, 60), (LARGE_BUDGET, 60)],
@@ -82,12 +88,12 @@ with MemoryBank.open(path, read_only=True, timeout_seconds=30) as bank:
 """
 
 WRITER = """
-import sys, time
+import sys
 from latentbank.bank import Entry, MemoryBank
-path, stop, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-number, end = 0, time.monotonic() + seconds
+path, stop, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
+number = 0
 with MemoryBank.open(path, timeout_seconds=60) as bank:
-    while time.monotonic() < end:
+    for _ in range(batches):
         numbers = range(number, number + 7)
         batch = [Entry(f"{n:016x}", "codes", bytes([n % 251]) * 150) for n in numbers]
         number += 7
@@ -115,7 +121,7 @@ def test_one_writer_and_many_readers(tmp_path: Path, budget: int | None) -> None
     for reader in readers:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
-    writer = start(WRITER, "3")
+    writer = start(WRITER, "150")
     out, error = writer.communicate(timeout=200)
     assert writer.returncode == 0, error
     for reader in readers:
@@ -131,12 +137,11 @@ def test_two_writers_keep_to_one_budget(tmp_path: Path) -> None:
     path = str(tmp_path / "b")
     MemoryBank.create(path, PRINT, budget=LARGE_BUDGET).close()
     code = """
-import sys, time
+import sys
 from latentbank.bank import Entry, MemoryBank
 first, most = int(sys.argv[2]), 0
-end = time.monotonic() + 3
 with MemoryBank.open(sys.argv[1], timeout_seconds=60) as bank:
-    while time.monotonic() < end:
+    for _ in range(60):
         batch = [Entry(f"{n:016x}", "codes", b"x" * 300) for n in range(first, first + 40)]
         bank.append(batch, fade=lambda e: None)
         most = max(most, bank.file_bytes())
@@ -164,7 +169,7 @@ class Busy:
     """A connection whose first checkpoints meet another process, which SQLite does not wait for."""
 
     def __init__(self, path: str, times: int) -> None:
-        self.real, self.times = sqlite3.connect(path, timeout=0.3), times
+        self.real, self.times = sqlite3.connect(path, timeout=0.05), times
 
     def execute(self, sql: str) -> Any:
         if "checkpoint" in sql and self.times > 0:
@@ -178,6 +183,6 @@ def test_another_process_checkpoint_is_waited_for(tmp_path: Path) -> None:
     MemoryBank.create(path, PRINT, budget=LARGE_BUDGET).close()
     waiting: Any = Busy(path, 5)
     assert empty_log(waiting, "RESTART") and waiting.times == 0
-    began = time.monotonic()
-    assert not empty_log(cast(Any, Busy(path, 10**9)), "TRUNCATE")
-    assert 0.3 <= time.monotonic() - began < 5
+    forever = Busy(path, 10**9)
+    assert not empty_log(cast(Any, forever), "TRUNCATE")
+    assert forever.times < 10**9 - 1, "it tried more than once and gave up"

@@ -30,7 +30,7 @@ TRICKS = [
     "'; DROP TABLE pages; --", "../../../etc/passwd", "/dev/zero", "a\0b", "\\..\\x", "%s%n%x",
     "file:///etc/passwd?mode=rw", "$(touch /tmp/x)", "🐍" * 20, "x" * 9_000, "-rf", "'\"`",
 ]  # fmt: skip
-SECONDS = 20.0  # no single case takes longer, on however busy a machine
+SECONDS = 20.0  # of processor time that no single case of the long run exceeds
 
 
 def sample(budget: int | None = None) -> bytes:
@@ -214,7 +214,7 @@ def _bad_cell(connection: sqlite3.Connection, draw: random.Random) -> None:
     connection.execute(f"UPDATE {table} SET {column} = ? WHERE random() % 2", (value,))
 
 
-def fuzz(cases: int, seed: int) -> dict[str, int]:
+def fuzz(cases: int, seed: int, seconds: float | None = None) -> dict[str, int]:
     bases = [sample(), sample(60_000), sample(1 << 20)]
     endings = {"whole": 0, "damaged": 0, "refused": 0}
     for case in range(cases):
@@ -226,20 +226,21 @@ def fuzz(cases: int, seed: int) -> dict[str, int]:
             endings[look(data, draw.random() < 0.4)] += 1
         except Exception as error:
             raise AssertionError(f"case {seed}/{case}: {type(error).__name__}: {error}") from error
-        assert time.process_time() - began < SECONDS, f"case {seed}/{case} hangs"
+        busy = time.process_time() - began
+        assert seconds is None or busy < seconds, f"case {seed}/{case} hangs"
     return endings
 
 
 def test_hundreds_of_malicious_banks() -> None:
-    endings = fuzz(600, seed=1)
-    assert endings["damaged"] > 100 and endings["refused"] > 50, endings
+    endings = fuzz(250, seed=1)
+    assert endings["damaged"] > 40 and endings["refused"] > 20, endings
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_a_hundred_thousand_malicious_banks() -> None:
     began = time.monotonic()
-    endings = fuzz(100_000, seed=2)
+    endings = fuzz(100_000, seed=2, seconds=SECONDS)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert peak < 2 << 30
     seconds = round(time.monotonic() - began, 1)

@@ -23,6 +23,7 @@ from latentbank.bank.admin.repair import repair_bank
 from latentbank.bank.space import LARGE_BUDGET, Space
 from latentbank.bank.store.builder import PageBuilder
 from latentbank.bank.store.pages import Page, Slot
+from latentbank.bank.store.tables import PageTable
 from latentbank.bank.store.tombstones import pack_tombstones, unpack_tombstones
 from latentbank.bank.write import Write
 from latentbank.cli import app
@@ -161,13 +162,16 @@ def test_a_deletion_larger_than_the_log_happens_at_once_for_everybody(
     bank.close()
 
 
-def test_ten_thousand_deletions_take_two_seconds_of_work() -> None:
+def test_a_deletion_rewrites_each_page_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with MemoryBank.create(":memory:", PRINT) as bank:
-        for at in range(0, 40_000, 4000):
+        for at in range(0, 8000, 4000):
             bank.append([entry(n, 100) for n in range(at, at + 4000)])
-        began = time.process_time()
-        assert len(bank.delete(hex_id(n) for n in range(0, 40_000, 4)).deleted) == 10_000
-        assert time.process_time() - began < 2
+        written = []
+        put = PageTable.put
+        monkeypatch.setattr(PageTable, "put", lambda self, page: written.append(put(self, page)))
+        pages = len(list(bank.pages()))
+        receipt = bank.delete(hex_id(n) for n in range(0, 8000, 4))
+        assert len(receipt.deleted) == 2000 and len(written) == pages
 
 
 @settings(max_examples=60, deadline=None)
@@ -491,12 +495,12 @@ def test_differences_are_named(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------- compact, repair
 
 
-@pytest.mark.parametrize("budget", [None, 4 * LARGE_BUDGET])
+@pytest.mark.parametrize("budget", [None, 2 * LARGE_BUDGET])
 def test_compacting_gives_free_space_back(tmp_path: Path, budget: int | None) -> None:
     path = tmp_path / "b"
     with MemoryBank.create(path, PRINT, budget=budget) as bank:
-        bank.append([entry(n, 100) for n in range(12_000)])
-        bank.delete(hex_id(n) for n in range(12_000) if n % 5)
+        bank.append([entry(n, 100) for n in range(5000)])
+        bank.delete(hex_id(n) for n in range(5000) if n % 5)
         kept = {e.id: e for e in bank.entries()}
         before = bank.footprint()
         assert before.free > 0
@@ -587,7 +591,7 @@ def test_repair_finds_its_way_around_broken_tables(tmp_path: Path) -> None:
     draw = random.Random(5)
     by_id = {e.id: e for e in entries.values()}
     kept = []
-    for number in range(25):
+    for number in range(12):
         raw = bytearray(good)
         at = 1024 * draw.randrange(3, len(raw) // 1024)
         raw[at : at + 1024] = draw.randbytes(1024)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 __all__ = [
     "AdapterError",
     "BankError",
+    "BudgetError",
     "FingerprintError",
     "InputError",
     "LatentbankError",
@@ -27,6 +28,10 @@ class InputError(LatentbankError):
 
 class BankError(LatentbankError):
     """A bank cannot be opened, read or written, or its bytes are damaged."""
+
+
+class BudgetError(BankError):
+    """A change does not fit into the bank's budget; the bank is as it was before."""
 
 
 class FingerprintError(BankError):

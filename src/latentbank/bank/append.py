@@ -64,7 +64,7 @@ class Carried:
                 work.session.items.put(kind, name, data)
 
     def check_room(self, work: Write) -> None:
-        """Raise `BankError` if even a bank without entries has no room for them."""
+        """Raise `BudgetError` if even a bank without entries has no room for them."""
         (need, cost), items = self.needs(work), work.session.items
         space = work.session.settings.space
         least = need + items.total_bytes(BLOB) + items.total_bytes(STATE)

@@ -179,7 +179,7 @@ class MemoryBank(BankReader):
                 gives them back. They count in the budget and have their own line in `footprint`.
             fade: one entry at its next level, or None.
 
-        Raises `InputError` if an entry cannot be stored, `BankError` if the budget does not hold
+        Raises `InputError` if an entry cannot be stored, `BudgetError` if the budget does not hold
         it. Then nothing of the call is stored (of a call in parts without blobs and state: nothing
         of its present part).
         """
@@ -225,7 +225,7 @@ class MemoryBank(BankReader):
         self.put_blobs({name: data})
 
     def put_blobs(self, blobs: Bytes) -> None:
-        """Store several blobs in one transaction; raises `BankError` if over the budget."""
+        """Store several blobs in one transaction; raises `BudgetError` if over the budget."""
         if Carried(blobs):
             store_items(self.session, BLOB, blobs)
 
@@ -260,7 +260,7 @@ class MemoryBank(BankReader):
         """Change the budget of a bank in use. A smaller one fades documents and cuts the file.
 
         `progress(done, total)` counts pages, once those that had to fade have. The report names
-        the documents that faded or were forgotten. Raises `BankError` if `fade` is None and the
+        the documents that faded or were forgotten. Raises `BudgetError` if `fade` is None and the
         documents do not fit; the bank then keeps its old budget.
         """
         return rebudget_session(self.session, size_bytes(budget), fade, progress)

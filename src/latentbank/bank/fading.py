@@ -52,7 +52,7 @@ class Fading:
     def make_room(self, need: int) -> None:
         """Fade until `need` bytes are free.
 
-        Raises `BankError` if they are more than the whole bank has, before anything fades.
+        Raises `BudgetError` if they are more than the whole bank has, before anything fades.
         """
         work = self.work
         space, items = work.session.settings.space, work.session.items

@@ -16,7 +16,7 @@ from latentbank.bank.store.items import BANK
 from latentbank.bank.store.page_writer import PageWriter
 from latentbank.bank.store.session import DELETING, MEMORY, PENDING, Session
 from latentbank.bank.store.tombstones import TOMBSTONE_BYTES, Tombstones, pack_tombstones
-from latentbank.errors import BankError
+from latentbank.errors import BankError, BudgetError
 
 __all__ = ["Write", "writing"]
 
@@ -96,11 +96,11 @@ class Write:
     def commit(self) -> None:
         """Make the transaction durable and tell the directory.
 
-        Raises `BankError` if the file would outgrow the budget.
+        Raises `BudgetError` if the file would outgrow the budget.
         """
         session = self.session
         if self.trim() > 0 and session.size_bytes() > session.settings.space.hard_limit():
-            raise BankError(
+            raise BudgetError(
                 f"Bank {session.name}: this change and its log do not fit into the budget of "
                 f"{session.settings.budget_bytes}; change less at a time."
             )
@@ -122,7 +122,7 @@ class Write:
             self.turn(cost)
             space = self.session.settings.space
             if cost > space.reserve and self.session.size_bytes() > self.file_limit():
-                raise BankError(
+                raise BudgetError(
                     f"Bank {self.session.name}: a change of {cost} bytes at once does not fit into "
                     f"its budget of {space.budget}; write less at a time or make a larger bank."
                 )
@@ -232,13 +232,13 @@ class Write:
         return self.session.size_bytes() - self.file_limit()
 
     def check_size(self) -> None:
-        """Raise `BankError` if the file is now larger than its budget allows."""
+        """Raise `BudgetError` if the file is now larger than its budget allows."""
         if self.trim() > 0:
             raise self.too_large(self.session.size_bytes())
 
-    def too_large(self, size: int) -> BankError:
+    def too_large(self, size: int) -> BudgetError:
         """The error for a bank that would take `size` bytes."""
-        return BankError(
+        return BudgetError(
             f"Bank {self.session.name} would take {size} bytes with its log, more than its budget "
             f"of {self.session.settings.budget_bytes}; {self.kept}. Delete documents or make a "
             "larger bank."

@@ -21,7 +21,7 @@ from latentbank.bank.store.page_writer import Placed
 from latentbank.bank.store.pages import Slot
 from latentbank.bank.store.session import MEMORY, Session
 from latentbank.bank.write import Write, writing
-from latentbank.errors import BankError, InputError
+from latentbank.errors import BudgetError, InputError
 
 __all__ = ["compact_session", "rebudget_session", "snapshot_session"]
 
@@ -136,7 +136,7 @@ def _fade_to(work: Write, fading: Fading, space: Space) -> None:
         if over <= 0:
             break
         if fading.fade is None or not fading.step(over + space.slack):
-            raise BankError(
+            raise BudgetError(
                 f"Bank {session.name} holds {over} bytes more than a budget of {space.budget} "
                 "has room for; nothing was changed."
             )
