@@ -116,9 +116,9 @@ def test_no_moment_of_a_write_exceeds_the_budget(tmp_path: Path, budget: int, ro
     draw = random.Random(budget)
     with MemoryBank.create(path, PRINT, budget=budget) as bank:
         number = 0
-        for _ in range(rounds):
-            step = draw.choice([1, 3, 40, budget // 300])
-            size = draw.choice([0, 20, 200, 700])
+        for turn in range(rounds):
+            step = draw.choice([1, 3, 40, budget // 300]) if turn else budget // 300
+            size = draw.choice([0, 20, 200, 700]) if turn else 200
             items = [entry(n, size) for n in range(number, number + step)]
             blobs = {"codebook": draw.randbytes(2000)} if draw.random() < 0.2 else {}
             bank.append(items, blobs, fade=halve)
