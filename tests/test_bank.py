@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from latentbank.bank import BankFingerprint, Entry, Footprint, MemoryBank
 from latentbank.errors import BankError, FingerprintError, InputError
+from memory_folder import memory_path, new_folder  # noqa: F401
 
 PRINT = BankFingerprint("mbc", "adapter:1", "smollm2-135m:ab12", "smollm2-135m:cd34")
 
@@ -200,8 +200,8 @@ def test_a_bank_behaves_like_a_dict(actions: list[tuple[str, list[int], str]]) -
         return Entry(id, level, bytes([number]) * (number % 5 * 900), metadata=meta)
 
     model: dict[str, tuple[Entry, int]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        bank = MemoryBank.create(Path(folder) / "b", PRINT)
+    with new_folder() as folder:
+        bank = MemoryBank.create(folder / "b", PRINT)
         for action, numbers, level in actions:
             items = [make(number, level) for number in numbers]
             if action == "append":
@@ -215,7 +215,7 @@ def test_a_bank_behaves_like_a_dict(actions: list[tuple[str, list[int], str]]) -
                 model = {id: kept for id, kept in model.items() if id not in present}
             else:
                 bank.close()
-                bank = MemoryBank.open(Path(folder) / "b", expect=PRINT)
+                bank = MemoryBank.open(folder / "b", expect=PRINT)
         with bank:
             assert len(bank) == len(model)
             assert {i.id: (i, bank.count(i.id)) for i in bank.entries()} == model

@@ -15,6 +15,7 @@ from latentbank.bank import BankFingerprint, MemoryBank
 from latentbank.bank.space import LARGE_BUDGET
 from latentbank.bank.store.file import empty_log
 from long_record import keep
+from memory_folder import memory_path  # noqa: F401
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 HERE = Path(__file__).parent

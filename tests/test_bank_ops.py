@@ -29,6 +29,7 @@ from latentbank.bank.write import Write
 from latentbank.cli import app
 from latentbank.documents.conditions import conditions_of
 from latentbank.errors import BankError, FingerprintError, InputError, UnknownNameError
+from memory_folder import memory_path  # noqa: F401
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 

@@ -18,6 +18,7 @@ from latentbank.bank.space import LARGE_BUDGET
 from latentbank.bank.write import Write
 from latentbank.errors import BankError, BudgetError, InputError
 from long_record import numbers_state, numbers_total
+from memory_folder import memory_path  # noqa: F401
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 SMALL = 200_000  # a budget with a journal; `LARGE_BUDGET` has a log

@@ -22,6 +22,7 @@ from latentbank.bank.policy import Signals, make_policy
 from latentbank.bank.space import LARGE_BUDGET, Space
 from latentbank.bank.store.facts import Facts, key_redundancy
 from latentbank.errors import BankError, BudgetError, InputError, UnknownNameError
+from memory_folder import memory_path, new_folder  # noqa: F401
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 SMALL, LARGE = 64 * 1024, LARGE_BUDGET
@@ -138,10 +139,8 @@ def test_no_moment_of_a_write_exceeds_the_budget(tmp_path: Path, budget: int, ro
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 900)), min_size=1, max_size=12))
 def test_the_log_of_a_write_is_not_larger_than_reckoned(writes: list[tuple[int, int]]) -> None:
     """What `Space.cost` promises is what SQLite keeps, whatever the shapes of the writes."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "b"
+    with new_folder() as folder:
+        path = folder / "b"
         bank = MemoryBank.create(path, PRINT, budget=LARGE)
         number = 0
         for count, size in writes:
