@@ -98,7 +98,7 @@ def test_deleting_leaves_a_bank_that_never_saw_the_documents(
         receipt = bank.delete([e.id for e in gone] + ["unknown"])
         assert set(receipt.deleted) == {e.id for e in gone} and not receipt.remains
         assert (receipt.before, receipt.after) == (before, bank.root_hash())
-        assert receipt.before != receipt.after and receipt.time and bank.receipt is receipt
+        assert receipt.before != receipt.after and receipt.time
         assert bank.verify().ok and len(bank) == 500 - len(gone)
         raw = files(path)
         for one in gone:

@@ -56,13 +56,11 @@ class MemoryBank(BankReader):
 
     Attributes:
         session: the open file, for `admin` and tests.
-        receipt: the receipt of the last deletion, or None.
     """
 
     def __init__(self, session: Session) -> None:
         """Wraps an open session; use `create` or `open`."""
         super().__init__(session)
-        self.receipt: Receipt | None = None
         self._hits = Hits()
 
     # ------------------------------------------------------------------ opening and closing
@@ -193,11 +191,10 @@ class MemoryBank(BankReader):
 
         The documents' bytes are overwritten in the file (SQLite's `secure_delete`) and the
         write-ahead log is emptied. While another process reads, the log is emptied later, when the
-        bank is closed. Returns the receipt; `receipt` keeps it too.
+        bank is closed.
         """
         carried = Carried(blobs or {}, state or {})
-        self.receipt = delete_ids(self.session, ids, carried)
-        return self.receipt
+        return delete_ids(self.session, ids, carried)
 
     def note_hits(self, ids: Iterable[str]) -> None:
         """Remember that documents helped to answer, for the fading policy.
