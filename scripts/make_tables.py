@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from latentbank.bench.record import Record, read_record
-from latentbank.bench.task import tasks
+from latentbank.bench.task import TASKS
 from latentbank.errors import InputError, unknown
 from latentbank.method import METHODS
 from tables.ablation import ablation_table
@@ -69,7 +69,10 @@ PLOTS = {
 
 def places() -> list[str]:
     """The names of all tables and plots that a page may ask for."""
-    protocols, rows = (f"bench-{name}" for name in tasks()), (f"method-{n}" for n in METHODS)
+    protocols, rows = (
+        (f"bench-{name}" for name in TASKS.names()),
+        (f"method-{n}" for n in METHODS.names()),
+    )
     return [*TABLES, *PLOTS, *protocols, *rows]
 
 

@@ -14,11 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from latentbank.bench.plan import Bench
+from latentbank.bench.plan import Bench, Row
 from latentbank.bench.record import Metric, read_record
-from latentbank.bench.rows import Row
 from latentbank.bench.runner import Watcher, run_bench
-from latentbank.bench.task import Settings
+from latentbank.bench.session import Settings
 from latentbank.cli.bench_rows import parse_rows
 from latentbank.evaluate.data import load_sample
 from measured import write_measured

@@ -18,7 +18,6 @@ import numpy as np
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bank.ladder import Ladder, Step
-from latentbank.bench import plots
 from latentbank.bench.record import (
     DataInfo,
     Metric,
@@ -29,6 +28,7 @@ from latentbank.bench.record import (
     write_atomically,
     write_record,
 )
+from latentbank.bench.report import plots
 from latentbank.codec import array_codec
 from latentbank.errors import InputError
 from measured import command_line

@@ -125,7 +125,7 @@ def run(row: Row, method: Method, data: QADataset, folder: Path, seed: int) -> S
         config=config,
         read_as=row.read_as,
     )
-    write_record(record, record_path(folder, row), predictions(data, score.evaluation))
+    write_record(record, record_path(folder, row), predictions(score.data, score.evaluation))
     return score
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from latentbank.adapter import build_method, find_adapter, load_adapter, read_config
 from latentbank.backbone.model import load_backbone
-from latentbank.bench.measures import rate
 from latentbank.bench.record import Metric
+from latentbank.bench.scoring import rate
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.evaluate.evaluation import Evaluation, ask_data
 from latentbank.method import Method

@@ -11,11 +11,10 @@ import pytest
 
 from latentbank.answering import Answer
 from latentbank.backbone.generate import DecodingConfig
-from latentbank.bench.plan import Bench
+from latentbank.bench.plan import Bench, Row
 from latentbank.bench.record import Record, read_record
-from latentbank.bench.rows import Row
 from latentbank.bench.runner import Watcher, run_bench
-from latentbank.bench.task import Settings
+from latentbank.bench.session import Settings
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.method import Method
 from tiny import Backbones

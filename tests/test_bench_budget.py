@@ -23,19 +23,19 @@ from bench_world import (
 )
 from latentbank.bench.budget import (
     GRID,
-    bounded_bank,
+    bounded_model,
     least_bytes,
     parse_budgets,
-    write_within,
+    write_fitting,
 )
-from latentbank.bench.closed_book import load_questions
-from latentbank.bench.rows import Row, build_row
-from latentbank.bench.stream import chunked
+from latentbank.bench.plan import Row, build_row
 from latentbank.capabilities import Telemetry
 from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, UnknownNameError
+from latentbank.evaluate.closed_book import load_questions
 from latentbank.evaluate.data import QADataset, Question
+from latentbank.evaluate.stream import chunked
 from tiny import Backbones
 
 __all__ = ["oracle"]
@@ -56,14 +56,15 @@ def test_a_full_bank_makes_room_for_what_comes(backbones: Backbones, tmp_path: P
     found = []
     for budget, batch in ((14_000, 7), (30_000, 16), (30_000, 64), (30_000, 1)):
         path = tmp_path / f"{budget}-{batch}.bank"
-        with bounded_bank(method, path, budget) as bank:
+        with bounded_model(method, path, budget) as model:
+            bank = model.bank
             steps: list[int] = []
-            done = write_within(method, data.documents, budget, batch, steps.append)
+            done, refused = write_fitting(model, data.documents, steps.append, batch)
             kept = [name for name in names if name in bank]
             assert names[-1] in kept and names[0] not in kept, "the oldest go first"
             assert 0 < len(kept) == len(bank) == done.stored - done.forgotten < 60
-            assert (done.stored, done.refused, sum(steps)) == (60, 0, 60)
-            assert method.require_bank().footprint().total <= budget
+            assert (done.stored, refused, sum(steps)) == (60, 0, 60)
+            assert bank.footprint().total <= budget
             again = build_row(MAC, backbones.fresh("llama"))
             again.bind(bank)
             assert len(again.slots.values) == len(method.slots.values) == 3 * len(kept)
@@ -78,18 +79,21 @@ def test_a_document_too_large_for_the_bank_is_left_out(
     method = build_row(RAG, backbones.fresh("llama"))
     noise = " ".join(str(n * n) for n in range(20_000))
     documents = [Document("One."), Document(noise), Document("Two.")]
-    with bounded_bank(method, tmp_path / "b", 20_000) as bank:
-        done = write_within(method, documents, 20_000)
-        assert (done.stored, done.refused, len(bank)) == (2, 1, 2)
+    with bounded_model(method, tmp_path / "b", 20_000) as model:
+        bank = model.bank
+        model.method.config = replace(method.config, chunk_tokens=10**6)  # in one piece
+        done, refused = write_fitting(model, documents)
+        assert (done.stored, refused, len(bank)) == (2, 1, 2)
         assert list(bank.ids()) == [documents[0].id, documents[2].id]
         assert [bank.count(name) for name in bank.ids()] == [1, 1]
 
 
 def test_a_bank_that_fails_otherwise_is_no_full_bank(backbones: Backbones, tmp_path: Path) -> None:
     method = build_row(RAG, backbones.fresh("llama"))
-    bounded_bank(method, ":memory:", None).close()
+    model = bounded_model(method, ":memory:", None)
+    model.close()
     with pytest.raises(BankError, match="closed"):
-        write_within(method, dataset(tmp_path).documents, None)
+        write_fitting(model, dataset(tmp_path).documents)
 
 
 def test_the_least_bank_counts_the_codebook(backbones: Backbones, tmp_path: Path) -> None:
@@ -198,12 +202,12 @@ def test_perplexity_of_counts() -> None:
 def test_telemetry_tells_of_the_bank_that_is_bound(backbones: Backbones, tmp_path: Path) -> None:
     method = build_row(MBC, backbones.fresh("llama"))
     documents = dataset(tmp_path).documents
-    with bounded_bank(method, ":memory:", None) as bank:
+    with bounded_model(method, ":memory:", None) as model:
         assert method.telemetry() == {"codebook_perplexity": 0.0, "codebook_dead": 16.0}
         method.write(documents)
         told = method.telemetry()
         assert set(told) == {"codebook_perplexity", "codebook_dead", "codebook_residual"}
-        method.bind(bank)
+        method.bind(model.bank)
         again = method.telemetry()
         assert "codebook_residual" not in again, "nothing was encoded since"
         assert again["codebook_perplexity"] == told["codebook_perplexity"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from latentbank.bench.rows import Row
+from latentbank.bench.plan import Row
 from latentbank.cli.bench_rows import parse_rows
 from latentbank.errors import InputError, UnknownNameError
 from tiny_cli import World, make_world, refuse, run, sentence, start, succeed, write_jsonl

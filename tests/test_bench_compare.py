@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latentbank.bench.compare import compare_records
 from latentbank.bench.record import (
     DataInfo,
     predictions_path,
@@ -16,6 +15,7 @@ from latentbank.bench.record import (
     read_record,
     write_record,
 )
+from latentbank.bench.report.compare import compare_records
 from latentbank.evaluate.metrics import paired_bootstrap
 from test_record import make
 from tiny_cli import refuse, succeed

@@ -14,10 +14,10 @@ from latentbank.adapter import build_method
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.bank import Entry
 from latentbank.bench.encodings import SharedEncodings
-from latentbank.bench.hooks import Hooks
+from latentbank.bench.plan import Row, build_row
 from latentbank.bench.record import read_record
-from latentbank.bench.rows import Row, build_row
 from latentbank.bench.runner import run_bench
+from latentbank.bench.session import Session
 from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.token_text import TokenTextCodec
 from test_bench_runner import stable, stable_rows
@@ -127,7 +127,7 @@ def test_the_speed_of_writing_counts_the_encoding(
     method = build_row(MAC, backbones.shared("llama"))
     seconds = []
     for _ in range(2):
-        hooks = Hooks(method, SHORT, tmp_path, encodings=shared)
+        hooks = Session(method, SHORT, tmp_path, encodings=shared)
         hooks.fresh_bank(None)
         seconds.append(hooks.write(data.documents).seconds)
         shared_seconds = hooks.encoding_seconds_shared

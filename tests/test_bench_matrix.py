@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from bench_world import RAG, SHORT, Oracle, bench, dataset, oracle, records, rows, values
-from latentbank.bench.rows import Row
-from latentbank.bench.stream import by_time
-from latentbank.bench.task import tasks
+from latentbank.bench.plan import Row
+from latentbank.bench.task import TASKS
 from latentbank.cli.bench_data import load_stream
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
+from latentbank.evaluate.stream import by_time
 from latentbank.method import METHODS
 from tiny import Backbones
 
@@ -106,7 +106,7 @@ FORMS: dict[str, Callable[[Path], QADataset]] = {
 
 
 def test_the_matrix_names_every_protocol() -> None:
-    assert sorted(OPTIONS) == sorted(tasks())
+    assert sorted(OPTIONS) == sorted(TASKS.names())
 
 
 @pytest.mark.parametrize("form", FORMS)

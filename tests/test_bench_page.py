@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench import report as pages
 from latentbank.bench.machine import Machine
 from latentbank.bench.record import DataInfo, Metric, Series, write_record
+from latentbank.bench.report import page as pages
 from test_record import make
 from tiny_cli import environment, refuse, succeed
 
@@ -210,9 +210,9 @@ def test_numbers_that_no_figure_shows_have_a_table(tmp_path: Path) -> None:
 
 
 def test_the_ceiling_is_not_on_the_frontier(folder: Path) -> None:
-    from latentbank.bench import plots
-    from latentbank.bench.figures import frontier_figure, method_order
-    from latentbank.bench.results import groups, load_results
+    from latentbank.bench.report import plots
+    from latentbank.bench.report.figures import frontier_figure, method_order
+    from latentbank.bench.report.results import groups, load_results
 
     results = load_results(folder, nested=True).results
     group = next(g for g in groups(results) if g.task == "squad-online")
@@ -225,7 +225,7 @@ def test_the_ceiling_is_not_on_the_frontier(folder: Path) -> None:
 
 
 def test_names_in_a_plot_do_not_cover_one_another() -> None:
-    from latentbank.bench import plots
+    from latentbank.bench.report import plots
 
     points = [plots.Point(f"row {i}", "m", 100.0 + i, 40.0 + i / 2) for i in range(6)]
     levels = [plots.Point(f"level {i}", "m", 0.0, 10.0) for i in range(4)]

@@ -24,7 +24,8 @@ from bench_world import (
     values,
     write_rows,
 )
-from latentbank.bench.task import Settings, task_class, tasks
+from latentbank.bench.session import Settings
+from latentbank.bench.task import TASKS
 from latentbank.bench.tasks.noise import Noise, NoiseConfig
 from latentbank.bench.tasks.scale import COPIES, _memory
 from latentbank.bench.tasks.updates import build_updates, coarse_type
@@ -36,12 +37,12 @@ __all__ = ["oracle"]
 
 
 def test_the_protocols_are_there() -> None:
-    assert set(tasks()) == {
+    assert set(TASKS.names()) == {
         "abstain", "delete", "duplicates", "forgetting", "noise", "online-qa", "retention",
         "scale", "updates",
     }  # fmt: skip
     with pytest.raises(UnknownNameError, match="online-qa, retention"):
-        task_class("online")
+        TASKS.get("online")
 
 
 def test_online_qa(backbones: Backbones, tmp_path: Path, oracle: Oracle) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from latentbank.bench.machine import Machine
 from latentbank.bench.record import DataInfo, Metric, Record, write_record
-from latentbank.bench.results import (
+from latentbank.bench.report.results import (
     Result,
     groups,
     load_results,

@@ -23,12 +23,12 @@ from bench_world import (
     write_rows,
 )
 from latentbank.answering import Answer
-from latentbank.bench.measures import PEAK, TIME_UNITS
+from latentbank.bench.machine import PEAK
 from latentbank.bench.partial import PartialAnswers
-from latentbank.bench.plan import Bench
+from latentbank.bench.plan import Bench, Row
 from latentbank.bench.record import Record, predictions_path, read_record
-from latentbank.bench.rows import Row
 from latentbank.bench.runner import run_bench
+from latentbank.bench.scoring import TIME_UNITS
 from latentbank.errors import AdapterError, InputError, UnknownNameError
 from latentbank.evaluate.data import load_dataset
 from tiny import Backbones
@@ -192,12 +192,14 @@ def test_an_interrupted_update_of_old_records_is_continued(
 def test_a_document_too_long_to_read_skips_the_row(backbones: Backbones, tmp_path: Path) -> None:
     long = [{"document": "word " * 200, "question": "who", "answer": "x"}]
     data = load_dataset(write_rows(tmp_path / "long.jsonl", long))
-    one = replace(bench("online-qa", backbones, tmp_path, [RAG, NONE]), data=data)
-    rag, none = records(replace(one, chunk_tokens=5_000, settings=replace(SHORT, gold=True)))
+    whole = replace(RAG, name="whole", overrides={"chunk_tokens": 5_000})
+    one = replace(bench("online-qa", backbones, tmp_path, [RAG, whole, NONE]), data=data)
+    short, rag, none = records(replace(one, chunk_tokens=5_000, settings=replace(SHORT, gold=True)))
+    assert "its entries hold 512 tokens and --chunk-tokens is 5000" in short.skipped
     assert "exceeds the 512 positions" in rag.skipped
     assert not none.skipped
     notes = Notes()
-    (cut, _) = records(replace(one, chunk_tokens=200, out=tmp_path / "cut"), notes)
+    (cut, _, _) = records(replace(one, chunk_tokens=200, out=tmp_path / "cut"), notes)
     assert not cut.skipped
     assert values(cut)["documents"] > 1
     assert any("Long documents were cut" in note for note in notes.notes)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentbank.bench.record import Metric, Record, Series, write_record
-from latentbank.bench.task import tasks
+from latentbank.bench.task import TASKS
 from make_tables import PLOTS, main, places
 from tables.benchmarks import COLUMNS, NO_RECORDS, benchmark_tables
 from tables.markdown import markers
@@ -64,7 +64,7 @@ def fill(folder: Path) -> Path:
 
 def test_each_protocol_has_its_table(tmp_path: Path) -> None:
     found = benchmark_tables(fill(tmp_path))
-    assert sorted(found) == sorted(tasks()) == sorted(COLUMNS)
+    assert sorted(found) == sorted(TASKS.names()) == sorted(COLUMNS)
     assert NO_RECORDS not in found.values()
     assert "| rag | 40.0 | 30.0 | 64 B | 9 |" in found["online-qa"]
     assert "- mac at 8 B/doc: a budget of 8 bytes is too small." in found["online-qa"]

@@ -308,7 +308,7 @@ def test_shipped_sample() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, latentbank, latentbank.evaluate.data, latentbank.evaluate.metrics;"
-        "import latentbank.bench.report;"
+        "import latentbank.bench.report.page;"
         "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentbank.bench.task import tasks
+from latentbank.bench.task import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,7 @@ def printed(folder: Path, *variables: str) -> list[str]:
 def test_every_protocol_is_run(tmp_path: Path) -> None:
     commands = printed(tmp_path, "SQUAD=data", "CLOSED_BOOK=a.jsonl b.txt")
     run = [line.split("latentbank bench ")[1].split()[0] for line in commands]
-    assert sorted({*run} - {"report"}) == sorted(tasks())
+    assert sorted({*run} - {"report"}) == sorted(TASKS.names())
     (forgetting,) = [line for line in commands if "bench forgetting" in line]
     assert "--closed-book a.jsonl --closed-book b.txt" in forgetting
     for line in commands[:-1]:

@@ -37,10 +37,8 @@ def test_a_bank_without_entries_may_still_have_bytes(
     with new_bank(path, method, {"adapter": name, "backbone": "llama"}) as bank:
         assert bank.get_meta("overrides") == {}
         score = measure(method, bank, DATA, MagicMock(), name)
-        assert score.value("bank_bytes") == (
-            method.require_bank().footprint().total if stores else 0
-        )
+        assert score.value("bank_bytes") == (bank.footprint().total if stores else 0)
     assert score.value("questions") == score.value("documents") == len(DOCUMENTS)
-    rows = predictions(DATA, score.evaluation)
+    rows = predictions(score.data, score.evaluation)
     assert [row["gold"] for row in rows] == [d.id for d in DOCUMENTS]
     assert ("write_documents_per_second" in score.metrics) == stores

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentbank.bench.compare import question_scores
 from latentbank.bench.record import Record, read_record
+from latentbank.bench.report.compare import question_scores
 from latentbank.errors import InputError
 from latentbank.evaluate.metrics import paired_bootstrap
 from tables.markdown import table

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentbank.bench.record import Series
-from latentbank.bench.results import (
+from latentbank.bench.report.results import (
     MISSING,
     Group,
     Result,
@@ -18,7 +18,7 @@ from latentbank.bench.results import (
     load_results,
     size_cell,
 )
-from latentbank.bench.task import tasks
+from latentbank.bench.task import TASKS
 from tables.markdown import table
 
 NO_RECORDS = "*Not run yet: `make bench-full` makes the records of this protocol.*"
@@ -82,7 +82,7 @@ def benchmark_tables(folder: Path) -> dict[str, str]:
     parts = groups(found)
     return {
         task: "\n\n".join(_part(group) for group in parts if group.task == task) or NO_RECORDS
-        for task in tasks()
+        for task in TASKS.names()
     }
 
 

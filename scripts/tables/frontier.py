@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from latentbank.bench.compare import question_scores
-from latentbank.bench.results import MISSING, Result, load_results, newest, si_bytes
+from latentbank.bench.report.compare import question_scores
+from latentbank.bench.report.results import MISSING, Result, load_results, newest, si_bytes
 from latentbank.errors import InputError
 from latentbank.evaluate.metrics import paired_bootstrap
 from tables.markdown import table

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentbank.bench import plots
-from latentbank.bench.figures import frontier_figure, method_order
 from latentbank.bench.record import Record, read_record, write_atomically
-from latentbank.bench.results import Group, groups, load_results
+from latentbank.bench.report import plots
+from latentbank.bench.report.figures import frontier_figure, method_order
+from latentbank.bench.report.results import Group, groups, load_results
 from tables.latency import levels
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from latentbank.bench.results import MISSING, Result, best_first, cell, load_results, newest
+from latentbank.bench.report.results import MISSING, Result, best_first, cell, load_results, newest
 from tables.markdown import table
 
 # Column title, metric, digits after the point. `milliseconds` is per question.

@@ -1,4 +1,4 @@
-"""Benchmarks: the record of a run and the tables made from records.
+"""Benchmarks: protocols over methods and budgets, a record of each run, and reports of records.
 
 Importing this package loads nothing else.
 """

@@ -1,53 +1,24 @@
-"""Equal bytes: the grid of budgets, and writing a stream into a bank of a fixed size.
+"""Banks of a fixed size: the grid of budgets, writing until a bank is full, the least useful bank.
 
-Knows the contract of a method and the bank's budget; the only place that knows what a full bank
-does: it makes room, and refuses only a document that it could not hold alone. What counts is what
-the bank holds at the end.
+Knows `MemoryModel` and the bank's budget; knows no protocol.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from latentbank.bank import MemoryBank
 from latentbank.bank.space import LARGE_BUDGET, Space
-from latentbank.capabilities import lossless_levels
 from latentbank.documents.document import Document
-from latentbank.errors import BankError, InputError, unknown
-from latentbank.method import Method
-from latentbank.model import bank_fingerprint
+from latentbank.errors import BudgetError, InputError, unknown
+from latentbank.method import Method, WriteReport
+from latentbank.model import MemoryModel, new_bank
 
 GRID = (8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 """Bytes per document that tables and curves are made for."""
 
 UNLIMITED = "float"
-
-
-@dataclass(frozen=True)
-class Written:
-    """What went into a bank: documents `stored`, `duplicates` of stored ones, and those `refused`
-    because the whole bank is too small for them; how often a document was `forgotten` or `faded` by
-    a level to make room. `seconds` were spent in `write`.
-    """
-
-    stored: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    seconds: float = 0.0
-    forgotten: int = 0
-    faded: int = 0
-
-    def __add__(self, other: Written) -> Written:
-        return Written(
-            self.stored + other.stored,
-            self.duplicates + other.duplicates,
-            self.refused + other.refused,
-            self.seconds + other.seconds,
-            self.forgotten + other.forgotten,
-            self.faded + other.faded,
-        )
+WRITE_BATCH = 64  # documents; a full bank makes room batch by batch, so results depend on it
 
 
 def parse_budgets(text: str) -> tuple[int | None, ...]:
@@ -64,8 +35,8 @@ def parse_budgets(text: str) -> tuple[int | None, ...]:
         elif word.isdecimal() and word.isascii() and 0 < int(word) < 2**40:
             found.add(int(word))
         else:
-            names = [f"{size:>4}".strip() for size in GRID]
-            raise unknown("budget", word, [*names, UNLIMITED, "grid", "any bytes per document"])
+            names = [*map(str, GRID), UNLIMITED, "grid", "any bytes per document"]
+            raise unknown("budget", word, names)
     return tuple(sorted(found, key=lambda size: float("inf") if size is None else size))
 
 
@@ -74,120 +45,82 @@ def budget_label(budget: int | None) -> str:
     return UNLIMITED if budget is None else str(budget)
 
 
-def bounded_bank(
+def bounded_model(
     method: Method, path: str | Path, budget_bytes: int | None, policy: str = "blend"
-) -> MemoryBank:
-    """A new bank at `path`, bound to `method`, whose file never exceeds `budget_bytes`; `policy`
-    says which documents fade first.
+) -> MemoryModel:
+    """The method with a new bank whose files never exceed `budget_bytes`.
 
-    Its ledger holds ids alone: what no answer needs is not paid for. Documents come in the order of
-    their times, so the newest is the one written last.
-
-    Raises InputError if not even an empty bank fits.
+    Its ledger holds ids alone, because no answer needs more. Raises InputError if not even an empty
+    bank fits.
     """
-    bank = MemoryBank.create(
-        path,
-        bank_fingerprint(method),
-        budget_bytes=budget_bytes,
-        ledger="ids",
-        policy=policy,
-        lossless=lossless_levels(method),
-    )
-    method.bind(bank)
-    return bank
+    bank = new_bank(path, method, None, budget_bytes, ledger="ids", policy=policy)
+    return MemoryModel(method, bank)
+
+
+def write_fitting(
+    model: MemoryModel,
+    documents: Sequence[Document],
+    advance: Callable[[int], None] = lambda steps: None,
+    batch: int = WRITE_BATCH,
+) -> tuple[WriteReport, int]:
+    """Writes documents in order, without those that the whole bank is too small for.
+
+    Returns (what was written, how many were left out). Raises BankError if the bank cannot be
+    written for another reason.
+    """
+    total, refused = WriteReport(0, 0, 0.0), 0
+    for at in range(0, len(documents), batch):
+        part = documents[at : at + batch]
+        try:
+            total = total + model.write(part, batch)
+        except BudgetError:
+            model.method.bind(model.bank)  # the first documents of the batch may be stored
+            for document in part:
+                try:
+                    stored = document.id in model.bank
+                    total = total + (WriteReport(1, 0, 0.0) if stored else model.write([document]))
+                except BudgetError:
+                    model.method.bind(model.bank)
+                    refused += 1
+        advance(len(part))
+    return total, refused
 
 
 def least_bytes(method: Method, document: Document) -> int:
-    """The smallest budget that is of any use: one document and all that goes with it, such as a
-    codebook. 0 for a method that stores nothing. The method is bound to nothing useful after.
+    """The smallest budget that holds one document and all that goes with it, such as a codebook.
+
+    0 for a method that stores nothing.
     """
-    for kind in (LARGE_BUDGET - 1, None):  # a small bank has a smaller structure
-        size = _size_with(method, document, kind)
-        if size is not None:
-            break
+    sizes = (_size_with(method, document, kind) for kind in (LARGE_BUDGET - 1, None))
+    size = next((one for one in sizes if one is not None), None)  # a small bank has less overhead
     if not size:
         return 0
     low, high = 0, 2 * size + LARGE_BUDGET
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if Space(middle).file_limit(0) >= size else (middle, high)
-    while _size_with(method, document, high) is None:
+    while not holds(method, document, high):
         high += high // 50 + 1
     return high
 
 
 def holds(method: Method, document: Document, budget_bytes: int) -> bool:
-    """Whether a bank of exactly this budget takes the document. From `LARGE_BUDGET` on a bank has a
-    write-ahead log, beside which a large codebook may not fit that a smaller budget held.
+    """Whether a bank of exactly this budget takes the document.
+
+    From `LARGE_BUDGET` on a bank has a write-ahead log. A large codebook may not fit beside it
+    though a smaller budget held it.
     """
     return _size_with(method, document, budget_bytes) is not None
 
 
 def _size_with(method: Method, document: Document, budget_bytes: int | None) -> int | None:
-    """Bytes of a bank of one document, 0 if it stores none; None if the budget does not hold it."""
+    """Bytes of a bank of one document, 0 if it stores none; None if the budget is too small."""
     try:
-        bank = bounded_bank(method, ":memory:", budget_bytes)
+        model = bounded_model(method, ":memory:", budget_bytes)
     except InputError:
         return None
-    try:
-        done = _try(method, [document])
-        kept = None if done is None or done.forgotten else done.stored
-        return kept and method.require_bank().footprint().total
-    finally:
-        bank.close()
-
-
-def write_within(
-    method: Method,
-    documents: Sequence[Document],
-    budget_bytes: int | None = None,
-    batch: int = 64,
-    advance: Callable[[int], None] | None = None,
-) -> Written:
-    """Writes documents in order into the bound bank, which lets others fade where it is full.
-
-    A document that the whole bank is too small for is left out.
-
-    Raises BankError if the bank cannot be written for another reason, or has outgrown the budget.
-    """
-    total = Written()
-    for at in range(0, len(documents), batch):
-        part = documents[at : at + batch]
-        total = total + _write_part(method, part)
-        if advance is not None:
-            advance(len(part))
-    if (
-        budget_bytes is not None
-        and (size := method.require_bank().footprint().total) > budget_bytes
-    ):
-        raise BankError(f"The bank has {size} bytes, more than its budget of {budget_bytes}.")
-    return total
-
-
-def _write_part(method: Method, documents: Sequence[Document]) -> Written:
-    """Writes a batch; if it is refused, each of its documents that the bank holds, one by one."""
-    done = _try(method, documents)
-    if done is not None:
-        return done
-    bank, total = method.require_bank(), Written()
-    method.bind(bank)  # documents of the batch may have been stored before the one that was refused
-    for document in documents:
-        if document.id in bank:
-            total = total + Written(stored=1)
-            continue
-        total = total + (_try(method, [document]) or Written(refused=1))
-        if total.refused:
-            method.bind(bank)
-    return total
-
-
-def _try(method: Method, documents: Sequence[Document]) -> Written | None:
-    """Writes documents, or returns None if one of them is too large for the budget."""
-    try:
-        report = method.write(documents)
-    except BankError as error:
-        if "budget" in str(error):
+    with model:
+        done, refused = write_fitting(model, [document])
+        if refused or done.forgotten:
             return None
-        raise
-    fates = report.forgotten, report.faded
-    return Written(report.stored, report.duplicates, 0, report.seconds, *fates)
+        return model.footprint().total if done.stored else 0

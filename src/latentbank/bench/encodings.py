@@ -1,9 +1,8 @@
 """Documents encoded once for all rows, budgets and phases of a bench.
 
-Keeps what `BackboneEncoder` computed, by layer and the exact batch of texts, in files of a folder;
-the same batch asked again is read back bit for bit, so results do not depend on it. Texts that were
-coded by the backbone's predictions are kept too. Knows the encoder and the codecs of texts; knows
-no protocol and no method by name.
+Files keep what `BackboneEncoder` computed, by layer and exact batch of texts. The same batch is read
+back bit for bit, so that results do not depend on it. Payloads of texts that the backbone's
+predictions coded are kept too. Knows the encoder and the codecs of texts; knows no protocol.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ LIMIT_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class _Kept:
-    """Where a batch lies: its shape, its lengths, and how long computing it took."""
+    """Where a batch lies: its file, shape and lengths, and how long computing it took."""
 
     path: Path
     shape: tuple[int, ...]
@@ -44,10 +43,9 @@ class _Kept:
 class SharedEncodings:
     """States of batches that were encoded already, for one backbone.
 
-    `folder` takes the files, never more than `limit_bytes`; what comes after that is not kept.
-    `saved_seconds` adds up what the batches and texts that were read back had taken when they were
-    computed, less the reading: hooks add it to the time of a write, so that speeds are those of a
-    write that encodes.
+    `folder` takes at most `limit_bytes` of files; what comes after that is not kept.
+    `saved_seconds` is the time that reading back has saved. Sessions add it to the time of a write,
+    so that its speed is that of a write that encodes.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -59,8 +57,9 @@ class SharedEncodings:
 
     @contextmanager
     def lent_to(self, method: Method) -> Iterator[None]:
-        """Within the block the method's encoder and its codec by predictions take from here; an
-        encoder of another kind stays.
+        """Within the block the method's encoder and its codec by predictions take from here.
+
+        Encoders of other kinds stay as they are.
         """
         with self._states_lent_to(method), self._texts_lent_to(getattr(method, "texts", None)):
             yield
@@ -80,7 +79,7 @@ class SharedEncodings:
                 levels.predictor = own
 
     def coded(self, codec: Callable[[], TokenTextCodec], texts: Sequence[str]) -> list[bytes]:
-        """Payloads of texts, known or coded now."""
+        """Payloads of texts, coded now or before."""
         for text in texts:
             began = time.perf_counter()
             if text not in self._coded:
@@ -123,7 +122,7 @@ class SharedEncodings:
         return states, mask
 
     def _keep(self, key: str, states: Tensor, mask: Tensor, seconds: float) -> None:
-        """Writes a batch to a file if there is room and its padding is on the right."""
+        """Writes a batch to a file if there is room and the padding is on the right."""
         lengths = mask.sum(1)
         right = torch.arange(mask.shape[1], device=mask.device)[None] < lengths[:, None]
         size = states.numel() * 4
@@ -136,7 +135,7 @@ class SharedEncodings:
 
 
 class _Encoder(BackboneEncoder):
-    """An encoder in whose place the shared encodings stand."""
+    """An encoder that takes states from the shared encodings."""
 
     def __init__(self, own: BackboneEncoder, shared: SharedEncodings) -> None:
         super().__init__(own.backbone, own.layer)
@@ -148,7 +147,7 @@ class _Encoder(BackboneEncoder):
 
 
 class _Predictor(TokenTextCodec):
-    """A codec by predictions in whose place the shared encodings stand."""
+    """A codec by predictions that takes payloads from the shared encodings."""
 
     def __init__(self, levels: TextLevels, shared: SharedEncodings) -> None:
         self._own, self._shared = functools.cache(levels.make_predictor), shared

@@ -1,4 +1,4 @@
-"""Where a run took place: the machine, the versions of the software and the revision of the code.
+"""Where a run took place: machine, peak memory, versions of the software, revision of the code.
 
 Knows the operating system and git; imports none of the packages whose versions it tells.
 """
@@ -9,9 +9,13 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+PEAK = "peak_memory_bytes"
+"""The metric of `peak_memory_bytes`; it differs from run to run, as times do."""
 
 _PACKAGES = ("torch", "transformers", "latentbank")
 # From the root of the checkout.
@@ -55,8 +59,7 @@ def versions() -> dict[str, str]:
 def code_revision() -> str:
     """The commit of this package's checkout, with "-dirty" if its code differs; else "unknown".
 
-    Records, docs and other files outside the package, `scripts` and the environment's description
-    may differ: writing them is what a run does.
+    Records and docs may differ, because a run writes them.
     """
     here = Path(__file__).resolve().parent
     try:
@@ -66,6 +69,31 @@ def code_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit + ("-dirty" if changed else "")
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process held since `reset_peak_memory`; None if unknown."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory() -> bool:
+    """Starts the measurement anew. False where the system cannot: it then covers the process."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _git(folder: Path, *arguments: str) -> str:

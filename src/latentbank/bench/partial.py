@@ -1,7 +1,7 @@
-"""The answers of a run that has not ended, kept batch by batch so that a killed bench goes on.
+"""The answers of a run that has not ended, batch by batch, so that a killed bench can go on.
 
 Knows answers and one file of JSON lines; knows no method. The file lies apart from the records and
-is removed when its record is there.
+is removed once its record is written.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from latentbank.errors import InputError
 class PartialAnswers:
     """Answers by phase of the run and number of the batch.
 
-    A file that was written under other settings, and a last line that was cut off, count for
-    nothing. `path` None keeps nothing.
+    A file that was written under other `settings` counts for nothing, and so does a last line that
+    was cut off. `path` None keeps nothing.
     """
 
     def __init__(self, path: Path | None, settings: str) -> None:
@@ -31,11 +31,20 @@ class PartialAnswers:
         if path is None:
             return
         header = json.dumps({"settings": settings})
-        kept = _kept_lines(path, header)
-        for line in kept:
-            row = json.loads(line)
-            self._found[row["phase"], row["batch"]] = [_answer(item) for item in row["answers"]]
-        write_atomically(path, "".join(line + "\n" for line in (header, *kept)))
+        kept = [header]
+        try:
+            first, *lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError, ValueError):
+            first, lines = "", []
+        for line in lines if first == header else ():
+            try:
+                row = json.loads(line)
+                answers = [_answer(item) for item in row["answers"]]
+                self._found[row["phase"], row["batch"]] = answers
+            except (ValueError, KeyError, TypeError):
+                break
+            kept.append(line)
+        write_atomically(path, "".join(line + "\n" for line in kept))
 
     def get(self, phase: str, batch: int, count: int) -> list[Answer] | None:
         """The `count` answers of a batch, if they were kept."""
@@ -46,7 +55,7 @@ class PartialAnswers:
         return found
 
     def put(self, phase: str, batch: int, answers: Sequence[Answer]) -> None:
-        """Keeps the answers of a batch, out of this process's hands when the call returns."""
+        """Appends the answers of a batch to the file. Raises InputError if that fails."""
         if self.path is None:
             return
         row = {"phase": phase, "batch": batch, "answers": [asdict(a) for a in answers]}
@@ -57,30 +66,11 @@ class PartialAnswers:
             raise InputError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def remove(self) -> None:
-        """Removes the file, and its folder if nothing else is in it."""
+        """Removes the file, and its folder if that is then empty."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             with suppress(OSError):
                 self.path.parent.rmdir()
-
-
-def _kept_lines(path: Path, header: str) -> list[str]:
-    """The whole lines behind a matching header."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    if not lines or lines[0] != header:
-        return []
-    kept = []
-    for line in lines[1:]:
-        try:
-            row = json.loads(line)
-            [_answer(item) for item in row["answers"]], row["phase"], row["batch"]
-        except (ValueError, KeyError, TypeError):
-            break
-        kept.append(line)
-    return kept
 
 
 def _answer(row: dict[str, object]) -> Answer:

@@ -1,7 +1,7 @@
-"""The record of one benchmark run: what was run, on what, with which numbers, as one JSON file.
+"""The record of one benchmark run, a JSON file: what was run, on what, with which numbers.
 
-Knows JSON and the machine it runs on; no method, no model and no dataset. The file's format is
-described in docs/records.md.
+Knows JSON and the machine that it runs on; knows no method, model or dataset. docs/records.md
+describes the format.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PREDICTIONS_SUFFIX = ".predictions.jsonl"
 
 @dataclass(frozen=True)
 class Metric:
-    """One number with its unit (such as "percent", "bytes", "ms") and, if known, its 95 % CI."""
+    """A number with its unit ("percent", "bytes", "ms", …) and, if known, its 95 % interval."""
 
     value: float
     unit: str
@@ -46,7 +46,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Series:
-    """A curve: y over x, point by point, with names and units; `low`, `high`: 95 % CI of y.
+    """A curve: y over x, with names and units. `low` and `high` are the 95 % interval of y.
 
     Raises InputError if there is no point or the lengths differ.
     """
@@ -85,14 +85,13 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Record:
-    """One run; two records are comparable if task, data and (for speed) machine agree.
+    """One run. Two records are comparable if task, data and (for times) machine agree.
 
-    `method` is the registered name, `config` its configuration and everything else that was
-    chosen, `command` the line that repeats the run, `read_as` how the memory spoke to the backbone
-    (such as "states" or "text"), `created` the UTC time in ISO 8601. `series` are the curves,
-    `budget_bytes` the limit of the bank's file (None: none), `skipped` why the method cannot do the
-    task (then there may be no metrics), `questions_hash` tells which questions were asked, in which
-    order (`hash_questions`).
+    `method`: registered name. `config`: its configuration and everything else that was chosen.
+    `command`: the line that repeats the run. `read_as`: how the memory spoke to the backbone
+    ("states", "text", …). `created`: UTC time in ISO 8601. `series`: curves by name.
+    `budget_bytes`: limit of the bank's files, None for none. `skipped`: why the method cannot do
+    the task; then there may be no metrics. `questions_hash`: see `hash_questions`.
     """
 
     task: str
@@ -132,9 +131,9 @@ def new_record(
     skipped: str = "",
     questions: Iterable[str] | None = None,
 ) -> Record:
-    """Return a record of a run that just ended here, with versions, machine, revision and time.
+    """A record of a run that ended now, on this machine, with its versions and code revision.
 
-    `questions`: the ids of the questions asked, in order; their hash is kept.
+    `questions`: the ids of the questions in the order asked; the record keeps their hash.
     """
     return Record(
         task=task,
@@ -158,7 +157,7 @@ def new_record(
 
 
 def hash_questions(ids: Iterable[str]) -> str:
-    """Return 32 hexadecimal digits that tell one list of question ids, in order, from another."""
+    """32 hexadecimal digits over the ids of questions in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ids:
         digest.update(json.dumps(name).encode() + b"\n")
@@ -170,13 +169,12 @@ def write_record(
     path: str | Path,
     predictions: Iterable[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write `path` (ending in .json) and, if given, the predictions beside it, one row a line.
+    """Writes the record to `path` (.json) and its predictions to `predictions_path(path)`.
 
-    The predictions lie in `predictions_path(path)` and are written first; their `id`s give the
-    record its `questions_hash` if it has none. Each file is replaced as a whole or not at all.
-    Returns the record's path. Raises InputError for another suffix, a number that is not finite, a
-    value that JSON cannot hold, predictions of other questions than the record's, or a folder that
-    cannot be written.
+    The predictions' `id`s give the record its `questions_hash` if it has none. Each file is
+    replaced as a whole or not at all, the predictions first. Returns `path`. Raises InputError for
+    another suffix, a number that is not finite, a value that JSON cannot hold, predictions of
+    questions that are not the record's, or a folder that cannot be written.
     """
     path = Path(path)
     if path.suffix != ".json":
@@ -199,7 +197,7 @@ def write_record(
 
 
 def read_record(path: str | Path) -> Record:
-    """Read a record. Raises InputError if the file is missing, not JSON, or not such a record."""
+    """Reads a record. Raises InputError if the file is missing, not JSON or no record."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -220,7 +218,7 @@ def read_record(path: str | Path) -> Record:
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Read the rows beside the record at `path`; each has at least an `id`.
+    """The prediction rows beside the record at `path`. Each has an `id`.
 
     Raises InputError if the file is missing, or a line is not a JSON object with an id.
     """
@@ -247,14 +245,14 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
 
 
 def predictions_path(path: str | Path) -> Path:
-    """Return where the predictions of the record at `path` lie: NAME.predictions.jsonl."""
+    """NAME.predictions.jsonl beside the record NAME.json."""
     return Path(path).with_suffix(PREDICTIONS_SUFFIX)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text to `path` through a temporary file beside it; make its folder if needed.
+    """Writes UTF-8 text through a temporary file beside `path`; makes the folder if needed.
 
-    Raises InputError if the file system refuses; then an older file at `path` is untouched.
+    Raises InputError if the file system refuses; an older file at `path` is then untouched.
     """
     temporary = ""
     try:
@@ -277,7 +275,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _check(record: Record) -> None:
-    """Raises InputError for a record that says nothing, or a number that is not finite."""
+    """Raises InputError for a record without content or with a number that is not finite."""
     if not (record.metrics or record.series or record.skipped):
         raise InputError("A record without metrics and series must say why it was skipped.")
     for name, metric in record.metrics.items():
@@ -291,7 +289,7 @@ def _check(record: Record) -> None:
 
 
 def _with_questions(record: Record, rows: list[dict[str, Any]], path: Path) -> Record:
-    """The record with the hash of the questions that the prediction rows name."""
+    """The record with the hash of the questions in the prediction rows."""
     ids = [row.get("id") for row in rows]
     if not rows or not all(isinstance(name, str) for name in ids):
         return record

@@ -1,7 +1,7 @@
-"""Runs rows × budgets of one protocol, one record each; what is done already is left alone.
+"""Runs rows × budgets of one protocol and writes a record for each; finished ones stay.
 
-A killed run is continued by the same command: finished records are kept, and the answers of the run
-that was under way are taken from OUT/partial. Knows records, rows and protocols; no command line.
+The same command continues a killed run: it keeps finished records and takes the answers of the run
+that was under way from OUT/partial. Knows plans, sessions and protocols; knows no command line.
 """
 
 from __future__ import annotations
@@ -18,22 +18,31 @@ from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank.space import LARGE_BUDGET
 from latentbank.bench.budget import holds, least_bytes
 from latentbank.bench.encodings import SharedEncodings
-from latentbank.bench.hooks import Hooks, Silent
-from latentbank.bench.measures import reset_peak_memory
+from latentbank.bench.machine import reset_peak_memory
 from latentbank.bench.partial import PartialAnswers
-from latentbank.bench.plan import Bench, Cell, is_done, make_task, name_strangers, plan
+from latentbank.bench.plan import (
+    Bench,
+    Cell,
+    Row,
+    build_row,
+    is_done,
+    is_untrained,
+    make_task,
+    name_strangers,
+    plan,
+)
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
-from latentbank.bench.rows import Row, build_row, is_untrained
-from latentbank.bench.stream import chunked
-from latentbank.bench.task import CannotDo, Outcome
+from latentbank.bench.session import CannotDo, Progress, Session
+from latentbank.bench.task import Outcome
 from latentbank.errors import InputError
+from latentbank.evaluate.stream import chunked
 from latentbank.method import NAMED_ONLY, Method
 
 PARTIAL = "partial"
 
 
-class Watcher(Silent):
-    """Told what happens, run by run; does nothing. The command line's shows it."""
+class Watcher(Progress):
+    """Told what happens, run by run. This one does nothing; the command line's shows it."""
 
     def begin(self, label: str, number: int, total: int) -> None:
         """Run `number` of `total`, from 0, begins."""
@@ -83,8 +92,10 @@ class _Runner:
         self._encodings: SharedEncodings | None = None
 
     def run(self, cells: Sequence[Cell]) -> None:
-        """Makes the records of `cells`; methods are built once for all budgets of a row, and a
-        batch of documents is encoded once for all rows.
+        """Makes the records of `cells`.
+
+        A method is built once for all budgets of its row. A batch of documents is encoded once for
+        all rows.
         """
         with tempfile.TemporaryDirectory(prefix="latentbank-") as folder:
             if self.bench.share:
@@ -111,7 +122,7 @@ class _Runner:
         return self._built[row.name]
 
     def _affordable(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Cells whose budget holds a document at all; the others get a record that says why not.
+        """Cells whose budget holds a document; the others get a record that says why not.
 
         Raises InputError if there is no cell left.
         """
@@ -136,7 +147,7 @@ class _Runner:
         return possible
 
     def _too_small(self, row: Row, total: int) -> str | None:
-        """Why a bank of `total` bytes is of no use to a row; None if it is."""
+        """Why a bank of `total` bytes is of no use to a row; None if it is of use."""
         least = self._least(row)
         if least > total:
             each = -(-least // self.task.documents)
@@ -183,17 +194,29 @@ class _Runner:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch:
             settings, shared = self.bench.settings, self._encodings
-            hooks = Hooks(method, settings, Path(scratch), budget, partial, self.watcher, shared)
+            session = Session(
+                method, settings, Path(scratch), budget, partial, self.watcher, shared
+            )
             try:
-                skipped = self.task.refuses(method)
+                skipped = self.task.refuses(method) or self._too_long(method)
                 if skipped:
                     return Outcome({}), skipped
-                outcome = self.task.run(method, hooks)
+                outcome = self.task.run(session)
             except CannotDo as error:
                 return Outcome({}), str(error)
             finally:
-                hooks.close()
-        return _with_times(outcome, time.perf_counter() - began, hooks, partial), ""
+                session.close()
+        return _with_times(outcome, time.perf_counter() - began, session, partial), ""
+
+    def _too_long(self, method: Method) -> str:
+        """Why the stream's documents are too long for the entries of a method, or ""."""
+        limit = getattr(method.config, "chunk_tokens", self.bench.chunk_tokens)
+        if limit >= self.bench.chunk_tokens:
+            return ""
+        return (
+            f"its entries hold {limit} tokens and --chunk-tokens is {self.bench.chunk_tokens}; "
+            f"give the row chunk_tokens={self.bench.chunk_tokens}"
+        )
 
     def _write(self, cell: Cell, method: Method, outcome: Outcome, skipped: str) -> None:
         bench = self.bench
@@ -227,15 +250,17 @@ class _Runner:
         write_record(record, cell.path, outcome.predictions)
 
 
-def _with_times(outcome: Outcome, seconds: float, hooks: Hooks, partial: PartialAnswers) -> Outcome:
-    """The outcome with how long the run took, and how much of it was the bench's own doing."""
-    own = 100 * (1 - hooks.method_seconds / seconds) if seconds > 0 else 0.0
+def _with_times(
+    outcome: Outcome, seconds: float, session: Session, partial: PartialAnswers
+) -> Outcome:
+    """The outcome with the time of the run and the share of it that the bench itself took."""
+    own = 100 * (1 - session.method_seconds / seconds) if seconds > 0 else 0.0
     times = {"seconds": Metric(seconds, "s"), "overhead": Metric(own, "percent of time")}
     notes: dict[str, float] = {}
     if partial.reused:
         notes["answers_from_an_interrupted_run"] = partial.reused
-    if hooks.encoding_seconds_shared > 0:
-        notes["encoding_seconds_of_another_run"] = hooks.encoding_seconds_shared
+    if session.encoding_seconds_shared > 0:
+        notes["encoding_seconds_of_another_run"] = session.encoding_seconds_shared
     return Outcome(
         {**outcome.metrics, **times},
         outcome.series,

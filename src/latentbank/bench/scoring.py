@@ -1,29 +1,125 @@
-"""Writes a dataset into a bank, asks its questions and measures: for `eval`, `demo` and scripts.
+"""Metrics, curves and prediction rows made from scored answers; `measure` for one bank.
 
-Knows methods through their contract. Imports torch, so that commands import it when they run.
+Knows `MemoryModel`, scores and their units; knows no file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy as np
 
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
-from latentbank.bench.measures import answer_metrics, predictions
-from latentbank.bench.record import Metric
+from latentbank.bench.record import Metric, Series
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation, ask_data
+from latentbank.evaluate.metrics import mean_interval
+from latentbank.evaluate.stream import chunked
 from latentbank.method import Method
 from latentbank.model import MemoryModel
 
-__all__ = ["Score", "measure", "predictions"]
+TIME_UNITS = frozenset({"ms", "s", "documents/s", "percent of time"})
+"""Metrics in these units and the peak of memory differ from run to run; all others do not."""
+
+
+def rate(values: Sequence[float]) -> Metric:
+    """Mean of scores in [0, 1] in percent, with its 95 % interval."""
+    found = mean_interval(values)
+    return Metric(100 * found.value, "percent", 100 * found.low, 100 * found.high)
+
+
+def answer_metrics(found: Evaluation) -> dict[str, Metric]:
+    """Scores in percent with their intervals, and times for a question."""
+    scores = {
+        "exact_match": found.exact_match,
+        "f1": found.f1,
+        "contains_answer": found.contains,
+        "prefix_match": found.prefix_match,
+        "gold_selected": found.selected,
+    }
+    first = float(np.mean([a.first_token_seconds for a in found.answers]))
+    seconds = float(np.mean([a.seconds for a in found.answers]))
+    return {
+        **{name: rate(values) for name, values in scores.items()},
+        "milliseconds": Metric(1000 * seconds, "ms"),
+        "first_token_milliseconds": Metric(1000 * first, "ms"),
+        "questions": Metric(len(found.answers), "questions"),
+    }
+
+
+def joined(found: Sequence[Evaluation]) -> Evaluation:
+    """Several evaluations as one."""
+    names = [item.name for item in fields(Evaluation)]
+    return Evaluation(*(tuple(v for e in found for v in getattr(e, name)) for name in names))
+
+
+def suffixed(metrics: Mapping[str, Metric], suffix: str, *names: str) -> dict[str, Metric]:
+    """The metrics `names` as NAME_SUFFIX, for a second group of questions."""
+    return {f"{name}_{suffix}": metrics[name] for name in names}
+
+
+def curve(
+    x: Sequence[float], x_name: str, x_unit: str, points: Sequence[Metric], y_name: str
+) -> Series:
+    """A curve of metrics of one name and unit over x."""
+    known = all(p.low is not None and p.high is not None for p in points)
+    return Series(
+        x=tuple(float(value) for value in x),
+        y=tuple(float(p.value) for p in points),
+        x_name=x_name,
+        x_unit=x_unit,
+        y_name=y_name,
+        y_unit=points[0].unit,
+        low=tuple(float(p.low or 0.0) for p in points) if known else None,
+        high=tuple(float(p.high or 0.0) for p in points) if known else None,
+    )
+
+
+def curves(
+    x: Sequence[float],
+    x_name: str,
+    x_unit: str,
+    points: Sequence[Mapping[str, Metric]],
+    names: Sequence[str] = ("exact_match", "f1", "bank_bytes", "documents_kept"),
+) -> dict[str, Series]:
+    """A curve for each of `names` that every point has."""
+    return {
+        name: curve(x, x_name, x_unit, [point[name] for point in points], name)
+        for name in names
+        if all(name in point for point in points)
+    }
+
+
+def predictions(data: QADataset, found: Evaluation, phase: str = "") -> list[dict[str, Any]]:
+    """A JSON row for each question: answer, references, documents read, scores."""
+    rows = []
+    for i, (question, answer) in enumerate(zip(data.questions, found.answers, strict=True)):
+        row = {
+            "id": question.id,
+            "question": question.text,
+            "answer": answer.text,
+            "references": list(question.answers),
+            "gold": data.documents[question.document].id if data.documents else None,
+            "documents": [name for name, _ in answer.documents],
+            "confidence": round(answer.confidence, 4),
+            "exact_match": found.exact_match[i],
+            "f1": round(found.f1[i], 4),
+        }
+        rows.append({"phase": phase, **row} if phase else row)
+    return rows
+
+
+# ---- one bank
 
 
 @dataclass(frozen=True)
 class Score:
-    """The answers of one method and its numbers, each with its unit."""
+    """The answers of one method and its numbers. `data` has long documents in chunks."""
 
+    data: QADataset
     evaluation: Evaluation
     metrics: dict[str, Metric]
 
@@ -43,8 +139,10 @@ def measure(
 ) -> Score:
     """Writes every document of `data` into `bank`, asks every question, and scores the answers.
 
-    `bar` is a rich progress bar with a field `note`.
+    A chunk of a long document counts as a document, as in the bench. `bar` is a rich progress bar
+    with a field `note`.
     """
+    data = chunked(data, method.backbone.count_tokens, method.chunk_tokens)
     model = MemoryModel(method, bank)
     task = bar.add_task(f"{label}: writing", total=len(data.documents), note="")
     report = model.write(data.documents, on_batch=lambda _, read: bar.update(task, completed=read))
@@ -55,7 +153,7 @@ def measure(
     found = ask_data(model, data, gold, decoding, lambda count: bar.advance(asking, count))
     summary = found.summary()
     bar.update(asking, note=f"EM {summary['exact_match']:.1f} F1 {summary['f1']:.1f}")
-    return Score(found, _metrics(found, len(data.documents), size, report.seconds))
+    return Score(data, found, _metrics(found, len(data.documents), size, report.seconds))
 
 
 def _metrics(found: Evaluation, documents: int, size: int, seconds: float) -> dict[str, Metric]:

@@ -1,62 +1,28 @@
-"""The contract of a bench protocol, its registry, and what goes in and comes out.
+"""The contract of a bench protocol, its registry, and what a run of one gives.
 
-Knows data, metrics and the contract of a method; knows no protocol, no command line and no files.
 A protocol is one file in `bench/tasks` with a frozen dataclass `Config` and a class that calls
-`@register("name")`.
+`@register("name")`. Knows data and sessions; knows no protocol, no command line and no files.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
-from latentbank.backbone.generate import DecodingConfig
-from latentbank.bank.policy import make_policy
 from latentbank.bench.record import Metric, Series
-from latentbank.errors import InputError, LatentbankError, unknown
+from latentbank.bench.session import Session, Settings
+from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
-
-if TYPE_CHECKING:
-    from latentbank.bench.hooks import Hooks
-    from latentbank.method import Method
-
-
-class CannotDo(LatentbankError):
-    """A method cannot do what a protocol asks of it; the sentence goes into the record."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What every protocol takes. `questions` None asks all; `gold` names each question's document
-    to the method instead of letting it select. `policy`: which documents of a full bank fade first.
-    """
-
-    questions: int | None = None
-    seed: int = 0
-    gold: bool = False
-    batch: int = 16
-    decoding: DecodingConfig = DecodingConfig()
-    policy: str = "blend"
-
-    def __post_init__(self) -> None:
-        make_policy(self.policy)
-
-    def identity(self) -> dict[str, Any]:
-        """What a record names of them; the default policy is left out, as in older records."""
-        found = asdict(self)
-        if self.policy == Settings.policy:
-            del found["policy"]
-        return found
+from latentbank.method import Method
+from latentbank.registry import Registry
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found. `notes` are plain JSON values that go into the record's config."""
+    """What a run found. `notes` are plain JSON values for the record's config."""
 
     metrics: Mapping[str, Metric]
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -66,15 +32,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """The config of a protocol that has none of its own."""
+    """The config of a protocol without options of its own."""
 
 
 class Task(ABC):
     """A protocol over one dataset.
 
-    The constructor makes the stream and the questions from the data and a seed alone, and refuses
-    data that does not fit with an InputError; `run` then takes one method through it, always
-    through `hooks`. `documents` is the number that a budget per document is multiplied by.
+    The constructor makes the stream and the questions from the data and a seed alone. It refuses
+    data that does not fit with an InputError. `run` takes one method through the protocol.
+    `documents` is the number that a budget per document is multiplied by.
     """
 
     name: ClassVar[str]
@@ -84,7 +50,7 @@ class Task(ABC):
 
     documents: int
     extra_hash: str = ""
-    """Hash of what the config's paths hold, if it names any."""
+    """Hash of the data that the config's paths name, if it names any."""
 
     def __init__(self, data: QADataset, settings: Settings, config: Any) -> None:
         self.data, self.settings, self.config = data, settings, config
@@ -95,16 +61,17 @@ class Task(ABC):
         return ""
 
     @abstractmethod
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
+    def run(self, session: Session) -> Outcome:
         """Streams, asks and measures.
 
         Raises CannotDo if it turns out that the method cannot do it.
         """
 
     def asked(self, documents: Collection[int] | None = None) -> QADataset:
-        """The data with the questions to ask: about `documents` (indices; None: all), sampled.
+        """The data with the questions to ask, sampled as the settings say.
 
-        Raises InputError if there is no question.
+        `documents`: indices of the documents that are asked about; None: all. Raises InputError if
+        there is no question.
         """
         data = self.data
         if documents is not None:
@@ -136,32 +103,16 @@ class Task(ABC):
         return sorted(chosen), [i for i in range(count) if i not in chosen]
 
 
+TASKS: Registry[type[Task]] = Registry("bench task", "latentbank.bench.tasks")
 T = TypeVar("T", bound=type[Task])
-_REGISTRY: dict[str, type[Task]] = {}
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a protocol known as `name`."""
+    """A class decorator that makes a protocol known as `name`."""
 
     def decorate(cls: T) -> T:
         cls.name = name
-        _REGISTRY[name] = cls
+        TASKS.register(name)(cls)
         return cls
 
     return decorate
-
-
-def tasks() -> dict[str, type[Task]]:
-    """Every known protocol, by name."""
-    package = importlib.import_module("latentbank.bench.tasks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"latentbank.bench.tasks.{module.name}")
-    return dict(sorted(_REGISTRY.items()))
-
-
-def task_class(name: str) -> type[Task]:
-    """Raises UnknownNameError that lists the known protocols."""
-    known = tasks()
-    if name not in known:
-        raise unknown("bench task", name, known)
-    return known[name]

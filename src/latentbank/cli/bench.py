@@ -147,11 +147,12 @@ def run(
     from latentbank.backbone.generate import DecodingConfig
     from latentbank.bench.budget import parse_budgets
     from latentbank.bench.plan import Bench
-    from latentbank.bench.task import Settings, task_class
+    from latentbank.bench.session import Settings
+    from latentbank.bench.task import TASKS
     from latentbank.cli.bench_data import load_stream
     from latentbank.cli.bench_rows import parse_rows
 
-    task_class(task)
+    TASKS.get(task)
     bench = Bench(
         task=task,
         rows=tuple(parse_rows(methods, backbone, adapter)),
@@ -186,10 +187,10 @@ def _options(
     """
     from dataclasses import asdict
 
-    from latentbank.bench.task import task_class
+    from latentbank.bench.task import TASKS
     from latentbank.cli.train import split_spec
 
-    base = asdict(task_class(task).Config())
+    base = asdict(TASKS.get(task).Config())
     found = parse_pairs(pairs)
     if closed_book:
         found["closed_book"] = closed_book

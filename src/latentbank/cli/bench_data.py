@@ -5,11 +5,11 @@ Imports no torch.
 
 from __future__ import annotations
 
-from latentbank.bench.stream import by_time
 from latentbank.cli.common import notice
 from latentbank.cli.evaluate import load_data
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
+from latentbank.evaluate.stream import by_time
 
 
 def load_stream(

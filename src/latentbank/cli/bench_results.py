@@ -26,7 +26,7 @@ def compare(
     A paired bootstrap over the questions that both were asked; the predictions must lie beside the
     records.
     """
-    from latentbank.bench.compare import compare_records
+    from latentbank.bench.report.compare import compare_records
 
     found = compare_records(a, b, common)
     if json_output:
@@ -49,7 +49,7 @@ def report(
     The page is self-contained: it loads nothing from elsewhere. JSON files that are no records are
     named and left out.
     """
-    from latentbank.bench.report import write_page
+    from latentbank.bench.report.page import write_page
 
     found = write_page(folder, out)
     for name in found.foreign:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from latentbank.adapter import find_adapter, packaged_adapters, read_config
-from latentbank.bench.rows import LORA, Row, backbone_name, only_lora, packaged_for
+from latentbank.bench.plan import LORA, Row, backbone_name, only_lora, packaged_for
 from latentbank.cli.common import merge, parse_pairs
 from latentbank.config import normalised
 from latentbank.errors import InputError, unknown

@@ -176,7 +176,7 @@ def _record(
         read_as="gold" if settings["gold"] else "selected",
         device=device,
     )
-    write_record(record, path, predictions(data, score.evaluation))
+    write_record(record, path, predictions(score.data, score.evaluation))
 
 
 def _print(score: Score, title: str) -> None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, predictions
 from latentbank.bench.record import Metric, Series
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, predictions
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation
 from latentbank.evaluate.stream_metrics import accuracy_at_false_answer_rate, risk_coverage
-from latentbank.method import Method
 
 POINTS = 200  # of the curve in the record
 
@@ -48,12 +47,12 @@ class Abstain(Task):
         self.documents = len(self.stream)
         self.answerable, self.unanswerable = self.asked(written), self.asked(unwritten)
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
-        hooks.fresh_bank(self.documents)
-        hooks.write(self.stream)
-        known = hooks.ask("answerable", self.answerable)
-        unknown = hooks.ask("unanswerable", self.unanswerable)
-        metrics = {**answer_metrics(known), **hooks.bank_metrics(self.documents)}
+    def run(self, session: Session) -> Outcome:
+        session.fresh_bank(self.documents)
+        session.write(self.stream)
+        known = session.ask("answerable", self.answerable)
+        unknown = session.ask("unanswerable", self.unanswerable)
+        metrics = {**answer_metrics(known), **session.bank_metrics(self.documents)}
         doubt, curve = self._doubt(known, unknown)
         rows = [
             *predictions(self.answerable, known, "answerable"),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, predictions, suffixed
 from latentbank.bench.record import Metric
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, predictions, suffixed
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.metrics import paired_bootstrap
-from latentbank.method import EXACT_DELETE, Method
+from latentbank.method import EXACT_DELETE
 
 SCORES = ("exact_match", "f1", "contains_answer")
 
@@ -36,15 +36,15 @@ class Delete(Task):
         self.gone, self.left = self.halves(config.share)
         self.about_gone, self.about_left = self.asked(self.gone), self.asked(self.left)
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
-        hooks.fresh_bank(self.documents)
-        hooks.write(self.data.documents)
-        before = hooks.ask("before deletion", self.about_gone)
-        closed = hooks.ask("closed book", self.about_gone, reader="weights")
+    def run(self, session: Session) -> Outcome:
+        session.fresh_bank(self.documents)
+        session.write(self.data.documents)
+        before = session.ask("before deletion", self.about_gone)
+        closed = session.ask("closed book", self.about_gone, reader="weights")
         ids = [self.data.documents[i].id for i in self.gone]
-        removed = hooks.delete(ids)
-        deleted = hooks.ask("deleted", self.about_gone)
-        left = hooks.ask("left", self.about_left)
+        removed = session.delete(ids)
+        deleted = session.ask("deleted", self.about_gone)
+        left = session.ask("left", self.about_left)
         gone = set(ids)
         named = sum(any(name in gone for name, _ in a.documents) for a in deleted.answers)
         leak = paired_bootstrap(deleted.f1, closed.f1, seed=self.settings.seed)
@@ -57,11 +57,11 @@ class Delete(Task):
                 100 * leak.difference, "percent points", 100 * leak.low, 100 * leak.high
             ),
             "deleted_documents": Metric(removed, "documents"),
-            **hooks.bank_metrics(self.documents),
+            **session.bank_metrics(self.documents),
         }
-        if not hooks.gold:  # a document that is named is named in the answer too, deleted or not
+        if not session.gold:  # a document that is named is named in the answer too, deleted or not
             metrics["answers_from_deleted"] = Metric(named, "questions")
-        notes = {"claims_exact_delete": EXACT_DELETE in method.claims}
+        notes = {"claims_exact_delete": EXACT_DELETE in session.method.claims}
         rows = [
             *predictions(self.about_gone, before, "before deletion"),
             *predictions(self.about_gone, closed, "closed book"),

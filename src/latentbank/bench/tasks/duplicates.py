@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, curves, predictions
 from latentbank.bench.record import Metric
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, curves, predictions
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
-from latentbank.method import Method
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,14 @@ class Duplicates(Task):
         super().__init__(data, settings, config)
         self.questions = self.asked()
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
+    def run(self, session: Session) -> Outcome:
         points, rows = [], []
         for copies in self.config.copies:
-            hooks.fresh_bank(self.documents)
+            session.fresh_bank(self.documents)
             for copy in range(copies):
-                hooks.write(self.data.documents, f"writing, copy {copy + 1} of {copies}")
-            found = hooks.ask(f"{copies} copies", self.questions)
-            points.append({**answer_metrics(found), **hooks.bank_metrics(self.documents)})
+                session.write(self.data.documents, f"writing, copy {copy + 1} of {copies}")
+            found = session.ask(f"{copies} copies", self.questions)
+            points.append({**answer_metrics(found), **session.bank_metrics(self.documents)})
             rows += predictions(self.questions, found, f"{copies} copies")
         first, last = (point["bank_bytes"].value for point in (points[0], points[-1]))
         growth = 100 * (last - first) / first if first else 0.0

@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentbank.bench.closed_book import load_questions
-from latentbank.bench.hooks import Hooks, Reader
-from latentbank.bench.measures import answer_metrics, joined, predictions, suffixed
 from latentbank.bench.record import Metric
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, joined, predictions, suffixed
+from latentbank.bench.session import Reader, Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.errors import InputError
+from latentbank.evaluate.closed_book import load_questions
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.evaluation import Evaluation
 from latentbank.evaluate.stream_metrics import forgetting
@@ -61,14 +61,17 @@ class Forgetting(Task):
             return "it reads only a document that it is told, and closed-book questions have none"
         return ""
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
-        hooks.fresh_bank(self.documents)
-        phases = {"backbone": self._ask(hooks, "backbone"), "before": self._ask(hooks, "before")}
-        hooks.write(self.data.documents)
-        phases["after"] = self._ask(hooks, "after")
+    def run(self, session: Session) -> Outcome:
+        session.fresh_bank(self.documents)
+        phases = {
+            "backbone": self._ask(session, "backbone"),
+            "before": self._ask(session, "before"),
+        }
+        session.write(self.data.documents)
+        phases["after"] = self._ask(session, "after")
         metrics = {
             **answer_metrics(joined(list(phases["after"].values()))),
-            **hooks.bank_metrics(self.documents),
+            **session.bank_metrics(self.documents),
         }
         rows = []
         for name, data in self.sets.items():
@@ -81,7 +84,7 @@ class Forgetting(Task):
             metrics[f"forgetting_f1_{label}"] = Metric(100 * float(lost), "percent points")
         return Outcome(metrics, predictions=rows)
 
-    def _ask(self, hooks: Hooks, phase: str) -> dict[str, Evaluation]:
+    def _ask(self, session: Session, phase: str) -> dict[str, Evaluation]:
         """Every set of questions, by name."""
         reader: Reader = "backbone" if phase == "backbone" else "memory"
-        return {name: hooks.ask(f"{name}, {phase}", d, reader) for name, d in self.sets.items()}
+        return {name: session.ask(f"{name}, {phase}", d, reader) for name, d in self.sets.items()}

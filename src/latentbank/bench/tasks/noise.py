@@ -10,13 +10,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, curves, predictions
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, curves, predictions
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
-from latentbank.method import Method
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,14 @@ class Noise(Task):
         related, unrelated = iter(self.related), iter(noise)
         return [next(unrelated if i in places else related) for i in range(total)]
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
+    def run(self, session: Session) -> Outcome:
         points, rows = [], []
         for level in self.config.levels:
             documents = self.stream(level)
-            hooks.fresh_bank(self.documents)
-            hooks.write(documents, f"writing, {level} % noise")
-            found = hooks.ask(f"noise {level} %", self.questions)
-            points.append({**answer_metrics(found), **hooks.bank_metrics(len(documents))})
+            session.fresh_bank(self.documents)
+            session.write(documents, f"writing, {level} % noise")
+            found = session.ask(f"noise {level} %", self.questions)
+            points.append({**answer_metrics(found), **session.bank_metrics(len(documents))})
             rows += predictions(self.questions, found, f"noise {level} %")
         x = [float(level) for level in self.config.levels]
         return Outcome(points[-1], curves(x, "unrelated documents", "percent", points), rows)

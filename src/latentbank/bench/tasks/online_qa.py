@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, predictions
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, predictions
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.evaluate.data import QADataset
-from latentbank.method import Method
 
 
 @register("online-qa")
@@ -22,9 +21,9 @@ class OnlineQA(Task):
         super().__init__(data, settings, config)
         self.questions = self.asked()
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
-        hooks.fresh_bank(self.documents)
-        hooks.write(self.data.documents)
-        found = hooks.ask("questions", self.questions)
-        metrics = {**answer_metrics(found), **hooks.bank_metrics(self.documents)}
+    def run(self, session: Session) -> Outcome:
+        session.fresh_bank(self.documents)
+        session.write(self.data.documents)
+        found = session.ask("questions", self.questions)
+        metrics = {**answer_metrics(found), **session.bank_metrics(self.documents)}
         return Outcome(metrics, predictions=predictions(self.questions, found))

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, curves, predictions
 from latentbank.bench.record import Metric
-from latentbank.bench.task import Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, curves, predictions
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.stream_metrics import backward_transfer, retention_area
-from latentbank.method import Method
 
 SCORES = ("exact_match", "f1")
 
@@ -48,13 +47,13 @@ class Retention(Task):
         self.questions = self.asked(range(config.first))
         self.stops = [*range(config.first, self.documents, config.every), self.documents]
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
-        hooks.fresh_bank(self.documents)
+    def run(self, session: Session) -> Outcome:
+        session.fresh_bank(self.documents)
         found, points, begin = [], [], 0
         for stop in self.stops:
-            hooks.write(self.data.documents[begin:stop], f"writing up to {stop}")
-            found.append(hooks.ask(f"after {stop}", self.questions))
-            points.append({**answer_metrics(found[-1]), **hooks.bank_metrics(stop)})
+            session.write(self.data.documents[begin:stop], f"writing up to {stop}")
+            found.append(session.ask(f"after {stop}", self.questions))
+            points.append({**answer_metrics(found[-1]), **session.bank_metrics(stop)})
             begin = stop
         first, last = found[0], found[-1]
         metrics = {**points[-1]}

@@ -13,19 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from latentbank.bank import Entry
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import (
-    PEAK,
-    answer_metrics,
-    curve,
-    predictions,
-    reset_peak_memory,
-)
-from latentbank.bench.record import Metric, Series, this_machine
-from latentbank.bench.task import CannotDo, Outcome, Settings, Task, register
+from latentbank.bench.machine import PEAK, reset_peak_memory, this_machine
+from latentbank.bench.record import Metric, Series
+from latentbank.bench.scoring import answer_metrics, curve, predictions
+from latentbank.bench.session import CannotDo, Session, Settings
+from latentbank.bench.task import Outcome, Task, register
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
-from latentbank.method import Method
 
 BATCH = 10_000  # entries appended at a time
 SPEED = "write_documents_per_second"
@@ -62,8 +56,8 @@ class Scale(Task):
         )
         self.questions = self.asked(range(min(config.sizes[0], len(data.documents))))
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
-        hooks.fresh_bank(None)
+    def run(self, session: Session) -> Outcome:
+        session.fresh_bank(None)
         reset = reset_peak_memory()
         points: dict[int, dict[str, Metric]] = {}
         rows, stopped = [], ""
@@ -72,14 +66,14 @@ class Scale(Task):
             if stopped:
                 break
             reset_peak_memory()
-            grown = self._grow(hooks, max(points, default=0), size)
+            grown = self._grow(session, max(points, default=0), size)
             if not grown:
                 stopped = "the bank holds no entries that could be appended again"
                 break
-            found = hooks.ask(f"{size} documents", self.questions)
-            bank = hooks.bank_metrics(size)
+            found = session.ask(f"{size} documents", self.questions)
+            bank = session.bank_metrics(size)
             bank.pop(SPEED, None)  # of the whole stream; `grown` has that of this stretch
-            reading = self._reading(hooks)
+            reading = self._reading(session)
             points[size] = {**answer_metrics(found), **bank, **reading, **grown}
             rows += predictions(self.questions, found, f"{size} documents")
         if not points:
@@ -113,51 +107,51 @@ class Scale(Task):
             )
         return ""
 
-    def _grow(self, hooks: Hooks, held: int, size: int) -> dict[str, Metric]:
+    def _grow(self, session: Session, held: int, size: int) -> dict[str, Metric]:
         """Grows the bank from `held` to `size` documents; returns the times that it took, or
         nothing if it could not.
         """
         real = len(self.data.documents)
         found: dict[str, Metric] = {}
         if held < min(real, size):
-            done = hooks.write(self.data.documents[held:size], f"writing up to {size:,}")
+            done = session.write(self.data.documents[held:size], f"writing up to {size:,}")
             if done.stored and done.seconds > 0:
                 found[SPEED] = Metric(done.stored / done.seconds, "documents/s")
         if size > real:
-            if not len(hooks.bank):
+            if not len(session.bank):
                 return {}
-            found |= self._resample(hooks, size)
+            found |= self._resample(session, size)
         began = time.perf_counter()
-        with hooks.in_method():
-            hooks.method.bind(hooks.bank)
+        with session.in_method():
+            session.method.bind(session.bank)
         found["open_seconds"] = Metric(time.perf_counter() - began, "s")
         return found
 
-    def _resample(self, hooks: Hooks, size: int) -> dict[str, Metric]:
+    def _resample(self, session: Session, size: int) -> dict[str, Metric]:
         """Appends real entries under new ids until the bank holds `size`."""
-        bank, missing = hooks.bank, size - len(hooks.bank)
+        bank, missing = session.bank, size - len(session.bank)
         ids = {document.id for document in self.data.documents}
         real = [entry for entry in bank.entries() if entry.id in ids]
-        hooks.progress.start(f"appending up to {size:,}", missing)
+        session.progress.start(f"appending up to {size:,}", missing)
         first, seconds = len(bank), 0.0
         for at in range(first, size, BATCH):
             part = list(_again(real, range(at, min(at + BATCH, size)), self.settings.seed))
             began = time.perf_counter()
-            with hooks.in_method():
+            with session.in_method():
                 bank.append(part)
             seconds += time.perf_counter() - began
-            hooks.progress.advance(len(part))
+            session.progress.advance(len(part))
         return {"append_entries_per_second": Metric(missing / max(seconds, 1e-9), "documents/s")}
 
-    def _reading(self, hooks: Hooks) -> dict[str, Metric]:
+    def _reading(self, session: Session) -> dict[str, Metric]:
         """Time of `read` alone, batch by batch as when asking."""
         texts = [q.text for q in self.questions.questions]
         ids = [self.data.documents[q.document].id for q in self.questions.questions]
         began = time.perf_counter()
-        with hooks.in_method():
+        with session.in_method():
             for at in range(0, len(texts), self.settings.batch):
                 part = slice(at, at + self.settings.batch)
-                hooks.method.read(texts[part], ids[part] if hooks.gold else None)
+                session.method.read(texts[part], ids[part] if session.gold else None)
         return {
             "read_milliseconds": Metric(1000 * (time.perf_counter() - began) / len(texts), "ms")
         }

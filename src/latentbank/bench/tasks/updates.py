@@ -13,16 +13,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from latentbank.bench.hooks import Hooks
-from latentbank.bench.measures import answer_metrics, predictions, rate, suffixed
 from latentbank.bench.record import Metric
-from latentbank.bench.task import NoOptions, Outcome, Settings, Task, register
+from latentbank.bench.scoring import answer_metrics, predictions, rate, suffixed
+from latentbank.bench.session import Session, Settings
+from latentbank.bench.task import NoOptions, Outcome, Task, register
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, Question
 from latentbank.evaluate.evaluation import Evaluation
 from latentbank.evaluate.metrics import contains_answer, exact_match, normalize_answer
-from latentbank.method import Method
 
 TYPES = {
     "year": re.compile(r"1\d{3}|20\d{2}"),
@@ -133,18 +132,18 @@ class Updates(Task):
         self.questions = self.asked()
         self.old = {u.question.id: u.old for u in self.updates}
 
-    def run(self, method: Method, hooks: Hooks) -> Outcome:
+    def run(self, session: Session) -> Outcome:
         first = self.documents - len(self.updates)
         current = list(self.data.documents[:first])
         for update in self.updates:
             current[update.index] = update.document
-        hooks.fresh_bank(first)
-        hooks.write(current, "writing the clean bank")
-        clean = hooks.ask("clean bank", self.questions)
-        hooks.fresh_bank(self.documents)
-        hooks.write(self.data.documents[:first])
-        hooks.write(self.data.documents[first:], "writing updates")
-        found = hooks.ask("questions", self.questions)
+        session.fresh_bank(first)
+        session.write(current, "writing the clean bank")
+        clean = session.ask("clean bank", self.questions)
+        session.fresh_bank(self.documents)
+        session.write(self.data.documents[:first])
+        session.write(self.data.documents[first:], "writing updates")
+        found = session.ask("questions", self.questions)
         pairs = [
             (a.text, self.old[q.id])
             for a, q in zip(found.answers, self.questions.questions, strict=True)
@@ -155,7 +154,7 @@ class Updates(Task):
             "old_contains_answer": rate([contains_answer(a, old) for a, old in pairs]),
             **suffixed(answer_metrics(clean), "clean", "exact_match", "f1"),
             **_of_clean(found, clean),
-            **hooks.bank_metrics(self.documents),
+            **session.bank_metrics(self.documents),
         }
         rows = predictions(self.questions, found)
         for row, (_, old), answer in zip(rows, pairs, clean.answers, strict=True):

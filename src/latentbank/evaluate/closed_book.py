@@ -1,8 +1,8 @@
 """Files of questions and answers without documents: NQ-open, TriviaQA, WebQuestions and the like.
 
-Knows four layouts; no model. jsonl: `question` with `answer` or `answers`. Tab-separated: question
-and a Python list (DPR's topics, Karpukhin et al. 2020). json: a list of WebQuestions' `qText` and
-`answers`, or of rows as in jsonl.
+jsonl: rows of `question` and `answer` or `answers`. json: a list of such rows, or of WebQuestions'
+`qText` and `answers`. Tab-separated: a question and a Python list (DPR's topics, Karpukhin et al.
+2020). Knows these layouts; knows no model.
 """
 
 from __future__ import annotations

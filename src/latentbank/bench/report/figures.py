@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latentbank.bench import plots
 from latentbank.bench.record import Metric, Series
-from latentbank.bench.results import (
+from latentbank.bench.report import plots
+from latentbank.bench.report.results import (
     MISSING,
     TITLES,
     Group,

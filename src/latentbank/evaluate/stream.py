@@ -1,6 +1,6 @@
-"""The stream that every method takes: in the order of time, documents cut to one size.
+"""The stream of documents: in the order of time, long documents in chunks.
 
-Knows data and token counts; no method.
+Knows data and token counts; knows no method.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from latentbank.evaluate.data import QADataset, Question
 
 
 def by_time(data: QADataset) -> QADataset:
-    """`data` with its documents in the order of their times, those of one time as they were.
+    """`data` with its documents in the order of their times; equal times keep their order.
 
-    `data` itself where a document has no time, or the order is that already.
+    Returns `data` itself if it is in order, or if a document has no time.
     """
     times = [document.time or "" for document in data.documents]  # sorts as the instants do
     order = sorted(range(len(times)), key=times.__getitem__)
@@ -33,8 +33,8 @@ def by_time(data: QADataset) -> QADataset:
 def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512) -> QADataset:
     """`data` with long documents in chunks; `data` itself if there is none.
 
-    A chunk then is a document, and a question belongs to the first chunk that holds one of its
-    answers, or to the first one if none does.
+    Each chunk counts as a document. A question belongs to the first chunk that holds one of its
+    answers, or to the first chunk if none does.
     """
     pieces: list[list[Document]] = []
     for document in data.documents:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentbank.bench.record import Series
-from latentbank.bench.results import si_bytes
+from latentbank.bench.report.results import si_bytes
 
 INK, MUTED, GRID = "#1c2127", "#59636e", "#e2e6ea"
 # Okabe and Ito's palette (2008), which colour-blind readers can tell apart, darkened to a contrast

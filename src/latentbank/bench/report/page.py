@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from latentbank.bench import plots
-from latentbank.bench.figures import Table, figures, is_time, method_order, slug
 from latentbank.bench.record import write_atomically
-from latentbank.bench.results import (
+from latentbank.bench.report import plots
+from latentbank.bench.report.figures import Table, figures, is_time, method_order, slug
+from latentbank.bench.report.results import (
     Group,
     Result,
     any_cell,
@@ -90,7 +90,7 @@ def _template() -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = files("latentbank.bench") / "report.html"
+    source = files("latentbank.bench.report") / "page.html"
     return environment.from_string(source.read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,1 @@
+"""What is made of records: folders of results, comparisons, figures, and the HTML page."""
