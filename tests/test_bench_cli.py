@@ -81,7 +81,7 @@ def test_adapters_are_given_by_row_or_method(world: World) -> None:
         (["x=mcb"], None, UnknownNameError, "Unknown method 'mcb'.*Known: .*strata"),
         (["x=rag:nowhere"], None, UnknownNameError, "Unknown adapter 'nowhere'"),
         (["x=rag,pasages=2"], None, UnknownNameError, "Unknown method"),
-        (["x=rag,passages=two"], None, InputError, "passages is a whole number"),
+        (["x=rag,passages=two"], None, InputError, "together is a whole number"),
         (["x=mac,preset=huge"], None, UnknownNameError, "preset"),
         (["rag,,mac"], None, InputError, "empty name"),
         (["rag,rag"], None, InputError, "'rag' twice"),
@@ -216,9 +216,9 @@ def test_ctrl_c_keeps_what_was_answered(
     world: World, common: tuple[str, ...], tmp_path: Path
 ) -> None:
     slow = (
-        "import time; import latentbank.answering as e; real = e.answer\n"
+        "import time; import latentbank.answering as e; real = e.answer_batch\n"
         "def answer(*a, **k):\n    time.sleep(1); return real(*a, **k)\n"
-        "e.answer = answer"
+        "e.answer_batch = answer"
     )
     arguments = ("bench", "online-qa", "--methods", "none", *common, "--batch", "1")
     process = start(*arguments, before=slow)

@@ -1,6 +1,6 @@
 """The plots of README.md and docs/: which records each is made from, and how it is drawn.
 
-Knows records and `bench.plots`; measures nothing.
+Knows records and `bench.report.plots`; measures nothing.
 """
 
 from __future__ import annotations

@@ -314,12 +314,14 @@ def new_bank(
     budget_bytes: int | None = None,
     **options: Any,
 ) -> MemoryBank:
-    """An empty bank for `method`, with the metadata that `MemoryModel.open` needs.
+    """An empty bank for `method`.
 
-    `meta`: `adapter`, `backbone`, `overrides` and whatever else should be kept. `options` go to
+    `meta`: `adapter`, `backbone` and `overrides`, which `MemoryModel.open` needs, and whatever else
+    should be kept. Without it the bank keeps no metadata and `open` refuses it. `options` go to
     `MemoryBank.create`.
     """
-    meta = {"overrides": {}, "config": asdict(method.config), **(meta or {})}
+    if meta is not None:
+        meta = {"overrides": {}, "config": asdict(method.config), **meta}
     return MemoryBank.create(
         path,
         bank_fingerprint(method),

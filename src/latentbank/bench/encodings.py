@@ -1,7 +1,7 @@
 """Documents encoded once for all rows, budgets and phases of a bench.
 
-Files keep what `BackboneEncoder` computed, by layer and exact batch of texts. The same batch is read
-back bit for bit, so that results do not depend on it. Payloads of texts that the backbone's
+Files keep what `BackboneEncoder` computed, by layer and exact batch of texts. The same batch is
+read back bit for bit, so that results do not depend on it. Payloads of texts that the backbone's
 predictions coded are kept too. Knows the encoder and the codecs of texts; knows no protocol.
 """
 

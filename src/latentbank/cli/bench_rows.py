@@ -1,7 +1,7 @@
 """The rows of `latentbank bench --methods`, read from the command line.
 
 `a,b+LoRA,NAME=method[:adapter][,key=value…]`. Knows the grammar; which adapter belongs to a method
-is looked up in `bench.rows`. Imported inside the command, because it imports torch.
+is looked up in `bench.plan`. Imported inside the command, because it imports torch.
 """
 
 from __future__ import annotations

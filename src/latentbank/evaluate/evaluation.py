@@ -14,6 +14,7 @@ from latentbank.answering import Answer
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.evaluate.data import QADataset
 from latentbank.evaluate.metrics import contains_answer, exact_match, f1, prefix_match
+from latentbank.evaluate.stream import chunked
 from latentbank.method import Method
 from latentbank.model import MemoryModel
 
@@ -85,8 +86,9 @@ def ask_data(
 def evaluate(method: Method, data: QADataset, gold: bool = False) -> Evaluation:
     """Writes `data` into a fresh bank in memory, asks, and binds the method's own bank again.
 
-    A method that had no bank has none afterwards, and nothing of `data` in its working state.
+    Long documents are cut first, so that a question belongs to one chunk, as in the bench. A method that had no bank has none afterwards, and nothing of `data` in its working state.
     """
+    data = chunked(data, method.backbone.count_tokens, method.chunk_tokens)
     before = method.bank
     model = MemoryModel(method)
     try:
