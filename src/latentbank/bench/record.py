@@ -32,6 +32,10 @@ READABLE = (1, 2)
 """Version 1 had no series, budget_bytes, skipped and questions_hash; read_record fills them in."""
 
 PREDICTIONS_SUFFIX = ".predictions.jsonl"
+_TEXTS = (
+    "task", "method", "command", "dtype", "created", "code_revision", "skipped",
+    "questions_hash", "read_as",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -312,10 +316,7 @@ def _from_json(content: Mapping[str, Any]) -> Record:
     for name, metric in values["metrics"].items():
         if isinstance(metric.value, bool) or not isinstance(metric.value, int | float):
             raise ValueError(f"metric {name!r} has the value {metric.value!r}")
-    for name in ("task", "method", "command", "dtype", "created", "code_revision"):
-        if not isinstance(values.get(name), str):
-            raise ValueError(f"field {name!r} must be a text")
-    for name in ("skipped", "questions_hash", "read_as"):
+    for name in _TEXTS:
         if not isinstance(values.get(name, ""), str):
             raise ValueError(f"field {name!r} must be a text")
     if not isinstance(values.get("budget_bytes"), int | None):

@@ -1,6 +1,6 @@
-"""Two records against each other: a paired bootstrap over the questions that both were asked.
+"""Compares two records: a paired bootstrap over the questions that both were asked.
 
-Knows records and their prediction files; no method and no model.
+Knows records and their prediction files; knows no method and no model.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero: the difference is larger than its noise."""
+        """Whether the interval excludes zero: the difference is larger than its noise."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Record a minus record b. `notes` name what else differs between the two runs."""
+    """Record a minus record b. `notes`: what else differs between the two runs."""
 
     a: str
     b: str
@@ -48,7 +48,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def sentence(self) -> str:
-        """What was found, in one sentence."""
+        """The result in one sentence."""
         titles = dict(SCORES)
         parts = [
             f"{titles[d.metric]} {_signed(d.difference)} points (95 % interval {_signed(d.low)} to "
@@ -69,14 +69,13 @@ class Comparison:
 def compare_records(
     a: str | Path, b: str | Path, common: bool = False, samples: int = 10_000, seed: int = 0
 ) -> Comparison:
-    """Compare the answers of two records, question by question (`metrics.paired_bootstrap`).
+    """Compares the answers of two records question by question (`metrics.paired_bootstrap`).
 
-    The unit that is resampled is the question; one that was asked in several phases counts with the
-    mean of its scores. `common` compares on the questions that both were asked; without it, the two
-    must have been asked the same.
+    Questions are resampled. A question of several phases counts with its mean score. `common` takes
+    the questions that both were asked; without it both must have been asked the same.
 
-    Raises InputError if a record or its predictions are missing or damaged, if one was skipped, or
-    if task, data or questions differ.
+    Raises InputError if a record or its predictions are missing or damaged, if a run was skipped,
+    or if task, data or questions differ.
     """
     first, second = read_record(a), read_record(b)
     _comparable(first, Path(a), second, Path(b))
@@ -127,7 +126,7 @@ def _comparable(first: Record, a: Path, second: Record, b: Path) -> None:
 
 
 def question_scores(path: Path) -> dict[str, dict[str, float]]:
-    """Question id → score by metric, the mean over the rows of that question."""
+    """Question id → mean score over its rows, by metric."""
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in read_predictions(path):
         rows.setdefault(row["id"], []).append(row)
@@ -148,7 +147,7 @@ def _mean(path: Path, name: str, rows: Sequence[Mapping[str, Any]], metric: str)
 
 
 def _names(first: Record, second: Record, a: Path, b: Path) -> tuple[str, str]:
-    """What the sentence calls the two: their labels, or their files where the labels are equal."""
+    """The labels of the two records, or their paths if the labels are equal."""
     labels = [str(r.config.get("name") or r.method) for r in (first, second)]
     return (labels[0], labels[1]) if labels[0] != labels[1] else (str(a), str(b))
 

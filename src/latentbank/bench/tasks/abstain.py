@@ -1,7 +1,7 @@
-"""Abstention: questions whose document was written are mixed with ones whose was not.
+"""Abstention: half of the documents is written, and questions about both halves are asked.
 
-How well the confidence of an answer tells the two apart: accuracy at fixed rates of false answers,
-and the area under the risk-coverage curve (El-Yaniv and Wiener 2010).
+Measures how well confidence tells the answerable questions from the others: accuracy at fixed rates
+of false answers, and the area under the risk-coverage curve (El-Yaniv and Wiener 2010).
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ POINTS = 200  # of the curve in the record
 
 @dataclass(frozen=True)
 class AbstainConfig:
-    """`share`: of the documents that is written. `rates`: of the unanswerable questions that may
-    be answered.
-    """
+    """`share` of the documents that is written; `rates` of false answers that are allowed."""
 
     share: float = 0.5
     rates: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -36,7 +34,7 @@ class AbstainConfig:
 
 @register("abstain")
 class Abstain(Task):
-    """Ask about written and unwritten documents; score the confidence."""
+    """Asks about written and unwritten documents and scores the confidence."""
 
     Config = AbstainConfig
 
@@ -61,7 +59,7 @@ class Abstain(Task):
         return Outcome({**metrics, **doubt}, {"risk": curve}, rows)
 
     def _doubt(self, known: Evaluation, unknown: Evaluation) -> tuple[dict[str, Metric], Series]:
-        """Metrics of the confidence; an answer to an unanswerable question is always wrong."""
+        """Metrics of the confidence. Any answer to an unanswerable question is wrong."""
         confidence = [a.confidence for a in (*known.answers, *unknown.answers)]
         correct = [*known.exact_match, *(0.0 for _ in unknown.answers)]
         answerable = [*(True for _ in known.answers), *(False for _ in unknown.answers)]

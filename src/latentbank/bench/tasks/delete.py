@@ -1,6 +1,7 @@
-"""Delete: half of the documents are deleted; what is asked about them must fall to closed book.
+"""Delete: answers about deleted documents must fall to the level of closed book.
 
-Closed book is the same model with the method's low-rank weights and without memory.
+All documents are written and half of them deleted. Closed book is the same model with the method's
+low-rank weights and without memory.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ SCORES = ("exact_match", "f1", "contains_answer")
 
 @dataclass(frozen=True)
 class DeleteConfig:
-    """`share`: of the documents that is deleted."""
+    """`share` of the documents that is deleted."""
 
     share: float = 0.5
 
 
 @register("delete")
 class Delete(Task):
-    """Write all, delete half, ask about both halves."""
+    """Writes all documents, deletes half, asks about both halves."""
 
     Config = DeleteConfig
 
@@ -59,7 +60,7 @@ class Delete(Task):
             "deleted_documents": Metric(removed, "documents"),
             **session.bank_metrics(self.documents),
         }
-        if not session.gold:  # a document that is named is named in the answer too, deleted or not
+        if not session.gold:  # with gold every answer names its document, deleted or not
             metrics["answers_from_deleted"] = Metric(named, "questions")
         notes = {"claims_exact_delete": EXACT_DELETE in session.method.claims}
         rows = [

@@ -1,4 +1,4 @@
-"""Duplicates: the whole stream comes k times. A bank should neither grow nor answer otherwise."""
+"""Duplicates: the stream is written k times. Neither the bank nor its answers should change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentbank.evaluate.data import QADataset
 
 @dataclass(frozen=True)
 class DuplicatesConfig:
-    """`copies`: how often each document comes, one run for each."""
+    """`copies`: how often each document is written; one run for each number."""
 
     copies: tuple[int, ...] = (1, 2, 4)
 
@@ -25,7 +25,7 @@ class DuplicatesConfig:
 
 @register("duplicates")
 class Duplicates(Task):
-    """Write each document several times."""
+    """Writes each document several times."""
 
     Config = DuplicatesConfig
 

@@ -1,7 +1,7 @@
-"""Forgetting: closed-book questions that the model could answer before, asked again after writing.
+"""Forgetting: what writing costs on closed-book questions that have nothing to do with the stream.
 
-NQ-open, TriviaQA, WebQuestions or any file of questions and answers (`--closed-book`). Asked three
-times: the bare backbone, the method with an empty bank, and the method with the stream written.
+The questions come from files such as NQ-open, TriviaQA or WebQuestions (`--closed-book`). They are
+asked three times: of the bare backbone, of the method with an empty bank, and after the stream.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ForgettingConfig:
 
 @register("forgetting")
 class Forgetting(Task):
-    """Closed-book questions before and after the stream."""
+    """Asks closed-book questions before and after the stream."""
 
     Config = ForgettingConfig
     takes_gold = False

@@ -1,7 +1,7 @@
-"""Noise: unrelated documents mixed into the stream, at a bank of the same total size.
+"""Noise: unrelated documents are mixed into the stream while the bank keeps its size.
 
-At 100 % there are as many unrelated documents as related ones. They come from `noise` (data of its
-own), or else the second half of the data serves, and the first half is asked about.
+At 100 % there are as many unrelated documents as related ones. They come from other data (`noise`).
+Without it the second half of the data is the noise, and the first half is asked about.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from latentbank.evaluate.data import QADataset, load_dataset
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """`levels`: unrelated documents for each 100 related ones. `noise`: a file of documents, or a
-    folder and `split`; "" takes half of the data.
+    """`levels`: unrelated documents for each 100 related ones.
+
+    `noise`: a file of documents, or a folder with its `split`; "" takes half of the data.
     """
 
     levels: tuple[int, ...] = (0, 25, 50, 75, 100)
@@ -35,7 +36,7 @@ class NoiseConfig:
 
 @register("noise")
 class Noise(Task):
-    """Mix unrelated documents into the stream."""
+    """Mixes unrelated documents into the stream."""
 
     Config = NoiseConfig
 

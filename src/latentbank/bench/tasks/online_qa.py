@@ -1,4 +1,4 @@
-"""Online question answering: every document is written once, in order; then come the questions.
+"""Online question answering: each document is written once, in order, then all questions come.
 
 The test of CaMeLS (Hu et al. 2023), MAC (Tack et al. 2024), MBC (Katraouras and Rafailidis 2026).
 """
@@ -15,7 +15,7 @@ from latentbank.evaluate.data import QADataset
 
 @register("online-qa")
 class OnlineQA(Task):
-    """Stream the documents once, then ask."""
+    """Writes the stream once, then asks."""
 
     def __init__(self, data: QADataset, settings: Settings, config: Any) -> None:
         super().__init__(data, settings, config)

@@ -1,7 +1,7 @@
-"""Retention: the first documents are asked about again and again while more are written.
+"""Retention: questions about the first documents are repeated while more documents are written.
 
-The curve of their scores over the documents written, its area, and the backward transfer (Lopez-Paz
-and Ranzato 2017) from right after they were written to the end.
+Gives the curve of their scores over the documents written, its area, and the backward transfer
+(Lopez-Paz and Ranzato 2017) from the first asking to the last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCORES = ("exact_match", "f1")
 
 @dataclass(frozen=True)
 class RetentionConfig:
-    """`first`: documents that are asked about; `every`: documents written between two askings."""
+    """`first`: documents that are asked about. `every`: documents written between two askings."""
 
     first: int = 200
     every: int = 200
@@ -33,7 +33,7 @@ class RetentionConfig:
 
 @register("retention")
 class Retention(Task):
-    """Re-ask about the first documents as the stream goes on."""
+    """Asks about the first documents again as the stream goes on."""
 
     Config = RetentionConfig
 

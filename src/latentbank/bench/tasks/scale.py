@@ -1,8 +1,8 @@
-"""Scale: bytes, speed and memory as the bank grows, 10^2 to 10^6 documents.
+"""Scale: bytes, speed and memory as the bank grows from 10^2 to 10^6 documents.
 
-Real documents first; beyond them the entries of the bank are appended again under new ids, so that
-sizes and statistics stay those of the data (`resampled_above` in the record). Stops, and says why,
-before a size that would take more disk or memory than allowed.
+After the real documents the bank's entries are appended again under new ids, so that sizes and
+statistics stay those of the data (`resampled_above` in the record). Before a size that would take
+more disk or memory than allowed the run stops and says why.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ COPIES = 16  # of a bank's bytes in memory (measured: 14 for texts and their wor
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """`sizes`: documents in the bank at each measurement. `asked`: questions at each, if the
-    settings name no number. A size is left out whose bank would exceed `bank.bytes`, or whose
-    memory would exceed `memory_share` of the machine's.
+    """`sizes`: documents in the bank at each measurement.
+
+    `asked`: questions at each, if the settings name no number. A size is left out if its bank would
+    exceed `bank_bytes` or its memory `memory_share` of the machine's.
     """
 
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -45,7 +46,7 @@ class ScaleConfig:
 
 @register("scale")
 class Scale(Task):
-    """Grow the bank and measure."""
+    """Grows the bank and measures it at each size."""
 
     Config = ScaleConfig
     takes_budget = False
@@ -108,9 +109,7 @@ class Scale(Task):
         return ""
 
     def _grow(self, session: Session, held: int, size: int) -> dict[str, Metric]:
-        """Grows the bank from `held` to `size` documents; returns the times that it took, or
-        nothing if it could not.
-        """
+        """Grows the bank from `held` to `size` documents; returns the times, {} if it cannot."""
         real = len(self.data.documents)
         found: dict[str, Metric] = {}
         if held < min(real, size):
@@ -160,8 +159,8 @@ class Scale(Task):
 def _memory(size: int, peaks: dict[int, float], stored: float) -> float:
     """Bytes of memory that `size` documents would take, from the peaks at smaller sizes.
 
-    Two sizes tell what a document takes. One does not: most of its peak is the model at work. Then
-    each of the `stored` bytes of the largest bank so far counts `COPIES` times.
+    Two sizes show what a document takes. A single peak is mostly the model at work; then each of
+    the `stored` bytes of the largest bank so far counts `COPIES` times.
     """
     if not peaks:
         return 0.0

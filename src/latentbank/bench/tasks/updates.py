@@ -1,9 +1,8 @@
-"""Updates: a later document says otherwise, and the newer answer counts.
+"""Updates: later documents contradict earlier ones, and the newer answer counts.
 
-Made from question-answer data: the answer's span in a document is replaced by an answer of the same
-coarse type (year, number, name) to a question about another document. All originals are written
-first, then all updates; an answer with the old span is an error, counted apart. A clean bank, which
-never held the documents that were updated, says which questions are answered without contradiction.
+An update replaces the answer in a document by another answer of the same coarse type (year, number,
+name). All originals are written first, then all updates. An answer with the old text is an error
+and counted apart. A clean bank without the outdated originals shows what can be answered at all.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def coarse_type(answer: str) -> str:
 
 @dataclass(frozen=True)
 class Update:
-    """Document `index` of the data, as it says now, with a question and its answer old and new."""
+    """The new version of document `index`, with a question, its new answers and its `old` ones."""
 
     index: int
     document: Document
@@ -46,7 +45,7 @@ class Update:
 
 
 def build_updates(data: QADataset, seed: int) -> list[Update]:
-    """One update for each document that has a question with an answer of a known type in its text.
+    """An update of each document whose text has an answer of a known type.
 
     The same data and seed give the same updates.
     """
@@ -98,7 +97,7 @@ def _other(
     answers: Sequence[str],
     draw: random.Random,
 ) -> str | None:
-    """An answer about another document that neither the text nor the old answers hold."""
+    """An answer about another document that is neither in the text nor among the old answers."""
     old = {normalize_answer(answer) for answer in answers}
     for answer, document in draw.sample(pool, min(len(pool), 50)):
         new = normalize_answer(answer)
@@ -110,7 +109,7 @@ def _other(
 
 @register("updates")
 class Updates(Task):
-    """Contradict every document later; the newer answer counts."""
+    """Writes documents, then contradicts them; the newer answer counts."""
 
     Config = NoOptions
 
@@ -163,7 +162,7 @@ class Updates(Task):
 
 
 def _of_clean(found: Evaluation, clean: Evaluation) -> dict[str, Metric]:
-    """Of the questions that the clean bank answers exactly, how many still are; none: no metric."""
+    """The share of the clean bank's exact answers that stay exact; {} if it has none."""
     both = zip(found.exact_match, clean.exact_match, strict=True)
     kept = [after for after, before in both if before]
     return {"exact_match_of_clean": rate(kept)} if kept else {}
