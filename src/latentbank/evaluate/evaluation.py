@@ -86,7 +86,8 @@ def ask_data(
 def evaluate(method: Method, data: QADataset, gold: bool = False) -> Evaluation:
     """Writes `data` into a fresh bank in memory, asks, and binds the method's own bank again.
 
-    Long documents are cut first, so that a question belongs to one chunk, as in the bench. A method that had no bank has none afterwards, and nothing of `data` in its working state.
+    Long documents are cut first, so that a question belongs to one chunk, as in the bench. A method
+    that had no bank has none afterwards, and nothing of `data` in its working state.
     """
     data = chunked(data, method.backbone.count_tokens, method.chunk_tokens)
     before = method.bank
