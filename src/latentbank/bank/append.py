@@ -21,7 +21,7 @@ from latentbank.bank.store.page_writer import Placed
 from latentbank.bank.store.pages import Slot
 from latentbank.bank.store.session import Session
 from latentbank.bank.write import Write, writing
-from latentbank.errors import BankError, BudgetError, InputError
+from latentbank.errors import BankError, InputError
 
 __all__ = ["Carried", "Hits", "append_entries", "choose_span", "store_items"]
 
@@ -305,6 +305,6 @@ class _Appender:
 
 
 def _collision(id: str) -> BankError:
-    return BudgetError(
+    return BankError(
         f"The id {id!r} has the same 8-byte hash as another id of the bank; give it another id."
     )
