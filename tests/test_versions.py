@@ -13,6 +13,7 @@ from latentbank.adapter import build_method
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.documents.document import Document
 from latentbank.parts.retrieval import sketch
+from latentbank.parts.retrieval.retriever import RetrievalConfig, Retriever
 from latentbank.parts.retrieval.versions import content, newest
 from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
@@ -63,6 +64,94 @@ def test_nothing_is_invented_and_nothing_comes_twice(found: list[tuple[str, floa
     assert len(set(names)) == len(names)
     assert set(names) <= {name for name, _ in found}
     assert sum(name < "d" for name in names) <= max(1, len(found))
+
+
+# ---- short texts and many versions
+
+
+def asked(texts: dict[str, str], ages: dict[str, Any], question: str, top: int = 1) -> list[Any]:
+    """What a retriever over texts finds, newest versions only."""
+    found = Retriever(RetrievalConfig(), lambda id: content(texts[id]), ages.__getitem__)
+    found.add_texts(list(texts), list(texts.values()))
+    return [id for id, _ in found.rank([question], top)[0]]
+
+
+LENA = "The head of the harbour office is Lena Brandt."
+OTTO = "The head of the harbour office is Otto Keller."
+
+
+@pytest.mark.parametrize("order", [("lena", "otto"), ("otto", "lena")])
+def test_the_newest_of_short_texts_is_read(order: tuple[str, str]) -> None:
+    said = {"lena": LENA, "otto": OTTO}
+    texts = {name: said[name] for name in order}
+    years = {"lena": "2025", "otto": "2019"}
+    assert asked(texts, years, "Who is the head of the harbour office?", 4) == ["lena"]
+
+
+def test_the_length_of_a_version_does_not_count() -> None:
+    texts = {
+        "a": "The code of the east gate is 4711.",
+        "b": "The code of the east gate is 0815 and then the star and the hash.",
+        "c": "The code of the west gate is 1234.",
+    }
+    for newest_one in ("a", "b"):
+        ages = {"a": 1, "b": 1, "c": 9, newest_one: 2}
+        found = asked(texts, ages, "What is the code of the east gate?", 3)
+        assert found[0] == newest_one
+        assert "c" in found, "another gate is no version"
+
+
+@pytest.mark.parametrize("count", [3, 9, 200])
+@pytest.mark.parametrize("newest_at", [0, 0.5, 1])
+def test_the_number_of_versions_does_not_count(count: int, newest_at: float) -> None:
+    texts = {f"v{i}": f"The price of the ferry to Oster is {i + 10} crowns." for i in range(count)}
+    latest = f"v{round(newest_at * (count - 1))}"
+    ages = {name: (name == latest, i) for i, name in enumerate(texts)}
+    assert asked(texts, ages, "What is the price of the ferry to Oster?", 4) == [latest]
+
+
+def test_one_fact_of_several_persons_is_no_version() -> None:
+    texts = {
+        "anna": "Anna Lind lives in Lisbon.", "ben": "Ben Roth lives in Lisbon.",
+        "later": "Anna Lind lives in Porto.",
+    }  # fmt: skip
+    ages = {"anna": 1, "ben": 9, "later": 2}
+    found = asked(texts, ages, "Where does Anna Lind live?", 3)
+    assert found[0] == "later" and "anna" not in found
+    assert asked(texts, ages, "Where does Ben Roth live?") == ["ben"]
+
+
+def test_versions_may_drift() -> None:
+    words = [
+        "the",
+        "ferry",
+        "to",
+        "Oster",
+        "leaves",
+        "pier",
+        "one",
+        "at",
+        "six",
+        "on",
+        "every",
+        "day",
+        "but",
+        "Sunday",
+    ]
+    texts = {}
+    for i in range(8):
+        texts[f"v{i}"] = " ".join(words)
+        words[7 + i % 7] = f"new{i}"
+    ages = {name: i for i, name in enumerate(texts)}
+    assert asked(texts, ages, "Where does the ferry to Oster leave?") == ["v7"]
+
+
+def test_superseded_versions_are_named() -> None:
+    texts, ages = {"lena": LENA, "otto": OTTO}, {"lena": "2025", "otto": "2019"}
+    made = Retriever(RetrievalConfig(), lambda id: content(texts[id]), ages.__getitem__)
+    made.add_texts(list(texts), list(texts.values()))
+    (one,) = made.resolve("Who is the head?", [("otto", 2.0), ("lena", 2.0)], 1)
+    assert (one.id, one.superseded) == ("lena", ("otto",))
 
 
 # ---- the order of a bank

@@ -23,7 +23,7 @@ from latentbank.parts.retrieval.candidates import (
 )
 from latentbank.parts.retrieval.lexical import LexicalIndex, Ranking
 from latentbank.parts.retrieval.sketch import FusedIndex
-from latentbank.parts.retrieval.versions import REACH, newest
+from latentbank.parts.retrieval.versions import NEAR, REACH, Resolved, ShortTexts, Versions
 
 __all__ = ["FLAT_NAMES", "RetrievalConfig", "Retriever"]
 
@@ -32,6 +32,8 @@ FLAT_NAMES = {
     for name in ("candidates", "least_match", "closed_weight", "gain_half", "gain_scale")
 }
 """Where the fields of this group stood before they were a group; see `config.ALIASES`."""
+
+_MOST = 4096  # texts to look for versions in
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,12 @@ class Retriever:
     def clear(self) -> None:
         """Forgets every document."""
         self.texts, self.keys = LexicalIndex(), FusedIndex(self._key_width)
+        self.short = ShortTexts()
 
     def add_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Makes texts findable; an id that is already there is left as it is."""
         self.texts.add(ids, texts)
+        self.short.add(ids, texts)
 
     def add_keys(
         self, ids: Sequence[str], sketches: Sequence[bytes], keys: Sequence[bytes]
@@ -103,6 +107,7 @@ class Retriever:
     def remove(self, ids: Sequence[str]) -> None:
         """Removes documents; unknown ids are ignored."""
         self.texts.remove(ids)
+        self.short.remove(ids)
         self.keys.remove(ids)
 
     def select(self, questions: Sequence[str]) -> tuple[list[Ranking], tuple[float, ...]]:
@@ -131,12 +136,11 @@ class Retriever:
 
     def rank(self, questions: Sequence[str], top: int) -> list[Ranking]:
         """The `top` documents of each question, best first."""
-        reach = max(top, REACH)
-        lexical = [self._newest(self.texts.search(q, reach), top) for q in questions]
+        lexical = [self._newest(q, self._search_texts(q, top), top) for q in questions]
         if not len(self.keys) or self._question_keys is None:
             return lexical
-        found = self.keys.search(questions, self._question_keys(questions), reach)
-        fused = [self._newest(row, top) for row in found]
+        found = self.keys.search(questions, self._question_keys(questions), max(top, REACH))
+        fused = [self._newest(q, row, top) for q, row in zip(questions, found, strict=True)]
         if not len(self.texts):
             return fused
         both = [a + b for a, b in zip(lexical, fused, strict=True)]  # scores of two kinds
@@ -158,5 +162,23 @@ class Retriever:
             for a, b in zip(lexical, fused, strict=True)
         ]
 
-    def _newest(self, found: Ranking, top: int) -> Ranking:
-        return newest(found, top, self._words_of, self._age_of)
+    def _search_texts(self, question: str, top: int) -> Ranking:
+        """The best texts; where the best one is short, as deep as versions of it may lie."""
+        reach = max(top, REACH)
+        while True:
+            found = self.texts.search(question, reach)
+            full = len(found) == reach < _MOST and bool(self.short(found[0][0]))
+            if not full or found[-1][1] < NEAR * found[0][1]:
+                return found
+            reach = min(8 * reach, _MOST)
+
+    def resolve(self, question: str, found: Ranking, top: int) -> list[Resolved]:
+        """The `top` of what a search found, without those that a newer version supersedes."""
+
+        def matches(ids: Sequence[str]) -> list[float]:
+            return self.matches([question], [ids])[0]
+
+        return Versions(self._words_of, self._age_of, self.short, matches).resolve(found, top)
+
+    def _newest(self, question: str, found: Ranking, top: int) -> Ranking:
+        return [(one.id, one.score) for one in self.resolve(question, found, top)]

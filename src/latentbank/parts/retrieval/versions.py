@@ -1,23 +1,140 @@
 """Newer versions of a text before older ones, among what a search found.
 
-Knows names, scores and words; knows no bank and no index.
+Two texts are versions of one if they have most of their words in common, or if they are short and
+say the same about the question but for a few words: "The head of the office is Lena Brandt." and
+"The head of the office is Otto Keller.". Knows ids, scores and words; knows no bank and no index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from array import array
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
+from zlib import crc32
 
 from latentbank.parts.retrieval.lexical import COMMON, WORD, Ranking
 
-REACH = 8  # candidates to look for versions in
-NEAR = 0.8  # a version scores at least so much of the best document's score
+__all__ = ["NEAR", "REACH", "Resolved", "ShortTexts", "Versions", "content", "newest"]
+
+REACH = 8  # documents to look for versions in, at first
+CLOSE = 0.8  # a version scores at least so much of the best document's score
+NEAR = 0.5  # the same for a short text: a few words more change its score much
 ALIKE = 0.5  # two texts with this share of their words in common are versions of one
+SAME = 0.6  # the same for short texts, of all words of the longer one, in their order
+WITHIN = 0.8  # or so much of the shorter one: "… is 4711." and "… is 0815, then the star."
+SHORT = 64  # words of the longest text that is compared word by word
 
 
 def content(text: str) -> frozenset[str]:
     """The words of a text that tell it from others, in lower case."""
     return frozenset(word.lower() for word in WORD.findall(text)) - COMMON
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A document in the place of its versions.
+
+    Attributes:
+        id: the newest version.
+        score: that of the best version.
+        superseded: the older versions among what was found, best first.
+    """
+
+    id: str
+    score: float
+    superseded: tuple[str, ...] = ()
+
+
+class ShortTexts:
+    """The words of short texts, in order, as 16-bit hashes; long texts are left out."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, array[int]] = {}
+
+    def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Keep the words of the texts that are short."""
+        for id, text in zip(ids, texts, strict=True):
+            words = WORD.findall(text.lower()) if len(text) < 16 * SHORT else ()
+            if 0 < len(words) <= SHORT:
+                self._words[id] = array("H", (crc32(word.encode()) & 0xFFFF for word in words))
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Forget texts; unknown ids are ignored."""
+        for id in ids:
+            self._words.pop(id, None)
+
+    def __call__(self, id: str) -> Sequence[int]:
+        """The words of a text; none if it is long or not known."""
+        return self._words.get(id, ())
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What is asked of documents to tell which are versions of one; only where scores are near.
+
+    Attributes:
+        words: the content of a document: words or hashes.
+        age: what is larger for a newer document.
+        short: the words of a short text in order; none for a long text.
+        matches: the share of the question that each of some documents holds.
+    """
+
+    words: Callable[[str], frozenset[Hashable]]
+    age: Callable[[str], Any]
+    short: Callable[[str], Sequence[int]] = ShortTexts()
+    matches: Callable[[Sequence[str]], Sequence[float]] = lambda ids: [0.0] * len(ids)
+
+    def resolve(self, found: Ranking, top: int) -> list[Resolved]:
+        """The `top` of `found`, best first, without those that a newer version supersedes.
+
+        How long the texts are, in which order they were written and how many versions there are
+        makes no difference.
+        """
+        kept: list[Resolved] = []
+        rest = list(found)
+        while rest and len(kept) < top:
+            best, score = rest[0]
+            least = NEAR if self.short(best) else CLOSE
+            near = [pair for pair in rest[1:] if pair[1] >= least * score]
+            versions = self._of(best, score, near) if near else {best}
+            latest = max(versions, key=self.age) if len(versions) > 1 else best
+            older = tuple(id for id, _ in rest if id in versions and id != latest)
+            kept.append(Resolved(latest, score, older))
+            rest = [pair for pair in rest if pair[0] not in versions]
+        return kept
+
+    def _of(self, best: str, score: float, near: Ranking) -> set[str]:
+        """`best` and its versions among its neighbours.
+
+        A text may have drifted far from its first version. What is like the newest version that is
+        known so far counts too.
+        """
+        close = [id for id, other in near if other >= CLOSE * score]
+        versions, head = {best}, best
+        while True:
+            more = self._like(head, [id for id, _ in near if id not in versions])
+            left = [id for id in close if id not in versions and id not in more]
+            if left:
+                words = self.words(head)
+                more |= {id for id in left if _alike(words, self.words(id))}
+            versions |= more
+            newer = max(versions, key=self.age) if more else head
+            if newer == head:
+                return versions
+            head = newer
+
+    def _like(self, id: str, others: Sequence[str]) -> set[str]:
+        """The short texts that say what a short text says, with the same words of the question."""
+        words = self.short(id)
+        found = [other for other in others if words and _same(words, self.short(other))]
+        if not found:
+            return set()
+        first, *shares = self.matches([id, *found])
+        return {
+            other for other, share in zip(found, shares, strict=True) if abs(share - first) < 1e-9
+        }
 
 
 def newest(
@@ -26,23 +143,18 @@ def newest(
     words: Callable[[str], frozenset[Hashable]],
     age: Callable[[str], Any],
 ) -> Ranking:
-    """The `top` of `found`, best first, each as its newest version; older ones are left out.
-
-    `words` gives the content of a document, `age` what is larger for a newer one; both are asked
-    only where two scores are near each other.
-    """
-    kept: Ranking = []
-    rest = list(found)
-    while rest and len(kept) < top:
-        best, score = rest[0]
-        near = [name for name, other in rest[1:] if other >= NEAR * score]
-        versions = [best]
-        if near:
-            versions += [name for name in near if _alike(words(best), words(name))]
-        kept.append((max(versions, key=age) if len(versions) > 1 else best, score))
-        rest = [pair for pair in rest if pair[0] not in versions]
-    return kept
+    """The `top` of `found`, best first, each as its newest version; by words in common alone."""
+    return [(one.id, one.score) for one in Versions(words, age).resolve(found, top)]
 
 
 def _alike(one: frozenset[Hashable], two: frozenset[Hashable]) -> bool:
     return len(one & two) >= ALIKE * max(len(one | two), 1)
+
+
+def _same(one: Sequence[int], two: Sequence[int]) -> bool:
+    shorter, longer = sorted((len(one), len(two)))
+    least = min(SAME * longer, WITHIN * shorter)
+    if shorter < least or len(set(one) & set(two)) < least * 0.5:
+        return False
+    blocks = SequenceMatcher(None, one, two, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) >= least
