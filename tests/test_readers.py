@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import latentbank.documents.readers.read as read_module
 from latentbank.documents.document import Document
 from latentbank.documents.readers import Note, ReadOptions, read_documents, read_hf_dataset
 from latentbank.errors import InputError
@@ -187,7 +186,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_is_its_own_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(read_module, "PATHS_ARE_IDS", True)
     Path("notes").mkdir()
     Path("notes/a.md").write_text("The bus leaves at nine.")
     (before,) = read("notes")

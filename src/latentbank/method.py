@@ -40,7 +40,9 @@ CLAIMS = {
 @dataclass(frozen=True)
 class WriteReport:
     """What a `write` did. `seconds` covers encoding and storing; `faded` and `forgotten` count the
-    documents that went down a level or left the bank to make room.
+    documents that went down a level or left the bank to make room. `replaced` and `kept` count the
+    documents of which the bank held another version: it went, or it stayed and the new one did not
+    come in.
     """
 
     stored: int
@@ -48,6 +50,8 @@ class WriteReport:
     seconds: float
     faded: int = 0
     forgotten: int = 0
+    replaced: int = 0
+    kept: int = 0
 
     @classmethod
     def of(cls, report: AppendReport, seconds: float) -> WriteReport:
@@ -62,6 +66,8 @@ class WriteReport:
             self.seconds + other.seconds,
             self.faded + other.faded,
             self.forgotten + other.forgotten,
+            self.replaced + other.replaced,
+            self.kept + other.kept,
         )
 
 

@@ -7,10 +7,9 @@ validation of a training all come here. Knows methods through their contract.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,10 +29,11 @@ from latentbank.backbone.transports import Sources
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank, Receipt
 from latentbank.capabilities import lossless_levels, set_training
 from latentbank.config import merged, normalised
-from latentbank.documents.document import Document, chunk, find_entries
+from latentbank.documents.document import Document, chunk, find_entries, whole
 from latentbank.errors import BankError, InputError
 from latentbank.method import METHODS, Method, WriteReport
 from latentbank.methods import DEFAULT_METHOD
+from latentbank.upsert import Upsert
 
 __all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank"]
 
@@ -60,6 +60,7 @@ class MemoryModel:
         self.bank = new_bank(":memory:", method) if bank is None else bank
         set_training(method, False)
         method.bind(self.bank)
+        self._upsert = Upsert(self.bank)
 
     @classmethod
     def from_pretrained(
@@ -141,28 +142,35 @@ class MemoryModel:
         documents: Iterable[Document],
         batch: int | None = None,
         on_batch: Callable[[WriteReport, int], None] | None = None,
+        on_conflict: str = "replace",
     ) -> WriteReport:
         """Writes documents, long ones in chunks; each batch is durable before the next starts.
 
         `batch`: entries that are encoded and stored together, by default the method's
         `write_batch`. `on_batch` gets the report of each batch and the documents read so far.
+
+        `on_conflict`: what happens to another version of a document that the bank holds, which is
+        another text, time or metadata under one id. "replace": the old version goes with all of
+        its chunks. "keep": the new one is left out. "error": `InputError`.
         """
         total, read = WriteReport(0, 0, 0.0), _Counted(documents)
-        pieces = self._chunks(read)
-        while part := list(itertools.islice(pieces, batch or self.method.write_batch)):
-            report = self.method.write(part)
+        size = batch or self.method.write_batch
+        for part in self._upsert.parts(read, self._pieces, size, on_conflict):
+            if part.old:
+                self.method.delete(part.old)
+            report = self.method.write(part.entries) if part.entries else WriteReport(0, 0, 0.0)
+            report = replace(report, replaced=part.replaced, kept=part.kept)
             total = total + report
             if on_batch is not None:
                 on_batch(report, read.count)
         return total
 
-    def _chunks(self, documents: Iterable[Document]) -> Iterator[Document]:
+    def _pieces(self, document: Document) -> list[Document]:
+        """The entries of a document: itself, or its chunks."""
         limit = self.method.chunk_tokens
-        for document in documents:
-            if len(document.text.encode()) <= limit:  # a token is at least one byte
-                yield document
-            else:
-                yield from chunk(document, self.backbone.count_tokens, limit)
+        if len(document.text.encode()) <= limit:  # a token is at least one byte
+            return [whole(document)]
+        return chunk(document, self.backbone.count_tokens, limit)
 
     def delete(self, ids: Sequence[str]) -> Receipt:
         """Removes documents by id, with all chunks of long ones; the receipt names the entries."""

@@ -3,12 +3,15 @@
 Knows what an entry may hold and how large it may be; nothing about pages or files.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from latentbank.documents.document import Document
 from latentbank.errors import InputError
 
 __all__ = ["ID_BYTES", "JSON", "Entry", "check_entry", "compact_json", "id_key", "is_hex_id"]
@@ -45,6 +48,20 @@ class Entry:
     metadata: Mapping[str, JSON] = field(default_factory=dict, hash=False)
     key: bytes = b""
     version: str = ""
+
+    @classmethod
+    def of(cls, document: Document, level: str, payload: bytes, key: bytes = b"") -> Entry:
+        """The entry of a document, with all that its ledger keeps."""
+        return cls(
+            document.id,
+            level,
+            payload,
+            document.time,
+            document.source,
+            document.metadata,
+            key,
+            document.version,
+        )
 
 
 def is_hex_id(id: str) -> bool:

@@ -15,7 +15,7 @@ from latentbank.documents.identity import content_hash, entry_id, find_entries
 from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
-__all__ = ["JSON", "CountTokens", "Document", "Time", "chunk", "find_entries"]
+__all__ = ["JSON", "CountTokens", "Document", "Time", "chunk", "find_entries", "whole"]
 
 JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 Time = str | int | float | date | Instant
@@ -131,6 +131,11 @@ def chunk(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> l
     if len(pieces) == 1:
         return [_part(document, pieces[0], None)]
     return [_part(document, piece, index) for index, piece in enumerate(pieces)]
+
+
+def whole(document: Document) -> Document:
+    """A document that is not cut as one entry, with the entry's id."""
+    return _part(document, document.text, None)
 
 
 def _part(document: Document, text: str, number: int | None) -> Document:

@@ -39,7 +39,7 @@ def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512)
     pieces: list[list[Document]] = []
     for document in data.documents:
         short = len(document.text.encode()) <= chunk_tokens  # a token is at least one byte
-        pieces.append([document] if short else list(chunk(document, count_tokens, chunk_tokens)))
+        pieces.append([document] if short else _pieces(document, count_tokens, chunk_tokens))
     if all(len(part) == 1 for part in pieces):
         return data
     first = [0]
@@ -51,6 +51,14 @@ def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512)
     )
     documents = tuple(document for part in pieces for document in part)
     return replace(data, documents=documents, questions=questions)
+
+
+def _pieces(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> list[Document]:
+    """Chunks as documents of their own, named `document/0`, `document/1`, …"""
+    found = chunk(document, count_tokens, chunk_tokens)
+    if len(found) == 1:
+        return found
+    return [replace(piece, id=f"{document.id}/{i}") for i, piece in enumerate(found)]
 
 
 def _holder(pieces: Sequence[Document], question: Question) -> int:

@@ -211,10 +211,7 @@ class Mac(Trained, Encoding):
         new = list({d.id: d for d in documents if d.id not in bank}.values())
         latents = self.amortise_all([d.text for d in new])
         payloads = dict(zip((d.id for d in new), self._encode_payloads(latents), strict=True))
-        entries = [
-            Entry(d.id, self.level, payloads.get(d.id, b""), d.time, d.source, d.metadata)
-            for d in documents
-        ]
+        entries = [Entry.of(d, self.level, payloads.get(d.id, b"")) for d in documents]
         report = bank.append(entries, blobs=self._blobs(), fade=forget)
         self._remember([report.stored_id(d.id) for d in new], [payloads[d.id] for d in new])
         self._forget(report.forgotten)

@@ -102,8 +102,7 @@ class Rag(Trained, Candidates):
         level = self.config.entry
         payloads = self.texts.encode([d.text for d in documents], level)
         entries = [
-            Entry(d.id, level, payload, d.time, d.source, d.metadata)
-            for d, payload in zip(documents, payloads, strict=True)
+            Entry.of(d, level, payload) for d, payload in zip(documents, payloads, strict=True)
         ]
         report = bank.append(entries, fade=forget)
         stored = [report.stored_id(d.id) for d in documents]

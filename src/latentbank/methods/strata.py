@@ -193,7 +193,7 @@ class Strata(Trained, Encoding, Fading, Candidates):
         if self.config.entry in WHOLE:
             payloads = self.texts.encode([d.text for d in documents], self.level)
             return [
-                Entry(d.id, self.level, payload, d.time, d.source, d.metadata)
+                Entry.of(d, self.level, payload)
                 for d, payload in zip(documents, payloads, strict=True)
             ]
         return self._pooled_entries(documents)
@@ -214,7 +214,7 @@ class Strata(Trained, Encoding, Fading, Candidates):
             for i, d in enumerate(part):
                 body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
                 body = join_sketch(words[d.id], body)
-                found[d.id] = Entry(d.id, self.level, body, d.time, d.source, d.metadata, keys[i])
+                found[d.id] = Entry.of(d, self.level, body, keys[i])
         return [found[d.id] for d in documents]
 
     def standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -102,12 +102,9 @@ def _checked(row: Found, source: str | None, options: ReadOptions) -> Document |
         return error
 
 
-PATHS_ARE_IDS = False  # until the write loop replaces another version of an id
-
-
 def _file_id(row: Row, path: str | None) -> str | None:
     """The id of a document that is a whole file: its path, without `./`; None if too long."""
-    if not row.whole or path is None or not PATHS_ARE_IDS:
+    if not row.whole or path is None:
         return None
     name = os.path.normpath(path).replace(os.sep, "/")
     return name if len(name.encode()) <= MAX_ID_BYTES else None
