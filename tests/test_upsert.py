@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latentbank.adapter import build_method
+from latentbank.backbone.generate import DecodingConfig, generate
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.bank import Entry, MemoryBank
 from latentbank.documents.document import Document
 from latentbank.documents.identity import group
@@ -248,3 +250,26 @@ def test_a_bank_holds_what_a_dictionary_holds(
 def test_many_banks_hold_what_dictionaries_hold(rag: Method) -> None:
     many = settings(QUICK, max_examples=2000)
     many(given(steps, st.sampled_from([1, 3, 32]))(lambda s, batch: check(rag, s, batch)))()
+
+
+# ---- what is read
+
+
+def test_relative_dates_are_read_with_their_meaning(model: MemoryModel) -> None:
+    said = "Cora: I went to the open day yesterday"
+    model.write([Document(said, time="8 May 2023"), Document("Ben stayed at home last Friday.")])
+    assert model.method.read(["When did Cora go?"]).passages == (f"{said} (7 May 2023)",)
+    assert model.method.read(["When was Ben at home?"]).passages == (
+        "Ben stayed at home last Friday.",
+    )
+
+
+def test_no_answer_ends_in_half_a_character(model: MemoryModel) -> None:
+    model.write([Document("안녕하세요 서울입니다. नमस्ते दुनिया.")])
+    questions = [f"Who is number {i}?" for i in range(24)]
+    backbone = model.backbone
+    plain = generate(backbone, prompt_ids(backbone, questions), DecodingConfig(7))
+    assert any(one.text.endswith("\ufffd") for one in plain), "or the test shows little"
+    for words in (False, True):
+        answers = model.ask_many(questions, DecodingConfig(7, whole_words=words), memory=False)
+        assert not any(answer.text.endswith("\ufffd") for answer in answers)

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from latentbank.backbone.generate import DecodingConfig, PromptRun
+from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.capabilities import Candidates
+from latentbank.documents.ends import finish, whole_characters
 from latentbank.errors import InputError
 from latentbank.method import Method
 from latentbank.parts.retrieval.candidates import Candidate
@@ -136,11 +137,19 @@ class Reading:
             pairs = zip(drafts, quotable, strict=True)
             quotable = [f" {draft}{text}" if draft else text for draft, text in pairs]
         found = self._prompts.answers(rows, self._backbone.encode(quotable, start=False))
+        config = self._decoding or DecodingConfig()
         sources, support = read.named_sources() or ((),) * count, read.support or (1.0,) * count
         return [
-            Answer(one.text, sources[i], one.confidence * support[i], 0.0, self._seconds)
+            Answer(_ended(one, config), sources[i], one.confidence * support[i], 0.0, self._seconds)
             for i, one in zip(rows, found, strict=True)
         ]
+
+
+def _ended(found: Generation, config: DecodingConfig) -> str:
+    """The text of an answer; one that reached the limit has no half character at its end."""
+    if found.finished:
+        return found.text
+    return finish(found.text) if config.whole_words else whole_characters(found.text).rstrip()
 
 
 # ---- several candidates

@@ -29,13 +29,15 @@ class DecodingConfig:
     """How to decode. The MAC and MBC papers use 12 beams in 4 groups with diversity 10.
 
     `beams` = 1 is greedy. `groups` divides `beams`; a later group pays `diversity` for each token
-    that an earlier group chose at the same step (Vijayakumar et al., 2018).
+    that an earlier group chose at the same step (Vijayakumar et al., 2018). With `whole_words` an
+    answer that reaches `max_new_tokens` is cut back to its last sentence or word.
     """
 
     max_new_tokens: int = 16
     beams: int = 1
     groups: int = 1
     diversity: float = 0.0
+    whole_words: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -48,11 +50,15 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text, the mean probability of its tokens, seconds to the first token."""
+    """One answer: its text, the mean probability of its tokens, seconds to the first token.
+
+    `finished`: it came to its end before the limit of tokens.
+    """
 
     text: str
     confidence: float
     first_token_seconds: float
+    finished: bool = True
 
 
 def generate(
@@ -153,8 +159,8 @@ class PromptRun:
             tokens, mean = _greedy(run, logits, self._config, quotable)
         texts = _texts(self._backbone, tokens)
         return [
-            Generation(text, math.exp(sure), self._seconds)
-            for text, sure in zip(texts, mean, strict=True)
+            Generation(text, math.exp(sure), self._seconds, self._backbone.end_id in row)
+            for text, sure, row in zip(texts, mean, tokens, strict=True)
         ]
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from latentbank.documents.time import Instant, Precision
+from latentbank.documents.time import Instant, Precision, parse_time
+from latentbank.errors import InputError
 
 __all__ = ["RelativeDate", "annotate", "relative_dates"]
 
@@ -34,6 +35,9 @@ _YEARS = r"(?P<unit>year|decade)s?"
 _WHICH = rf"(?P<which>{'|'.join(_SHIFT)})"
 _STRICT = r"(?P<which>last|this|next)"  # "the past week" is no calendar week
 _FUTURE = re.compile(r"\b(?:will|won['’]t|shall|going to|see you|due)\b|['’]ll\b", re.IGNORECASE)
+_HINT = re.compile(  # a text without any of these has no relative date
+    r"day|morrow|tonight|night|this|last|next|past|coming|ago|now|in |before|after", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"[.!?\n]")
 _PART = r"(?: morning| afternoon| evening| night)?"
 
@@ -89,22 +93,22 @@ def _apart(found: list[RelativeDate]) -> Iterator[RelativeDate]:
 
 
 def annotate(text: str, time: str | Instant | None) -> str:
-    """The text with a last line that says what its relative dates mean.
+    """The text with the meaning of each relative date in brackets behind it.
 
-    "We met yesterday." of 8 May 2023 gets "[yesterday = 7 May 2023]". A text without a relative
-    date, without a time or with a stored time that cannot be read comes back as it is.
+    "We met yesterday." of 8 May 2023 becomes "We met yesterday (7 May 2023).". A text without a
+    relative date, without a time or with a stored time that cannot be read comes back as it is.
     """
-    from latentbank.documents.time import parse_time
-    from latentbank.errors import InputError
-
-    if not time:
+    if not time or not _HINT.search(text):
         return text
     try:
         when = parse_time(time)
     except InputError:
         return text
-    notes = dict.fromkeys(f"{one.phrase} = {one.meaning}" for one in relative_dates(text, when))
-    return f"{text}\n[{'; '.join(notes)}]" if notes else text
+    parts, at = [], 0
+    for one in relative_dates(text, when):
+        parts += [text[at : one.end], f" ({one.meaning})"]
+        at = one.end
+    return "".join([*parts, text[at:]])
 
 
 # ---- spans of days

@@ -23,6 +23,7 @@ from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank, Receipt
 from latentbank.capabilities import Candidates, Trained, forget
 from latentbank.config import setting
+from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
 from latentbank.method import (
@@ -134,8 +135,9 @@ class Rag(Trained, Candidates):
         return self.retriever.candidates(questions, self.closed_lora is not None)
 
     def _text(self, id: str) -> str:
+        """The text of an entry as it is read, relative dates with their meaning."""
         entry = self.require_bank().get(id)
-        return self.texts.decode([entry])[0] if entry is not None else ""
+        return annotate(self.texts.decode([entry])[0], entry.time) if entry is not None else ""
 
     @property
     def trained_from(self) -> int | None:

@@ -26,6 +26,7 @@ from latentbank.bank.ladder import VERBATIM
 from latentbank.capabilities import Candidates, Encoding, Fading, Trained
 from latentbank.codec import array_codec
 from latentbank.config import setting
+from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
 from latentbank.method import (
@@ -273,13 +274,14 @@ class Strata(Trained, Encoding, Fading, Candidates):
         return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
 
     def _text(self, id: str) -> str:
+        """The text of an entry as it is read, relative dates with their meaning."""
         entry = self.require_bank().get(id)
-        return self.texts.decode([entry])[0] if entry is not None else ""
+        return annotate(self.texts.decode([entry])[0], entry.time) if entry is not None else ""
 
     def _known_text(self, id: str) -> str:
         """The text of a document where it takes no time to decode, else an empty one."""
         entry = self.require_bank().get(id)
-        return self.texts.known(entry) if entry is not None else ""
+        return annotate(self.texts.known(entry), entry.time) if entry is not None else ""
 
     def _states(self, id: str) -> Tensor | None:
         """States [M, D] of a document in the backbone's units, the start token's first."""
@@ -287,7 +289,8 @@ class Strata(Trained, Encoding, Fading, Candidates):
         if entry is None:
             return None
         if entry.level in TEXTS:
-            ids, mask = self.backbone.pad(passage_ids(self.backbone, self.texts.decode([entry])))
+            text = annotate(self.texts.decode([entry])[0], entry.time)
+            ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
         body = array_codec("float16").decode(split_sketch(entry.payload)[1], width)
