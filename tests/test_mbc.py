@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import T5Config, T5Model
 
 from latentbank.adapter import build_method, load_adapter, save_adapter
 from latentbank.backbone.model import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import BankError
-from latentbank.method import Method
+from latentbank.method import METHODS, Method
 from latentbank.model import bank_fingerprint
+from latentbank.parts.amortised.aggregator import Aggregator
+from latentbank.parts.amortised.alignment import PrefixAlignment
+from latentbank.parts.amortised.amortiser import T5Amortiser
 from test_contract import BATCH, build, family, logits, texts
 from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
@@ -107,7 +111,8 @@ def test_online_adaptation_is_a_function_of_the_bank_alone(backbone: Backbone) -
 def test_the_papers_presets_build_and_run(
     backbones: Backbones, tmp_path: Path, name: str, preset: str
 ) -> None:
-    config: dict[str, Any] = {"t5": str(backbones.t5())}
+    t5 = str(backbones.t5())
+    config: dict[str, Any] = {"t5": t5, "question_t5": t5}
     if name == "mbc":
         config["lora"] = {"rank": 2, "targets": "kv", "layer": 1}
         config["codebook"] = {"codes": 16, "learning": "gradient", "reset_to": "random"}
@@ -140,3 +145,75 @@ def test_a_histogram_counts_beyond_what_float32_can(backbones: Backbones) -> Non
     method.require_bank().append([], blobs=method._blobs())
     method.bind(method.require_bank())
     assert method._histogram.tolist() == [many, 0, 0, 0]
+
+
+# ---- the papers' sizes
+
+T5_SMALL = {
+    "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8,
+}  # fmt: skip
+
+
+def test_distilgpt2_with_t5_small_has_the_published_size_part_by_part() -> None:
+    """Counted from the layers of MAC's published code; MBC adds codebook and KV-LoRA: 197.3 M."""
+    width, latents, layers, virtual = 768, 12, 6, 2
+    preset: Any = METHODS.get("mbc").presets["distilgpt2"]
+    assert preset["latents"] == latents and preset["inner"] == preset["heads"] * 96 == width
+    assert preset["lora"] == {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": 0}
+    with torch.device("meta"):
+        t5 = T5Model(T5Config(**T5_SMALL))
+        amortiser = T5Amortiser(t5, width, latents)
+        aggregator = Aggregator(width, preset["inner"], preset["heads"])
+        align = PrefixAlignment(latents, width, layers, 12, 64, virtual)
+    linear = width * width
+    published = {
+        "t5": 60_506_624,
+        "heads": latents * (2 * 512 + 2 * (512 * width + width) + linear + width),
+        "aggregator": 4 * (6 * width + 6 * linear + 3 * width),
+        "align": 2 * layers * virtual * (2 * width + 2 * (linear + width)),
+    }
+    ours = {
+        "t5": _size(t5),
+        "heads": _size(amortiser.heads),
+        "aggregator": _size(aggregator),
+        "align": _size(align),
+    }
+    assert ours == {name: pytest.approx(count, rel=2e-3) for name, count in published.items()}
+    assert align.first.shape == (24, 768, 768) and align.second.shape == (24, 768, 768)
+    assert amortiser.prompts.shape == (12, 512)
+    codebook, lora = 512 * width, layers * 16 * (width + 3 * width)
+    total = 2 * (ours["t5"] + ours["heads"]) + ours["aggregator"] + ours["align"]
+    assert (total + codebook + lora) / 1e6 == pytest.approx(197.3, abs=0.2)
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone_name", "documents", "share", "first"),
+    [("gpt2-large", "t5-base", 1.0, 20), ("gpt2-xl", "t5-large", 0.75, 32),
+     ("llama-2-7b", "t5-large", 0.75, 16)],
+)  # fmt: skip
+def test_the_larger_presets_are_those_of_the_published_configuration(
+    backbone_name: str, documents: str, share: float, first: int
+) -> None:
+    for method in ("mac", "mbc", "cmt"):
+        preset: Any = METHODS.get(method).presets[backbone_name]
+        assert preset["t5"] == f"google-t5/{documents}"
+        assert preset["question_t5"] == "google-t5/t5-base"
+        assert (preset["latents"], preset["gradient_share"]) == (24, share)
+        assert (preset["heads"], preset["inner"]) == (8, 768)
+    assert METHODS.get("mbc").presets[backbone_name]["lora"]["layer"] == first
+
+
+@torch.no_grad()
+def test_each_prefix_token_has_an_alignment_network_of_its_own() -> None:
+    torch.manual_seed(0)
+    align = PrefixAlignment(3, 8, 2, 2, 4, virtual=2, hidden=5)  # 8 networks for 3 tokens
+    assert align.repeated.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    tokens = torch.randn(1, 3, 8)
+    before = align(tokens)
+    align.second_bias[3] += 1.0
+    moved = (align(tokens) - before).abs().sum((1, 2, 4))  # (2L, virtual)
+    assert (moved > 0).sum() == 1

@@ -57,7 +57,8 @@ class MacConfig:
 
     latents: int = setting(12, "T, latents of one document.")
     amortiser: str = setting("perceiver", "`perceiver` over the backbone's states, or `t5`.")
-    t5: str = setting("t5-small", "T5 of `amortiser=t5`: a folder or a hub id.")
+    t5: str = setting("t5-small", "T5 of `amortiser=t5` for documents: a folder or a hub id.")
+    question_t5: str = setting("", "T5 for questions; empty: the documents' kind, a second one.")
     encoder_layer: int = setting(0, "Layer whose states the perceiver reads.")
     inner: int = setting(288, "Width of the cross-attention.")
     heads: int = setting(6, "Heads of the cross-attention.")
@@ -98,16 +99,28 @@ class MacConfig:
 
 
 def paper_presets(**extra: Any) -> dict[str, dict[str, Any]]:
-    """The papers' settings by backbone: T latents, T5 amortiser, share of gradients."""
-    sizes = {
-        "distilgpt2": ("google-t5/t5-small", 12),
-        "gpt2-large": ("google-t5/t5-base", 24),
-        "gpt2-xl": ("google-t5/t5-base", 24),
-        "llama-2-7b": ("google-t5/t5-base", 24),
+    """The papers' settings by backbone: T5s of documents and questions, T, share of gradients.
+
+    The aggregator has 8 heads of 96 everywhere, as in the published code.
+    """
+    sizes: dict[str, tuple[str, str, int, float]] = {
+        "distilgpt2": ("t5-small", "t5-small", 12, 1.0),
+        "gpt2-large": ("t5-base", "t5-base", 24, 1.0),
+        "gpt2-xl": ("t5-large", "t5-base", 24, 0.75),
+        "llama-2-7b": ("t5-large", "t5-base", 24, 0.75),
     }
     return {
-        name: {"amortiser": "t5", "t5": t5, "latents": latents, **extra}
-        for name, (t5, latents) in sizes.items()
+        name: {
+            "amortiser": "t5",
+            "t5": f"google-t5/{documents}",
+            "question_t5": f"google-t5/{questions}",
+            "latents": latents,
+            "heads": 8,
+            "inner": 768,
+            "gradient_share": share,
+            **extra,
+        }
+        for name, (documents, questions, latents, share) in sizes.items()
     }
 
 
@@ -164,8 +177,11 @@ class Mac(Trained, Encoding):
     def _amortisers(self, width: int) -> dict[str, nn.Module]:
         config = self.config
         if config.amortiser == "t5":
-            self.t5_texts = T5Texts(config.t5, width, config.latents)
-            return {"documents": self.t5_texts.build(), "questions": self.t5_texts.build()}
+            names = {"documents": config.t5, "questions": config.question_t5 or config.t5}
+            self.t5_texts = {
+                side: T5Texts(name, width, config.latents) for side, name in names.items()
+            }
+            return {side: texts.build() for side, texts in self.t5_texts.items()}
         sizes = (width, width, config.latents, config.inner, config.heads)
         start = "random" if self.copy is None else "mean"
         return {
@@ -251,7 +267,7 @@ class Mac(Trained, Encoding):
         """Latents [B, T, D] of texts, by the `documents` or the `questions` network."""
         network = self.network[side]
         if self.config.amortiser == "t5":
-            latents: Tensor = network(*self.t5_texts.encode(texts, self.backbone.device))
+            latents: Tensor = network(*self.t5_texts[side].encode(texts, self.backbone.device))
             return latents
         states, mask = self.features(texts)
         states, mask = self.standard(states[:, 1:]), mask[:, 1:]

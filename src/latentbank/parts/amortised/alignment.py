@@ -21,8 +21,10 @@ __all__ = ["PrefixAlignment", "StateAlignment", "as_prefix", "as_states"]
 class PrefixAlignment(nn.Module):
     """π: memory tokens [B, T, D] → keys and values of `virtual` tokens for each layer.
 
-    Token-wise MLPs of hidden width 768 (the papers'). The result is [2·L, B, H_kv, virtual, d_h]
-    with the number of key/value heads, which grouped-query attention needs.
+    The tokens are repeated to A = 2 · L · `virtual` and each passes a network of its own, as in
+    MAC's published code: LayerNorm, Linear to 768, GELU, Linear, and a skip where the widths agree.
+    The result is [2·L, B, H_kv, virtual, d_h] with the number of key/value heads, which
+    grouped-query attention needs.
     """
 
     def __init__(
@@ -36,19 +38,32 @@ class PrefixAlignment(nn.Module):
         hidden: int = 768,
     ) -> None:
         super().__init__()
-        self.shape = (layers, kv_heads, virtual, head_dim)
-        self.norm = nn.LayerNorm(width)
-        self.mix = nn.Linear(tokens, virtual, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 2 * layers * kv_heads * head_dim)
-        )
+        self.shape = (virtual, 2 * layers, kv_heads, head_dim)
+        actual, out = 2 * layers * virtual, kv_heads * head_dim
+        self.skips = out == width
+        self.repeated: Tensor
+        self.register_buffer("repeated", _repeated(tokens, actual), persistent=False)
+        self.norm = nn.Parameter(torch.ones(actual, width))
+        self.norm_bias = nn.Parameter(torch.zeros(actual, width))
+        self.first = nn.Parameter(torch.randn(actual, width, hidden) / width**0.5)
+        self.first_bias = nn.Parameter(torch.zeros(actual, hidden))
+        self.second = nn.Parameter(torch.randn(actual, hidden, out) / hidden**0.5)
+        self.second_bias = nn.Parameter(torch.zeros(actual, out))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        layers, kv_heads, virtual, head_dim = self.shape
-        mixed = self.mix(self.norm(tokens).transpose(1, 2)).transpose(1, 2)  # (B, virtual, D)
-        out = self.mlp(mixed).view(-1, virtual, 2 * layers, kv_heads, head_dim)
-        aligned: Tensor = out.permute(2, 0, 3, 1, 4)
+        entered = tokens[:, self.repeated]  # (B, A, D)
+        normal = nn.functional.layer_norm(entered, entered.shape[-1:]) * self.norm + self.norm_bias
+        hidden = torch.einsum("bad,adh->bah", normal, self.first) + self.first_bias
+        out = torch.einsum("bah,aho->bao", nn.functional.gelu(hidden), self.second)
+        out = out + self.second_bias + (entered if self.skips else 0)
+        aligned: Tensor = out.view(-1, *self.shape).permute(2, 0, 3, 1, 4)
         return aligned
+
+
+def _repeated(tokens: int, actual: int) -> Tensor:
+    """Which of T tokens each of `actual` networks gets [A]: in order, the first ones once more."""
+    times, rest = divmod(actual, tokens)
+    return torch.tensor([i for i in range(tokens) for _ in range(times + (i < rest))])
 
 
 class StateAlignment(nn.Module):

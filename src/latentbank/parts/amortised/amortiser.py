@@ -80,19 +80,30 @@ class PerceiverAmortiser(nn.Module):
 
 
 class TokenwiseMLP(nn.Module):
-    """One MLP for each of T tokens [B, T, D]: LayerNorm, Linear, tanh, Linear, plus skip."""
+    """One MLP for each of T tokens [B, T, D]: LayerNorm, Linear, tanh, Linear, plus skip.
 
-    def __init__(self, tokens: int, width: int, hidden: int) -> None:
+    The result is [B, T, `out`], by default of the same width. To another width the skip is a linear
+    map of its own for each token, as in MAC's published code.
+    """
+
+    def __init__(self, tokens: int, width: int, hidden: int, out: int | None = None) -> None:
         super().__init__()
+        out = width if out is None else out
         self.norm = nn.LayerNorm(width)
         self.first = nn.Parameter(torch.randn(tokens, width, hidden) / width**0.5)
         self.first_bias = nn.Parameter(torch.zeros(tokens, hidden))
-        self.second = nn.Parameter(torch.zeros(tokens, hidden, width))
-        self.second_bias = nn.Parameter(torch.zeros(tokens, width))
+        self.second = nn.Parameter(torch.zeros(tokens, hidden, out))
+        self.second_bias = nn.Parameter(torch.zeros(tokens, out))
+        if out != width:
+            self.skip = nn.Parameter(torch.randn(tokens, width, out) / width**0.5)
+            self.skip_bias = nn.Parameter(torch.zeros(tokens, out))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.einsum("btd,tdh->bth", self.norm(x), self.first) + self.first_bias
-        return x + torch.einsum("bth,thd->btd", hidden.tanh(), self.second) + self.second_bias
+        added = torch.einsum("bth,tho->bto", hidden.tanh(), self.second) + self.second_bias
+        if not hasattr(self, "skip"):
+            return x + added
+        return torch.einsum("btd,tdo->bto", x, self.skip) + self.skip_bias + added
 
 
 class T5Amortiser(nn.Module):
@@ -102,13 +113,12 @@ class T5Amortiser(nn.Module):
     `t5` is any `T5Model` or `T5ForConditionalGeneration`; token ids come from its own tokenizer.
     """
 
-    def __init__(self, t5: Any, width: int, latents: int, head_hidden: int = 512) -> None:
+    def __init__(self, t5: Any, width: int, latents: int) -> None:
         super().__init__()
         self.t5 = t5
         inner = t5.config.d_model
         self.prompts = nn.Parameter(torch.randn(latents, inner) * 0.02)
-        self.heads = TokenwiseMLP(latents, inner, head_hidden)
-        self.leave = nn.Linear(inner, width) if inner != width else nn.Identity()
+        self.heads = TokenwiseMLP(latents, inner, width, width)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Latents [B, T, D] of token ids [B, L], mask [B, L] bool."""
@@ -121,7 +131,7 @@ class T5Amortiser(nn.Module):
             encoder_attention_mask=mask.long(),
             use_cache=False,
         ).last_hidden_state
-        latents: Tensor = self.leave(self.heads(out))
+        latents: Tensor = self.heads(out)
         return latents
 
 
