@@ -38,8 +38,8 @@ __all__ = ["oracle"]
 
 def test_the_protocols_are_there() -> None:
     assert set(TASKS.names()) == {
-        "abstain", "delete", "duplicates", "forgetting", "noise", "online-qa", "retention",
-        "scale", "updates",
+        "abstain", "capacity", "delete", "duplicates", "forgetting", "noise", "online-qa",
+        "retention", "scale", "updates",
     }  # fmt: skip
     with pytest.raises(UnknownNameError, match="online-qa, retention"):
         TASKS.get("online")
@@ -50,7 +50,7 @@ def test_online_qa(backbones: Backbones, tmp_path: Path, oracle: Oracle) -> None
     found = values(record)
     assert found["exact_match"] == found["f1"] == found["gold_selected"] == 100
     assert (found["questions"], found["documents"], found["documents_kept"]) == (20, 10, 10)
-    parts = ("codes", "codebook", "keys", "ledger", "index", "overhead")
+    parts = ("codes", "codebook", "state", "keys", "ledger", "index", "overhead")
     assert sum(found[f"footprint_{name}"] for name in parts) == found["bank_bytes"] > 0
     assert found["bytes_per_document"] == found["bank_bytes"] / 10
     assert record.metrics["exact_match"].low is not None

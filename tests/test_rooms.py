@@ -27,7 +27,7 @@ ROOMS = (
     ("capabilities",),
     ("methods",),
     ("adapter", "cards"),
-    ("answering",),
+    ("answering", "upsert"),
     ("model",),
     ("evaluate",),
     ("training",),

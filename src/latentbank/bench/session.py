@@ -33,7 +33,7 @@ from latentbank.method import NAMED_ONLY, Method, WriteReport
 from latentbank.model import MemoryModel, question_batches
 
 Reader = Literal["memory", "weights", "backbone"]
-FOOTPRINT = ("codes", "codebook", "keys", "ledger", "index", "overhead")
+FOOTPRINT = ("codes", "codebook", "state", "keys", "ledger", "index", "overhead")
 
 
 class CannotDo(LatentbankError):

@@ -135,9 +135,12 @@ def load_data(
     Raises InputError if it has no question, unless none are needed.
     """
     from latentbank.evaluate.data import load_dataset, load_sample
+    from latentbank.evaluate.invented import load_invented
 
     if spec == "sample" and not Path(spec).exists():
         found = load_sample()
+    elif spec.startswith("invented:"):
+        found = load_invented(spec)
     else:
         path, named = split_spec(spec)
         found = load_dataset(path, split or named)

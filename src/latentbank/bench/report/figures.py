@@ -24,7 +24,7 @@ from latentbank.bench.report.results import (
 )
 from latentbank.evaluate.stream_metrics import frontier
 
-FOOTPRINT = ("codes", "codebook", "keys", "ledger", "index", "overhead")
+FOOTPRINT = ("codes", "codebook", "state", "keys", "ledger", "index", "overhead")
 SCORES = ("f1", "exact_match", "contains_answer", "prefix_match")
 TABLE_ROWS = 40
 
