@@ -38,7 +38,7 @@ def test_each_question_finds_its_document() -> None:
 
 def test_scores_follow_bm25() -> None:
     """k1 1.2 and b 0.75 with the idf of SQLite's FTS5, by hand."""
-    words = LexicalIndex()
+    words = LexicalIndex(background=None)
     texts = ["red red apple", "green pear tree leaf", "blue plum", "red fish pond house", "sky"]
     words.add([str(i) for i in range(5)], texts)
     found = dict(words.search("red", 5))
@@ -94,7 +94,7 @@ def test_an_empty_index_finds_nothing() -> None:
 
 def test_a_match_is_the_share_of_the_words_that_a_document_holds() -> None:
     """Every word of the question weighs log(1 + (N - n + 0.5) / (n + 0.5)), N at least 1,000."""
-    words = LexicalIndex()
+    words = LexicalIndex(background=None)
     words.add(["a", "b"], ["Mara repairs the lighthouse", "a lighthouse of stone"])
     rare, common = (math.log(1 + (1000 - n + 0.5) / (n + 0.5)) for n in (1, 2))
     unseen = math.log(1 + 1000.5 / 0.5)

@@ -126,7 +126,7 @@ def test_sketches_find_what_the_words_find() -> None:
 
 
 def test_sketches_match_as_the_words_do() -> None:
-    words, made = LexicalIndex(), SketchIndex()
+    words, made = LexicalIndex(background=None), SketchIndex()
     words.add(IDS, TEXTS)
     made.add(IDS, sketches(TEXTS))
     asked = [*QUESTIONS, "What does nobody know about the zeppelin?"]

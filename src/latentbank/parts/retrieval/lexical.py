@@ -1,11 +1,17 @@
-"""BM25 over the words of documents. Knows ids and words; knows no bank and no backbone."""
+"""BM25 over the words of documents. Knows ids and words; knows no bank and no backbone.
+
+A small collection cannot tell which words are common: of five notes one holds "now" and one holds
+"Anna". So below `LEAST_COLLECTION` texts a word counts as if the missing texts were English prose.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from latentbank.parts.retrieval.background import background_share
 
 __all__ = ["COMMON", "LEAST_COLLECTION", "WORD", "LexicalIndex", "Ranking", "content_words"]
 
@@ -27,10 +33,13 @@ COMMON = frozenset(
 class LexicalIndex:
     """BM25 over document texts: SQLite's FTS5 with Porter stemming, in memory, incremental.
 
-    Holds the inverted index only, not the texts.
+    Holds the inverted index only, not the texts. `background` gives the share of texts in general
+    that hold a word; None: the words are no words of a language. From `LEAST_COLLECTION` texts on
+    it has no influence.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, background: Callable[[str], float] | None = background_share) -> None:
+        self._background = background
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(
             "CREATE VIRTUAL TABLE words USING fts5(text, content='', contentless_delete=1, "
@@ -67,6 +76,8 @@ class LexicalIndex:
         words = content_words(question)
         if not words or not self._rows:
             return []
+        if self._background is not None and len(self._rows) < LEAST_COLLECTION:
+            return self._search_few(words, top)
         query = " OR ".join(f'"{word}"' for word in words)
         found = self._db.execute(
             "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
@@ -74,17 +85,37 @@ class LexicalIndex:
         )
         return [(self._ids[row - 1], float(score)) for row, score in found]
 
+    def _search_few(self, words: Sequence[str], top: int) -> Ranking:
+        """The search of a small collection: BM25 with `_weight` in place of FTS5's own weights."""
+        scores: dict[int, float] = {}
+        for word in words:
+            found = self._db.execute(
+                "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (f'"{word}"',)
+            ).fetchall()
+            count, size = len(found), len(self._rows)
+            own = max(math.log((size - count + 0.5) / (count + 0.5)), 1e-6)  # FTS5's weight
+            for row, score in found:
+                scores[row] = scores.get(row, 0.0) + score / own * self._weight(word, count)
+        best = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top]
+        return [(self._ids[row - 1], score) for row, score in best]
+
+    def _weight(self, word: str, count: int) -> float:
+        """The inverse document frequency of a word that `count` texts hold."""
+        size = max(len(self._rows), LEAST_COLLECTION)
+        missing = size - len(self._rows)
+        held = count + (missing * self._background(word) if self._background and missing else 0.0)
+        return math.log(1 + (size - held + 0.5) / (held + 0.5))
+
     def matches(self, question: str, ids: Sequence[str]) -> list[float]:
         """For each document the share of the question's words that it holds, each word weighing
         its inverse document frequency: 0 no word, 1 all. Unknown ids hold none.
         """
-        size = max(len(self._rows), LEAST_COLLECTION)
         held, total = [0.0] * len(ids), 0.0
         for word in content_words(question):
             (count,) = self._db.execute(
                 "SELECT count(*) FROM words WHERE words MATCH ?", (f'"{word}"',)
             ).fetchone()
-            weight = math.log(1 + (size - count + 0.5) / (count + 0.5))
+            weight = self._weight(word, count)
             total += weight
             for i, name in enumerate(ids):
                 if count and self._holds(word, name):

@@ -86,7 +86,7 @@ class SketchIndex:
     """BM25 over sketches, incremental; the words of a question are hashed the same way."""
 
     def __init__(self) -> None:
-        self._words = LexicalIndex()
+        self._words = LexicalIndex(background=None)  # hashes are no words
 
     def __len__(self) -> int:
         return len(self._words)
