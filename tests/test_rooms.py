@@ -27,7 +27,7 @@ ROOMS = (
     ("capabilities",),
     ("methods",),
     ("adapter", "cards"),
-    ("answering", "upsert"),
+    ("answering", "following", "upsert"),
     ("model",),
     ("evaluate",),
     ("training",),
