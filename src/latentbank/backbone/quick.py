@@ -107,8 +107,13 @@ class QuickTokenizer:
         rows = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return {"input_ids": [row.ids for row in rows]}
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """The text of token ids."""
+    def decode(
+        self,
+        ids: Sequence[int],
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool = False,
+    ) -> str:
+        """The text of token ids. Spaces are never cleaned up."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 

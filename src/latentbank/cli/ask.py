@@ -26,6 +26,7 @@ from latentbank.cli.common import (
     parse_pairs,
     print_json,
     quiet_libraries,
+    share_processor,
 )
 from latentbank.errors import BankError, InputError
 
@@ -134,6 +135,7 @@ def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryMo
             "give --adapter and --backbone."
         )
     quiet_libraries()
+    share_processor()
     from latentbank.model import MemoryModel
 
     overrides = complete_overrides(named["adapter"], named["backbone"], changes)

@@ -39,6 +39,7 @@ __all__ = [
     "print_json",
     "progress_bar",
     "quiet_libraries",
+    "share_processor",
 ]
 
 if TYPE_CHECKING:
@@ -211,6 +212,15 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def share_processor() -> None:
+    """Lets threads that wait for others sleep. Call it before torch is imported.
+
+    By default they spin, which costs a short command on a busy machine several times its own
+    processor time: `ask` with two threads took 12.2 s spinning and 3.5 s sleeping.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 # ---- Ctrl-C

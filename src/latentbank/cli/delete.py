@@ -16,8 +16,9 @@ from latentbank.cli.common import (
     count,
     notice,
     print_json,
+    quiet_libraries,
+    share_processor,
 )
-from latentbank.cli.common import quiet_libraries as quiet
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def delete(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     removed, receipt = 0, Receipt((), before=before_hash, after=before_hash, time=now)
     if chosen:
-        quiet()
+        quiet_libraries()
+        share_processor()
         from latentbank.model import MemoryModel
 
         with MemoryModel.open(

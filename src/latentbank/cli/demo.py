@@ -1,15 +1,15 @@
-"""`latentbank demo`: the shipped sample written into one bank per method, asked, and compared.
+"""`latentbank demo`: a first look in a minute. Write, ask, squeeze, delete, all in ./demo.bank.
 
-Loads one model for all methods and one adapter at a time; leaves the strata bank to try by hand.
+Loads one backbone for all readers. Knows `MemoryModel` and the shipped sample; scores nothing that
+belongs into a benchmark (`latentbank compare` does that).
 """
 
 from __future__ import annotations
 
-import gc
-import re
-import sys
-import tempfile
-from dataclasses import asdict, dataclass, field
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,53 +19,36 @@ from latentbank.cli.common import (
     Dtype,
     Json,
     console,
+    count,
     format_bytes,
     notice,
     print_json,
     progress_bar,
     quiet_libraries,
+    share_processor,
 )
 from latentbank.errors import AdapterError, BankError
 
 if TYPE_CHECKING:
+    from latentbank.answering import Answer
     from latentbank.backbone.model import Backbone
-    from latentbank.bench.scoring import Score
-    from latentbank.evaluate.data import QADataset
-    from latentbank.method import Method
+    from latentbank.documents.document import Document
+    from latentbank.evaluate.data import QADataset, Question
+    from latentbank.model import MemoryModel
 
 BANK = "demo.bank"
-EXAMPLES = 5
-
-
-@dataclass(frozen=True)
-class System:
-    """A row of the demo: a method, whose adapter it takes ("" for none), and config changes."""
-
-    label: str
-    method: str
-    adapter: str = ""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    gold: bool = False
-    keep: bool = False
-
-
-SYSTEMS = (
-    System("none", "none"),
-    System("none + LoRA", "none", "none"),
-    System("mac", "mac", "mac"),
-    System("mbc", "mbc", "mbc"),
-    System("strata", "strata", "strata", keep=True),
-    System("strata pooled", "strata", "strata", {"entry": "pooled"}),
-    System("rag", "rag", "rag"),
-    System("full_context", "full_context", "rag", gold=True),
-)
+BUDGET = 256 * 1024  # bytes, more than the paragraphs need
+SQUEEZE = 4  # the second round has a budget of one part in so many
+LONGEST = 10  # tokens of an answer
+BATCH = 8  # documents between two steps of the progress bar
 
 
 def demo(
-    questions: Annotated[int, typer.Option(min=1, help="Questions to ask.")] = 300,
-    documents: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many paragraphs.")
-    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Questions to ask.")] = 12,
+    documents: Annotated[int, typer.Option(min=1, help="Paragraphs to write.")] = 80,
+    beside: Annotated[
+        str, typer.Option(metavar="METHOD", help="Method that answers the same questions beside.")
+    ] = "rag",
     backbone: Annotated[str, typer.Option(help="Model that the adapters are for.")] = (
         "smollm2-135m"
     ),
@@ -75,36 +58,49 @@ def demo(
     dtype: Dtype = "auto",
     json_output: Json = False,
 ) -> None:
-    """Compare the methods on 333 SQuAD paragraphs; leaves ./demo.bank to try by hand."""
-    kept = Path(BANK)
-    _clear(kept)
+    """See what a memory bank does: a minute with paragraphs from Wikipedia, in ./demo.bank."""
+    _clear(Path(BANK))
     from latentbank.evaluate.data import load_sample
 
-    data = load_sample() if documents is None else load_sample().take(documents)
-    data = data.sample_questions(questions, seed=0)
+    data = load_sample().take(documents)
+    step = max(1, len(data.questions) // questions)
+    asked = data.questions[::step][:questions]
     quiet_libraries()
+    share_processor()
     from latentbank.backbone.model import load_backbone
+    from latentbank.methods import DEFAULT_METHOD
+    from latentbank.model import MemoryModel, new_bank
 
-    notice(f"{len(data.documents)} SQuAD paragraphs, {len(data.questions)} questions, {backbone}")
-    loaded = load_backbone(backbone, dtype, progress=notice)
-    scores = _compare(loaded, backbone, adapters, kept, data)
-    result = {
-        "data": {"name": data.name, "documents": len(data.documents)},
-        "backbone": loaded.fingerprint,
-        "systems": {label: _row(score) for label, score in scores.items()},
-        "examples": _examples(data, scores),
-        "bank": str(kept) if kept.exists() else None,
-        "command": _command(data) if kept.exists() else None,
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
+    say: Callable[[str], None] = (lambda _: None) if json_output else console().print
+    loaded = load_backbone(backbone, dtype, progress=notice, quick=True)
+    chosen = {name: _adapter(name, loaded, adapters) for name in (DEFAULT_METHOD, beside)}
+    methods = {name: _load(adapter, loaded) for name, adapter in chosen.items()}
+    meta = {"adapter": chosen[DEFAULT_METHOD], "backbone": backbone, "demo": True}
+    bank = new_bank(BANK, methods[DEFAULT_METHOD], meta, BUDGET)
+    with (
+        MemoryModel(methods[DEFAULT_METHOD], bank) as memory,
+        MemoryModel(methods[beside]) as other,
+    ):
+        readers = (
+            Reader("memory", memory),
+            Reader(beside, other),
+            Reader("closed book", memory, closed=True),
+        )
+        show = _Show(say, memory, data, asked)
+        result = {
+            "written": show.write(readers),
+            "answers": show.ask(readers),
+            "squeezed": show.squeeze(readers[:1]),
+            "deleted": show.delete(readers[0]),
+        }
     if json_output:
-        print_json(result)
+        print_json({"bank": BANK, "backbone": loaded.fingerprint, **result})
     else:
-        _print(result)
+        _farewell(asked[0].text)
 
 
 def _clear(path: Path) -> None:
-    """Removes the bank of an earlier demo; anything else at that place is refused."""
+    """Removes the bank of an earlier demo. Raises BankError for anything else at that place."""
     if not path.exists():
         return
     from latentbank.bank import MemoryBank
@@ -122,138 +118,224 @@ def _clear(path: Path) -> None:
         path.with_name(name).unlink(missing_ok=True)
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    """The adapters in a folder of adapters, by name."""
-    if not root.is_dir():
-        raise AdapterError(f"{root} is not a folder of adapters")
-    return {path.name: path for path in sorted(root.iterdir()) if (path / "config.json").exists()}
+def _adapter(method: str, backbone: Backbone, folder: str | None) -> str:
+    """The adapter of a method: in the user's folder of adapters, else what `load_method` finds.
 
-
-def _load(system: System, backbone: Backbone, folder: Path | None) -> Method:
-    """The method of a row; one whose adapter belongs to another method takes its weights."""
-    from latentbank.adapter import build_method, load_adapter, load_state_of, read_config
-
+    Raises AdapterError where the user's folder has none.
+    """
     if folder is None:
-        return build_method(system.method, backbone)
-    if system.method == read_config(folder)["method"]:
-        return load_adapter(folder, backbone, system.overrides)
-    method = build_method(system.method, backbone, read_config(folder)["config"])
-    from latentbank.capabilities import Trained, set_training
-
-    if isinstance(method, Trained):
-        method.load_state(load_state_of(folder))
-    set_training(method, False)
-    return method
+        return method
+    found = Path(folder) / f"{method}-{backbone.name}"
+    if not (found / "config.json").exists():
+        raise AdapterError(f"{folder} holds no adapter {found.name}; the demo needs one.")
+    return str(found.resolve())
 
 
-def _compare(
-    loaded: Backbone, spec: str, adapters: str | None, kept: Path, data: QADataset
-) -> dict[str, Score | None]:
-    """The score of every row, None where its adapter is missing; `spec` names the backbone."""
-    from latentbank.adapter import packaged_adapters
+def _load(adapter: str, backbone: Backbone) -> Any:
+    from latentbank.adapter import load_method
 
-    known = packaged_adapters() if adapters is None else _folders(Path(adapters))
-    scores: dict[str, Score | None] = {}
-    with tempfile.TemporaryDirectory(prefix="latentbank-") as scratch, progress_bar("note") as bar:
-        for i, system in enumerate(SYSTEMS):
-            path = kept if system.keep else Path(scratch) / f"{i}.bank"
-            folder = known.get(f"{system.adapter}-{loaded.name}")
-            if system.adapter and folder is None:
-                scores[system.label] = None
-                continue
-            own = str(folder.resolve()) if adapters is not None and folder else None
-            meta = {"adapter": own or f"{system.adapter}-{loaded.name}", "backbone": spec}
-            scores[system.label] = _run(system, loaded, folder, path, data, meta, bar)
-            gc.collect()
-    return scores
+    return load_method(adapter, backbone)
 
 
-def _run(
-    system: System,
-    backbone: Backbone,
-    folder: Path | None,
-    path: Path,
-    data: QADataset,
-    meta: dict[str, Any],
-    bar: Any,
-) -> Score:
-    """Writes and asks with one method; its cache and weights are free when this returns."""
-    from latentbank.bench.scoring import measure
-    from latentbank.model import new_bank
+@dataclass(frozen=True)
+class Reader:
+    """A way to answer: a model with its bank, or the same model closed book."""
 
-    method = _load(system, backbone, folder)
-    meta = {**meta, "overrides": system.overrides, "demo": True}
-    with new_bank(path, method, meta) as bank:
-        return measure(method, bank, data, bar, system.label, system.gold)
+    label: str
+    model: MemoryModel
+    closed: bool = False
+
+    def ask(self, question: str) -> Answer:
+        """One answer of at most `LONGEST` tokens."""
+        from latentbank.backbone.generate import DecodingConfig
+
+        return self.model.ask(question, DecodingConfig(LONGEST), memory=not self.closed)
 
 
-def _row(score: Score | None) -> dict[str, Any]:
-    if score is None:
-        return {"metrics": None, "note": "no adapter ships"}
-    return {"metrics": {name: asdict(metric) for name, metric in score.metrics.items()}}
+class _Show:
+    """The steps of the demo. Each prints as it goes, and returns its numbers as JSON values."""
 
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        memory: MemoryModel,
+        data: QADataset,
+        asked: Sequence[Question],
+    ) -> None:
+        self.say, self.memory, self.data, self.asked = say, memory, data, asked
+        self.answered: list[tuple[Question, Answer]] = []  # by the memory, in the latest round
 
-def _examples(data: QADataset, scores: dict[str, Score | None]) -> list[dict[str, Any]]:
-    """A few questions, evenly spread, with every method's answer."""
-    step = max(1, len(data.questions) // EXAMPLES)
-    rows = []
-    for i in range(0, len(data.questions), step)[:EXAMPLES]:
-        answers = {
-            label: score.evaluation.answers[i].text for label, score in scores.items() if score
+    def write(self, readers: Sequence[Reader]) -> dict[str, Any]:
+        """Writes the paragraphs into the bank of every reader that has one."""
+        documents = self.data.documents
+        self.say(f"[bold]1. Write[/bold] {count(len(documents), 'paragraph')} of {self.data.name}")
+        began = time.perf_counter()
+        with progress_bar("note") as bar:
+            for reader in readers:
+                if not reader.closed:
+                    task = bar.add_task(f"writing, {reader.label}", total=len(documents), note="")
+                    reader.model.write(
+                        documents,
+                        BATCH,
+                        lambda _, read, task=task: bar.update(task, completed=read),  # type: ignore[misc]
+                    )
+                    bar.update(task, completed=len(documents))
+        text = sum(len(document.text.encode()) for document in documents)
+        size = self.memory.footprint().total
+        self.say(
+            f"   {BANK} holds them in {format_bytes(size)}, {size / len(documents):.0f} bytes each."
+            f" Their plain text has {format_bytes(text)}."
+        )
+        return {
+            "documents": len(documents),
+            "text_bytes": text,
+            "bank_bytes": size,
+            "seconds": round(time.perf_counter() - began, 3),
         }
-        question = data.questions[i]
-        rows.append(
-            {"question": question.text, "expected": question.answers[0], "answers": answers}
+
+    def ask(self, readers: Sequence[Reader]) -> dict[str, Any]:
+        """Asks the questions one by one; a tick marks an answer that holds an expected one."""
+        self.say(f"\n[bold]2. Ask[/bold] {count(len(self.asked), 'question')}, one by one")
+        return self._round(readers)
+
+    def squeeze(self, readers: Sequence[Reader]) -> dict[str, Any]:
+        """Gives the same bank a fraction of its size, and asks the same questions."""
+        from latentbank.capabilities import fade_of
+
+        bank, method = self.memory.bank, self.memory.method
+        before = self.memory.footprint().total
+        self.say(
+            f"\n[bold]3. Squeeze[/bold] the same bank from {format_bytes(before)} to a budget of "
+            f"{format_bytes(before // SQUEEZE)}, and ask again"
         )
-    return rows
+        try:
+            report = bank.rebudget(before // SQUEEZE, fade=fade_of(method))
+        except BankError as error:  # too few documents for so small a file
+            self.say(f"   Not possible here: {error}")
+            return {"bytes_before": before, "bytes": before, "answers": []}
+        method.bind(bank)
+        levels = Counter(entry.level for entry in map(bank.get, bank.ids()) if entry is not None)
+        kept = ", ".join(f"{number} {level}" for level, number in levels.most_common())
+        size = self.memory.footprint().total
+        self.say(
+            f"   {format_bytes(size)}: {count(len(bank), 'document')} kept ({kept}), "
+            f"{len(report.forgotten)} forgotten."
+        )
+        return {
+            "bytes_before": before,
+            "bytes": size,
+            "levels": dict(levels),
+            "forgotten": len(report.forgotten),
+            **self._round(readers),
+        }
+
+    def _round(self, readers: Sequence[Reader]) -> dict[str, Any]:
+        from latentbank.evaluate.metrics import contains_answer
+
+        right: Counter[str] = Counter()
+        rows = []
+        self.answered = []
+        for number, question in enumerate(self.asked, start=1):
+            expected = _shown(question.answers[0])
+            self.say(f"\n{number:>4}. {_shown(question.text)}  [dim]expected: {expected}[/dim]")
+            row: dict[str, Any] = {"question": question.text, "expected": question.answers[0]}
+            for reader in readers:
+                answer = reader.ask(question.text)
+                good = bool(contains_answer(answer.text, question.answers))
+                right[reader.label] += good
+                row[reader.label] = self._row(answer, good)
+                self.say(self._line(reader, answer, good))
+                if reader.model is self.memory and not reader.closed:
+                    self.answered.append((question, answer))
+            rows.append(row)
+        told = ", ".join(f"{one.label} {right[one.label]}" for one in readers)
+        self.say(f"\n   Right answers of {len(self.asked)}: {told}.")
+        return {"right": {one.label: right[one.label] for one in readers}, "answers": rows}
+
+    def _row(self, answer: Answer, good: bool) -> dict[str, Any]:
+        return {
+            "answer": answer.text,
+            "right": good,
+            "documents": [id for id, _ in answer.documents],
+            "milliseconds": round(1000 * answer.seconds, 1),
+        }
+
+    def _line(self, reader: Reader, answer: Answer, good: bool) -> str:
+        mark = "[green]✓[/green]" if good else "[red]✗[/red]"
+        where = ""
+        if answer.documents:
+            first = answer.documents[0][0]
+            where = f"from {_shown(self._document(first).source or '')} ({first}), "
+        text = _shown(answer.text or "(no answer)")
+        note = f"[dim]{where}{1000 * answer.seconds:.0f} ms[/dim]"
+        return f"      {reader.label:<12}{mark} {text}  {note}"
+
+    def _document(self, entry: str) -> Document:
+        """The paragraph that an entry was written from; a long one has several, ID#0, ID#1, …"""
+        known = {document.id: document for document in self.data.documents}
+        return known[entry if entry in known else entry.rpartition("#")[0]]
+
+    def delete(self, reader: Reader) -> dict[str, Any]:
+        """Deletes the document of a right answer and looks for its bytes in the file."""
+        from latentbank.evaluate.metrics import contains_answer
+
+        read = [(question, answer) for question, answer in self.answered if answer.documents]
+        read.sort(key=lambda pair: -contains_answer(pair[1].text, pair[0].answers))
+        self.say("\n[bold]4. Delete[/bold] a document and look for it")
+        entry = self.memory.bank.get(read[0][1].documents[0][0]) if read else None
+        if entry is None:
+            self.say("   No answer came from a document that is still there.")
+            return {}
+        question, answer = read[0]
+        document = self._document(entry.id)
+        stored = self._in_file(entry.payload)
+        receipt = self.memory.delete([document.id])
+        kept = self._in_file(entry.payload) or self._in_file(document.text.encode())
+        again = reader.ask(question.text)
+        self.say(f"   {document.id}: “{_shown(document.text[:72])}…”")
+        self.say(
+            f"   Before: its {len(entry.payload)} bytes are {'' if stored else 'not '}in {BANK}. "
+            f"After: {'still there' if kept else 'they are gone, and so is the plain text'}."
+        )
+        self.say(f"   The receipt names state {receipt.before[:12]} → {receipt.after[:12]}.")
+        self.say(f"   {_shown(question.text)}")
+        for when, one in (("before", answer), ("after", again)):
+            where = one.documents[0][0] if one.documents else "no document"
+            self.say(f"      {when:<7}{_shown(one.text or '(no answer)')}  [dim]{where}[/dim]")
+        return {
+            "id": document.id,
+            "found_in_file_before": stored,
+            "found_in_file_after": kept,
+            "question": question.text,
+            "before": self._row(answer, True),
+            "after": self._row(again, bool(contains_answer(again.text, question.answers))),
+        }
+
+    def _in_file(self, part: bytes) -> bool:
+        """Whether the bank's file, or the log beside it, holds these bytes."""
+        self.memory.footprint()  # brings the log into the file
+        files = (Path(BANK), Path(f"{BANK}-wal"))
+        return any(part in file.read_bytes() for file in files if file.exists())
 
 
-def _command(data: QADataset) -> str:
-    text = re.sub(r'(["\\$`])', r"\\\1", data.questions[0].text)
-    return f'latentbank ask "{text}" --bank {BANK}'
-
-
-def peak_memory_bytes() -> int | None:
-    """The most memory that this process held, or None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _print(result: dict[str, Any]) -> None:
+def _shown(text: str) -> str:
+    """A text on one line, safe for rich."""
     from rich.markup import escape
-    from rich.table import Table
 
-    screen = console()
-    table = Table("method", "strict EM %", "F1 %", "bank bytes", "bytes/document", "ms/question")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for label, row in result["systems"].items():
-        if row["metrics"] is None:
-            table.add_row(label, row["note"])
-            continue
-        value = {name: metric["value"] for name, metric in row["metrics"].items()}
-        table.add_row(
-            label,
-            f"{value['exact_match']:.1f}",
-            f"{value['f1']:.1f}",
-            f"{value['bank_bytes']:,.0f}",
-            f"{value['bytes_per_document']:,.0f}",
-            f"{value['milliseconds']:,.0f}",
-        )
-    screen.print(table)
-    for example in result["examples"]:
-        screen.print(f"\n[bold]{escape(example['question'])}[/bold]")
-        screen.print(f"  [dim]{'expected':<14}{escape(example['expected'])}[/dim]")
-        for label, answer in example["answers"].items():
-            screen.print(f"  {label:<14}{escape(' '.join(answer.split()))}")
-    peak = result["peak_memory_bytes"]
-    screen.print(f"\nPeak memory: {'unknown' if peak is None else format_bytes(peak)}")
-    if result["command"] is None:
-        screen.print("No strata adapter ships for this model, so the demo left no bank to try.")
-    else:
-        screen.print("Now try the strata bank by hand:\n")
-        typer.echo(f"  {result['command']}")
+    return escape(" ".join(text.split()))
+
+
+def _farewell(question: str) -> None:
+    quoted = question.translate({ord(c): f"\\{c}" for c in '"\\$`'})
+    typer.echo(
+        f"""
+Now with your own files (text, Markdown, jsonl, csv, parquet, or folders of them):
+
+  latentbank write FOLDER --bank my.bank --budget 8MiB
+  latentbank ask "A question about them?" --bank my.bank
+  latentbank inspect my.bank --documents
+
+The demo's bank is yours too:
+
+  latentbank ask "{quoted}" --bank {BANK}"""
+    )

@@ -30,6 +30,7 @@ from latentbank.cli.common import (
     print_json,
     progress_bar,
     quiet_libraries,
+    share_processor,
 )
 from latentbank.cli.failures import Interrupted
 from latentbank.errors import BankError, FingerprintError, InputError, LatentbankError
@@ -137,12 +138,14 @@ def _open(
     if Path(bank).exists():
         _check_existing(bank, given, options, budget_bytes, kept)
         quiet_libraries()
+        share_processor()
         from latentbank.model import MemoryModel
 
         return MemoryModel.open(bank, progress=notice, quick=True, **given)
     if not Path(bank).absolute().parent.is_dir():
         raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
     quiet_libraries()
+    share_processor()
     from latentbank.adapter import DEFAULT_BACKBONE
     from latentbank.methods import DEFAULT_METHOD
     from latentbank.model import MemoryModel
