@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from latentbank.cli import app
 from latentbank.cli.common import format_bytes, merge, parse_pairs, parse_size
 from latentbank.documents.document import find_entries
 from latentbank.errors import InputError, UnknownNameError
@@ -58,21 +59,41 @@ def inspected(bank: Path, *options: str) -> dict[str, Any]:
 # ---- the command line itself
 
 
-def test_importing_the_command_line_loads_no_heavy_library() -> None:
-    code = (
-        "import sys, latentbank.cli; "
-        "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+HEAVY = {"torch", "transformers", "peft", "numpy", "scipy", "sympy", "safetensors", "tokenizers"}
+
+
+def imported(*command: str) -> set[str]:
+    """The modules that a python process imports, with their packages."""
+    words = [sys.executable, "-X", "importtime", *command]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def test_help_and_the_package_itself_import_no_heavy_library() -> None:
+    for command in (["-m", "latentbank", "--help"], ["-m", "latentbank", "ask", "--help"]):
+        assert not imported(*command) & HEAVY
+    assert not imported("-c", "import latentbank") & (HEAVY | {"typer", "rich", "sqlite3"})
+
+
+def test_a_cold_ask_imports_neither_transformers_nor_other_methods(
+    world: World, documents: Path, tmp_path: Path
+) -> None:
+    write_bank(world, tmp_path / "a.bank", documents)
+    asked = imported("-m", "latentbank", "ask", "Who?", "--bank", str(tmp_path / "a.bank"))
+    assert "torch" in asked and "latentbank.methods.strata" in asked
+    slow = {"transformers", "peft", "scipy", "sympy", "pandas", "torch._dynamo", "torch.export"}
+    assert not asked & slow
+    ours = {name for name in asked if name.startswith("latentbank.methods.")}
+    assert not ours & {f"latentbank.methods.{name}" for name in ("mac", "mbc", "cmt", "rag")}
 
 
 def test_help_names_every_command() -> None:
     text = succeed("--help").stdout
-    for name in ["write", "ask", "inspect", "verify", "delete", "train", "eval", "models", "demo"]:
-        assert name in text
-        assert "--json" in succeed(name, "--help").stdout
+    for command in app.registered_commands:
+        assert f" {command.name} " in text
+        assert "--json" in succeed(str(command.name), "--help").stdout
 
 
 def test_a_process_ends_with_one_sentence_and_status_2() -> None:
@@ -137,6 +158,28 @@ def test_writing_again_counts_duplicates(world: World, documents: Path, tmp_path
     again = json.loads(succeed("write", str(documents), "--bank", str(bank), "--json").stdout)
     assert again["duplicates"] == again["documents_in_bank"] == len(DOCUMENTS)
     assert "4 duplicates" in succeed("write", str(documents), "--bank", str(bank)).stdout
+
+
+def test_a_batch_of_any_size_is_one_transaction(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentbank.method import METHODS
+
+    sizes: list[int] = []
+    method = METHODS.get("rag")
+    original = method.write
+
+    def counted(self: Any, documents: Any) -> Any:
+        sizes.append(len(documents))
+        return original(self, documents)
+
+    monkeypatch.setattr(method, "write", counted)
+    source = str(write_jsonl(tmp_path / "d.jsonl", [{"text": f"Number {i}."} for i in range(90)]))
+    chosen = ("--adapter", world.adapter("rag"), "--backbone", world.backbone)
+    for batch, expected in (("80", [80, 10]), ("50", [50, 40])):
+        sizes.clear()
+        succeed("write", source, "--bank", str(tmp_path / batch), *chosen, "--batch", batch)
+        assert sizes == expected
 
 
 def test_standard_input_is_a_stream_of_rows_and_texts(world: World, tmp_path: Path) -> None:
@@ -376,34 +419,79 @@ def long_world(backbones: Any, tmp_path_factory: pytest.TempPathFactory) -> Worl
     return make_world(root / "long", root / "adapters")
 
 
-def test_the_demo_compares_all_methods(
+DEMO = ("demo", "--questions", "5", "--documents", "40")
+
+
+def test_the_demo_writes_asks_squeezes_and_deletes(
     long_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chosen = ("demo", "--questions", "5", "--documents", "4", "--backbone", long_world.backbone)
-    own = ("--adapters", str(long_world.adapters))
-    result = json.loads(succeed(*chosen, *own, "--json").stdout)
-    assert all(row["metrics"] for row in result["systems"].values())
-    assert len(result["systems"]) == 8 and len(result["examples"]) == 5
-    assert all(len(row["answers"]) == 8 for row in result["examples"])
-    assert result["command"].startswith("latentbank ask ")
-    assert documents_in(tmp_path / "demo.bank") == 4
+    chosen = (*DEMO, "--backbone", long_world.backbone, "--adapters", str(long_world.adapters))
+    result = json.loads(succeed(*chosen, "--json").stdout)
+    assert result["written"]["documents"] == 40
+    readers = {"memory", "rag", "closed book"}
+    for row in result["answers"]["answers"]:
+        assert readers < row.keys() and row["closed book"]["documents"] == []
+    assert len(result["answers"]["answers"]) == 5
+    assert result["answers"]["right"].keys() == readers
+    squeezed, deleted = result["squeezed"], result["deleted"]
+    assert squeezed["bytes"] <= squeezed["bytes_before"] // 4
+    assert len(squeezed["answers"]) == 5 and sum(squeezed["levels"].values()) > 0
+    assert deleted["found_in_file_before"] and not deleted["found_in_file_after"]
+    assert deleted["id"] in deleted["before"]["documents"]
+    assert deleted["id"] not in deleted["after"]["documents"]
+    held = documents_in(tmp_path / "demo.bank")
+    assert held == sum(squeezed["levels"].values()) - 1
     succeed("ask", "Who won?", "--bank", "demo.bank")
-    again = succeed(*chosen, *own).stdout  # overwrites its own bank
-    assert "Peak memory" in again and again.strip().endswith("--bank demo.bank")
+
+
+def test_the_demo_prints_as_it_goes_and_clears_only_its_own_bank(
+    long_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = (*DEMO, "--backbone", long_world.backbone, "--adapters", str(long_world.adapters))
+    for _ in range(2):  # the second run overwrites the bank of the first
+        text = succeed(*chosen).stdout
+    for words in ("1. Write", "2. Ask", "3. Squeeze", "4. Delete", "closed book", "they are gone"):
+        assert words in text
+    assert text.strip().endswith("--bank demo.bank") and "latentbank write FOLDER" in text
     (tmp_path / "demo.bank").write_text("my own notes")
-    assert "not made by the demo" in refuse(*chosen, *own)
+    assert "not made by the demo" in refuse(*chosen)
     assert (tmp_path / "demo.bank").read_text() == "my own notes"
 
 
-def test_the_demo_says_which_adapters_are_missing(
+def test_the_demo_says_which_adapter_is_missing(
     long_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chosen = ("demo", "--questions", "1", "--documents", "1", "--backbone", long_world.backbone)
-    out = succeed(*chosen).stdout
-    assert out.count("no adapter ships") == 7
+    chosen = ("demo", "--backbone", long_world.backbone)
+    assert "train one with" in refuse(*chosen) or "adapter" in refuse(*chosen)
+    assert "no adapter" in refuse(*chosen, "--adapters", str(tmp_path))
     assert not (tmp_path / "demo.bank").exists()
+
+
+def test_compare_prints_rows_as_they_finish_and_goes_on_where_it_stopped(
+    long_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = ("compare", "--questions", "2", "--documents", "3", "--backbone", long_world.backbone)
+    own = ("--adapters", str(long_world.adapters), "--methods", "none,none+LoRA,strata")
+    first = succeed(*chosen, *own)
+    rows = [line.split()[0] for line in first.stdout.splitlines() if line.strip()]
+    assert rows == ["method", "none", "none+LoRA", "strata", "3"]
+    assert "row 2 of 3, about 1 min left" in first.stderr
+    again = json.loads(succeed(*chosen, *own, "--json").stdout)
+    assert [row["name"] for row in again["rows"]] == ["none", "none+LoRA", "strata"]
+    assert all("f1" in row["metrics"] for row in again["rows"])
+
+
+def test_compare_takes_every_method_that_can_answer(long_world: World) -> None:
+    from latentbank.cli.compare import _all_rows, _own
+
+    name = Path(long_world.backbone).name
+    rows = _all_rows(name, _own(str(long_world.adapters), name))
+    assert {"none", "none+LoRA", "rag", "rag+LoRA", "mac", "mbc", "strata"} <= set(rows)
+    assert "mac" not in _all_rows(name, {})
 
 
 # ---- parsing

@@ -21,6 +21,7 @@ from latentbank.cli.bank_size import compact as compact_command
 from latentbank.cli.bank_size import rebudget as rebudget_command
 from latentbank.cli.bank_size import repair as repair_command
 from latentbank.cli.bench import bench_app
+from latentbank.cli.compare import compare as compare_command
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
@@ -98,6 +99,7 @@ app.command("eval")(evaluate_command)
 app.add_typer(bench_app, name="bench")
 app.command("models")(models_command)
 app.command("demo")(demo_command)
+app.command("compare")(compare_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -248,6 +248,16 @@ class Interrupts:
         finally:
             self._held -= 1
 
+    @contextmanager
+    def release(self) -> Iterator[None]:
+        """Within the block Ctrl-C is not held back; one that was noted before is raised at once."""
+        self._held -= 1
+        try:
+            self.check()
+            yield
+        finally:
+            self._held += 1
+
     def check(self) -> None:
         """Raises KeyboardInterrupt if Ctrl-C was noted."""
         if self.requested:

@@ -45,7 +45,7 @@ BATCH = 8  # documents between two steps of the progress bar
 
 def demo(
     questions: Annotated[int, typer.Option(min=1, help="Questions to ask.")] = 12,
-    documents: Annotated[int, typer.Option(min=1, help="Paragraphs to write.")] = 80,
+    documents: Annotated[int, typer.Option(min=1, help="Paragraphs to write.")] = 120,
     beside: Annotated[
         str, typer.Option(metavar="METHOD", help="Method that answers the same questions beside.")
     ] = "rag",

@@ -1,6 +1,7 @@
 """Exceptions as one clear sentence on stderr and an exit status; knows no command.
 
 Status 2: the input, a file or the disk is at fault. 130: Ctrl-C. 1: an error in latentbank itself.
+141, without a sentence: the reader of the output, such as `head`, has read enough.
 """
 
 import errno
@@ -14,7 +15,7 @@ import typer
 
 from latentbank.errors import LatentbankError
 
-BAD_INPUT, INTERRUPTED, INTERNAL = 2, 130, 1
+BAD_INPUT, INTERRUPTED, INTERNAL, CLOSED_PIPE = 2, 130, 1, 141
 _FULL = (
     "no space left on the disk (or the file size limit is reached); nothing half-written is kept"
 )
@@ -22,7 +23,7 @@ _FULL = (
 
 @dataclass(frozen=True)
 class Failure:
-    """The sentence to print, without "error: ", and the exit status."""
+    """The sentence to print, without "error: ", and the exit status; no sentence, no output."""
 
     sentence: str
     status: int = BAD_INPUT
@@ -45,7 +46,7 @@ def explain(error: BaseException) -> Failure:
         sentence = _one_line(error.format_message()) or "a command is missing"
         return Failure(f"{sentence.rstrip('.')}. See: {command} --help")
     if isinstance(error, BrokenPipeError):
-        return Failure("the program that read the output closed it")
+        return Failure("", CLOSED_PIPE)
     if isinstance(error, MemoryError):
         return Failure("not enough memory; use fewer documents at a time or a smaller model")
     if _disk_full(error):
@@ -62,10 +63,11 @@ def explain(error: BaseException) -> Failure:
 
 def report(failure: Failure, as_json: bool) -> None:
     """Prints the sentence to stderr and, with `as_json`, {"error": …} to stdout."""
-    with suppress(OSError, ValueError):
-        print(f"error: {failure.sentence}", file=sys.stderr, flush=True)
+    if failure.sentence:
+        with suppress(OSError, ValueError):
+            print(f"error: {failure.sentence}", file=sys.stderr, flush=True)
     try:
-        if as_json:
+        if as_json and failure.sentence:
             print(json.dumps({"error": failure.sentence}, ensure_ascii=False), flush=True)
         sys.stdout.flush()
     except (OSError, ValueError):  # nobody reads it; keep the interpreter from trying again

@@ -77,7 +77,10 @@ def write(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on behind a bad document and list it at the end.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Documents in one transaction.")] = 32,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Entries in one transaction (default: the method's choice)."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     json_output: Json = False,
@@ -212,55 +215,54 @@ class _Run:
     """One write: counts, the bar, and what is said when it ends early."""
 
     def __init__(self, model: MemoryModel, bad: list[str]) -> None:
-        self.model, self.bad, self.began = model, bad, time.perf_counter()
-        self.read = self.stored = self.duplicates = self.faded = self.forgotten = 0
-        self.seconds = 0.0
+        from latentbank.method import WriteReport
 
-    def write(self, documents: Iterator[Document], batch: int, guard: Interrupts) -> None:
-        """Writes batch by batch; raises what stopped it, with the number of documents kept."""
-        pending: list[Document] = []
+        self.model, self.bad, self.began = model, bad, time.perf_counter()
+        self.report, self.read = WriteReport(0, 0, 0.0), 0
+        self.stopped: BaseException | None = None
+        self.in_long_text = False
+
+    def write(self, documents: Iterator[Document], batch: int | None, guard: Interrupts) -> None:
+        """Writes all documents; raises what stopped it, with the number of documents kept.
+
+        Ctrl-C and a bad document end the reading. What was read before them is written first.
+        """
         with progress_bar("rate", "bytes") as bar:
             task = bar.add_task("writing", total=None, rate="", bytes="")
+
+            def on_batch(report: WriteReport, read: int) -> None:
+                self.read = read
+                self.report = self.report + report
+                bar.update(task, completed=read, **self._fields())
+                if self.in_long_text:
+                    guard.check()
+
             try:
-                for document in documents:
-                    pending.append(document)
-                    if len(pending) >= batch:
-                        self._flush(pending, guard)
-                        bar.update(task, completed=self.read, **self._fields())
-                        guard.check()
-                self._flush(pending, guard)
-                bar.update(task, completed=self.read, total=self.read, **self._fields())
+                with guard.hold():
+                    self.model.write(self._reading(documents, guard), batch, on_batch)
             except KeyboardInterrupt:
-                raise Interrupted(self._stopped("interrupted", pending, guard)) from None
+                self.stopped = KeyboardInterrupt()
             except BankError as error:
                 raise BankError(f"{error} {self._kept()}") from error
-            except LatentbankError as error:
-                raise InputError(self._stopped(str(error), pending, guard)) from error
+            bar.update(task, completed=self.read, total=self.read, **self._fields())
+        if isinstance(self.stopped, KeyboardInterrupt):
+            raise Interrupted(f"interrupted. {self._kept()}")
+        if self.stopped is not None:
+            raise InputError(f"{str(self.stopped).rstrip('.')}. {self._kept()}") from self.stopped
 
-    def _flush(self, pending: list[Document], guard: Interrupts) -> None:
-        if not pending:
-            return
-        part = list(pending)
-        long = any(len(document.text) > LONG_TEXT for document in part)
-
-        def on_batch(report: WriteReport, _: int) -> None:
-            self.stored += report.stored
-            self.duplicates += report.duplicates
-            self.faded += report.faded
-            self.forgotten += report.forgotten
-            self.seconds += report.seconds
-            if long:
-                guard.check()
-
-        with guard.hold():
-            pending.clear()
-            self.model.write(part, on_batch=on_batch)
-            self.read += len(part)
-
-    def _stopped(self, why: str, pending: list[Document], guard: Interrupts) -> str:
-        """The sentence for an early end; documents that were read before it are written first."""
-        self._flush(pending, guard)
-        return f"{why.rstrip('.')}. {self._kept()}"
+    def _reading(self, documents: Iterator[Document], guard: Interrupts) -> Iterator[Document]:
+        """The documents up to the first that cannot be read, or to Ctrl-C; `stopped` says which."""
+        while True:
+            try:
+                with guard.release():
+                    document = next(documents, None)
+            except (KeyboardInterrupt, LatentbankError) as error:
+                self.stopped = error
+                return
+            if document is None:
+                return
+            self.in_long_text = len(document.text) > LONG_TEXT
+            yield document
 
     def _kept(self) -> str:
         held = len(self.model.bank)
@@ -285,15 +287,15 @@ class _Run:
             "bank": self.model.bank.name,
             "method": self.model.method.name,
             "documents": self.read,
-            "entries": self.stored,
-            "duplicates": self.duplicates,
-            "faded": self.faded,
-            "forgotten": self.forgotten,
+            "entries": self.report.stored,
+            "duplicates": self.report.duplicates,
+            "faded": self.report.faded,
+            "forgotten": self.report.forgotten,
             "skipped": self.bad,
             "documents_in_bank": len(self.model.bank),
             "bank_bytes": self.model.footprint().total,
             "seconds": round(time.perf_counter() - self.began, 3),
-            "seconds_writing": round(self.seconds, 3),
+            "seconds_writing": round(self.report.seconds, 3),
         }
 
 
