@@ -62,7 +62,9 @@ class Registry(Generic[T]):
         return {name: self._items[name] for name in self.names()}
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        if isinstance(name, str) and name not in self._items:
+            self._import_module_named(name)
+        return name in self._items or name in self.names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from latentbank.model import MemoryModel
 
 BANK = "demo.bank"
-BUDGET = 256 * 1024  # bytes, more than the paragraphs need
+BUDGET = 512 * 1024  # bytes, more than the paragraphs need
 SQUEEZE = 4  # the second round has a budget of one part in so many
 LONGEST = 10  # tokens of an answer
 BATCH = 8  # documents between two steps of the progress bar
@@ -45,7 +45,9 @@ BATCH = 8  # documents between two steps of the progress bar
 
 def demo(
     questions: Annotated[int, typer.Option(min=1, help="Questions to ask.")] = 12,
-    documents: Annotated[int, typer.Option(min=1, help="Paragraphs to write.")] = 120,
+    documents: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many of the 333 paragraphs.")
+    ] = None,
     beside: Annotated[
         str, typer.Option(metavar="METHOD", help="Method that answers the same questions beside.")
     ] = "rag",
@@ -62,7 +64,7 @@ def demo(
     _clear(Path(BANK))
     from latentbank.evaluate.data import load_sample
 
-    data = load_sample().take(documents)
+    data = load_sample() if documents is None else load_sample().take(documents)
     step = max(1, len(data.questions) // questions)
     asked = data.questions[::step][:questions]
     quiet_libraries()
@@ -279,14 +281,12 @@ class _Show:
         """Deletes the document of a right answer and looks for its bytes in the file."""
         from latentbank.evaluate.metrics import contains_answer
 
-        read = [(question, answer) for question, answer in self.answered if answer.documents]
-        read.sort(key=lambda pair: -contains_answer(pair[1].text, pair[0].answers))
         self.say("\n[bold]4. Delete[/bold] a document and look for it")
-        entry = self.memory.bank.get(read[0][1].documents[0][0]) if read else None
+        question, answer = self._about_a_kept_document(reader)
+        entry = self.memory.bank.get(answer.documents[0][0]) if answer.documents else None
         if entry is None:
             self.say("   No answer came from a document that is still there.")
             return {}
-        question, answer = read[0]
         document = self._document(entry.id)
         stored = self._in_file(entry.payload)
         receipt = self.memory.delete([document.id])
@@ -310,6 +310,25 @@ class _Show:
             "before": self._row(answer, True),
             "after": self._row(again, bool(contains_answer(again.text, question.answers))),
         }
+
+    def _about_a_kept_document(self, reader: Reader) -> tuple[Question, Answer]:
+        """A question that a document of the bank answered: a right answer if there is one, else the
+        first question of the sample whose document is read for it.
+        """
+        from latentbank.evaluate.metrics import contains_answer
+
+        read = [(question, answer) for question, answer in self.answered if answer.documents]
+        read.sort(key=lambda pair: -contains_answer(pair[1].text, pair[0].answers))
+        if read:
+            return read[0]
+        held = set(self.memory.bank.ids())
+        ids = [document.id for document in self.data.documents]
+        others = [one for one in self.data.questions if ids[one.document] in held][:5]
+        for question in others or self.asked[:1]:
+            answer = reader.ask(question.text)
+            if answer.documents:
+                break
+        return question, answer
 
     def _in_file(self, part: bytes) -> bool:
         """Whether the bank's file, or the log beside it, holds these bytes."""
