@@ -78,6 +78,7 @@ def test_a_quick_llama_computes_what_transformers_computes(backbones: Any, dtype
     assert_same(load_backbone(folder, dtype), load_backbone(folder, dtype, quick=True))
 
 
+@pytest.mark.slow
 @pytest.mark.real_model
 def test_a_quick_smollm2_computes_what_transformers_computes() -> None:
     pytest.importorskip("gguf")

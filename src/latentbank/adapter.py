@@ -238,7 +238,7 @@ def adapter_folder(adapter: str, backbone: str) -> Path | None:
         folder = find_adapter(packaged if packaged in packaged_adapters() else adapter)
     except UnknownNameError:
         return None
-    if adapter in METHODS and not (folder / "config.json").exists():
+    if not (folder / "config.json").exists() and adapter in METHODS:
         return None  # a folder that happens to have a method's name
     return folder
 

@@ -67,9 +67,8 @@ def compare(
 ) -> None:
     """Compare the methods on 333 SQuAD paragraphs; run it again to go on where it stopped."""
     quiet_libraries()
-    from latentbank.bench.plan import Bench
-    from latentbank.bench.rows import backbone_name
-    from latentbank.bench.task import Settings
+    from latentbank.bench.plan import Bench, backbone_name
+    from latentbank.bench.session import Settings
     from latentbank.cli.bench_rows import parse_rows
     from latentbank.evaluate.data import load_sample
 
@@ -104,7 +103,7 @@ def _own(folder: str | None, backbone: str) -> dict[str, Path]:
         return {}
     if not Path(folder).is_dir():
         raise InputError(f"{folder} is not a folder of adapters.")
-    from latentbank.bench.rows import LORA, only_lora
+    from latentbank.bench.plan import LORA, only_lora
 
     found = {}
     for path in sorted(Path(folder).glob(f"*-{backbone}")):
@@ -118,7 +117,7 @@ def _all_rows(backbone: str, own: dict[str, Path]) -> list[str]:
     """Every method that can answer on this backbone: bare where it needs no training, and with its
     adapter where there is one.
     """
-    from latentbank.bench.rows import LORA, only_lora, packaged_for
+    from latentbank.bench.plan import LORA, only_lora, packaged_for
     from latentbank.capabilities import Trained
     from latentbank.method import METHODS
 
