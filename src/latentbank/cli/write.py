@@ -33,6 +33,17 @@ from latentbank.cli.common import (
     share_processor,
 )
 from latentbank.cli.failures import Interrupted
+from latentbank.cli.reading import (
+    DayFirst,
+    EncodingName,
+    IdColumn,
+    Reading,
+    SkipBad,
+    SourceColumn,
+    Strict,
+    TextColumn,
+    TimeColumn,
+)
 from latentbank.errors import BankError, FingerprintError, InputError, LatentbankError
 
 if TYPE_CHECKING:
@@ -44,7 +55,8 @@ Paths = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH...",
-        help=".txt, .md, .jsonl, .csv, .parquet, a folder of these, or - for standard input.",
+        help=".txt, .md, .html, .json, .jsonl, .csv, .tsv, .parquet, these with .gz, a folder, "
+        "or - for standard input.",
     ),
 ]
 LONG_TEXT = 100_000  # characters; writing such a document may be interrupted between its chunks
@@ -74,9 +86,22 @@ def write(
         str | None,
         typer.Option(help="Of a new bank: what fades first; age, hits, …, or age=1,hits=2."),
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on behind a bad document and list it at the end.")
-    ] = False,
+    on_conflict: Annotated[
+        str,
+        typer.Option(
+            "--on-conflict",
+            metavar="WHAT",
+            help="Another version of a document that the bank holds: replace, keep or error.",
+        ),
+    ] = "replace",
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    time_column: TimeColumn = None,
+    source_column: SourceColumn = None,
+    dayfirst: DayFirst = False,
+    encoding: EncodingName = None,
+    strict: Strict = False,
+    skip_bad: SkipBad = False,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Entries in one transaction (default: the method's choice)."),
@@ -89,19 +114,28 @@ def write(
 
     An existing bank is written with the method, adapter and model that it was made with. A jsonl
     row is {"text": ..., "id"?, "time"?, "source"?}; on standard input a line that is no such row is
-    a document itself. A document that the bank holds already is counted once.
+    a document itself.
+
+    A document that the bank holds already is counted once. The same id with another text, time or
+    metadata is a new version; a file that was edited is a new version of itself. Bad rows are left
+    out and listed, and the exit status is then 3.
     """
     if method is not None and adapter is not None:
         raise InputError("Give --method or --adapter, not both: an adapter has its method.")
-    bad: list[str] = []
-    documents = _documents(paths, skip_bad, bad)
+    from latentbank.documents.readers import ReadOptions
+
+    options = ReadOptions(
+        text_column, id_column, time_column, source_column, dayfirst or None, encoding
+    )
+    reading = Reading(paths, options, strict, skip_bad)
+    documents = reading.documents()
     first = next(documents, None)  # a missing or bad first file ends here, before a bank is made
     if first is None:
-        raise _nothing(bank, bad)
+        raise _nothing(bank, reading.bad)
     chosen = {"adapter": adapter or method, "backbone": backbone, "device": device, "dtype": dtype}
     kept = {name: v for name, v in (("ledger", ledger), ("policy", policy)) if v is not None}
     model = _open(bank, chosen, parse_pairs(option), budget, kept)
-    run = _Run(model, bad)
+    run = _Run(model, reading, on_conflict)
     with model, interrupts() as guard:
         run.write(itertools.chain([first], documents), batch, guard)
         result = run.result()
@@ -109,16 +143,7 @@ def write(
         print_json(result)
     else:
         _print(result, bank)
-
-
-def _documents(paths: list[str], skip_bad: bool, bad: list[str]) -> Iterator[Any]:
-    from latentbank.documents.readers import read_documents
-
-    def on_bad(error: InputError) -> None:
-        bad.append(str(error))
-        notice(f"skipped: {error}")
-
-    return read_documents(paths, on_bad if skip_bad else None)
+    reading.finish()
 
 
 def _nothing(bank: str, bad: list[str]) -> InputError:
@@ -214,10 +239,11 @@ def _check_existing(
 class _Run:
     """One write: counts, the bar, and what is said when it ends early."""
 
-    def __init__(self, model: MemoryModel, bad: list[str]) -> None:
+    def __init__(self, model: MemoryModel, reading: Reading, on_conflict: str) -> None:
         from latentbank.method import WriteReport
 
-        self.model, self.bad, self.began = model, bad, time.perf_counter()
+        self.model, self.input, self.on_conflict = model, reading, on_conflict
+        self.began = time.perf_counter()
         self.report, self.read = WriteReport(0, 0, 0.0), 0
         self.stopped: BaseException | None = None
         self.in_long_text = False
@@ -239,11 +265,15 @@ class _Run:
 
             try:
                 with guard.hold():
-                    self.model.write(self._reading(documents, guard), batch, on_batch)
+                    self.model.write(
+                        self._reading(documents, guard), batch, on_batch, self.on_conflict
+                    )
             except KeyboardInterrupt:
                 self.stopped = KeyboardInterrupt()
             except BankError as error:
                 raise BankError(f"{error} {self._kept()}") from error
+            except InputError as error:  # another version, where these are refused
+                raise InputError(f"{error} {self._kept()}") from error
             bar.update(task, completed=self.read, total=self.read, **self._fields())
         if isinstance(self.stopped, KeyboardInterrupt):
             raise Interrupted(f"interrupted. {self._kept()}")
@@ -291,7 +321,10 @@ class _Run:
             "duplicates": self.report.duplicates,
             "faded": self.report.faded,
             "forgotten": self.report.forgotten,
-            "skipped": self.bad,
+            "replaced": self.report.replaced,
+            "kept": self.report.kept,
+            "skipped": self.input.bad,
+            "skipped_files": self.input.skipped_files,
             "documents_in_bank": len(self.model.bank),
             "bank_bytes": self.model.footprint().total,
             "seconds": round(time.perf_counter() - self.began, 3),
@@ -307,6 +340,11 @@ def _print(result: dict[str, Any], bank: str) -> None:
         f"documents/s, {count(result['duplicates'], 'duplicate')}. {bank}: {count(held, 'entry')}, "
         f"{format_bytes(size)}, {size / max(1, held):.0f} bytes each."
     )
+    if result["replaced"] or result["kept"]:
+        typer.echo(
+            f"Of documents that were there in another version, {result['replaced']:,} were "
+            f"replaced and {result['kept']:,} kept as they were."
+        )
     if result["faded"] or result["forgotten"]:
         typer.echo(
             f"The bank is full: {result['faded']:,} faded, {result['forgotten']:,} forgotten."

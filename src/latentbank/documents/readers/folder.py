@@ -58,7 +58,7 @@ def _reader(path: Path) -> Reader | None:
     return _READERS.get(suffixes[-1]) if suffixes else text_rows
 
 
-def list_files(path: Path) -> tuple[list[Path], list[Note]]:
+def list_files(path: str | Path) -> tuple[list[Path], list[Note]]:
     """The file itself, or a folder's files, and notes on what the folder holds beside them.
 
     Folders are searched recursively, sorted, without hidden files and without following links to
@@ -67,6 +67,7 @@ def list_files(path: Path) -> tuple[list[Path], list[Note]]:
     """
     if not os.fspath(path):
         raise InputError("A path is empty; is a variable unset? The current folder is written '.'.")
+    path = Path(path)
     name = shown(path)
     if not os.path.exists(path):
         raise InputError(f"{name} does not exist.")

@@ -70,11 +70,7 @@ def read_documents(
 
 def _planned(path: str | Path) -> _Plan:
     try:
-        if not os.fspath(path):
-            raise InputError(
-                "A path is empty; is a variable unset? The current folder is written '.'."
-            )
-        return list_files(Path(path))
+        return list_files(path)
     except InputError as error:
         return error
 
