@@ -116,7 +116,7 @@ def test_writing_stops_at_the_first_bad_row_and_keeps_those_before(
 ) -> None:
     fresh, file = tmp_path / "fresh.bank", tmp_path / "rows.jsonl"
     file.write_text(GOOD + '{"text": "Another."}\n{"text": 3}\n{"text": "Never read."}\n')
-    said = refuse("write", str(file), "--bank", str(fresh), *chosen)
+    said = refuse("write", str(file), "--strict", "--bank", str(fresh), *chosen)
     assert "rows.jsonl, line 3" in said and "2 documents of this run were stored" in said
     assert documents_in(fresh) == 2
 
@@ -130,7 +130,8 @@ def test_skip_bad_goes_on_and_lists_what_it_skipped(
     (folder / "b.txt").write_bytes(b"\x00\x01")
     (folder / "c.csv").write_text("text,id\nfrom csv,c1\n,c2\nlast,c3\n")
     arguments = ("write", str(folder), "-", "none.txt", "--bank", str(fresh), *chosen)
-    result = succeed(*arguments, "--skip-bad", "--json", input="a line\n{}\nanother line\n")
+    result = run(*arguments, "--skip-bad", "--json", input="a line\n{}\nanother line\n")
+    assert result.exit_code == 3, result.stderr
     skipped = json.loads(result.stdout)["skipped"]
     places = ("a.jsonl, line 2", "b.txt", "c.csv, line 3", "standard input, line 2", "none.txt")
     assert len(skipped) == len(places)

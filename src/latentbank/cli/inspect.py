@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from latentbank.cli.common import Json, console, format_bytes, print_json
 
 if TYPE_CHECKING:
-    from latentbank.bank import MemoryBank
+    from latentbank.bank import Entry, MemoryBank
 
 BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="The bank's file.")]
 
@@ -20,6 +21,12 @@ def inspect(
     documents: Annotated[
         bool, typer.Option("--documents", "-d", help="List every document of the bank.")
     ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION", help="List only documents for which this holds: year=2020."
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Show the method, adapter, model, documents and bytes of a bank."""
@@ -27,9 +34,9 @@ def inspect(
 
     with MemoryBank.open(bank, read_only=True) as found:
         summary = describe(found)
-        rows = list_documents(found) if documents else []
+        rows = list_documents(found, where or ()) if documents or where else []
     if json_output:
-        print_json({**summary, **({"list": rows} if documents else {})})
+        print_json({**summary, **({"list": rows} if documents or where else {})})
         return
     _print(summary, rows)
 
@@ -65,13 +72,26 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
     }
 
 
-def list_documents(bank: MemoryBank) -> list[dict[str, Any]]:
-    """Every document: id, level, steps faded, hits, bytes and what the ledger says."""
+def list_documents(bank: MemoryBank, where: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Documents in their chunks: id, chunk, level, steps faded, hits, bytes and the ledger.
+
+    `where` are conditions that must all hold. Raises InputError for one that cannot be read.
+    """
     from latentbank.bank.admin.rows import bank_rows
+    from latentbank.documents.conditions import parse_conditions
+    from latentbank.documents.identity import split
+
+    conditions = parse_conditions(where)
+
+    def wanted(entry: Entry) -> bool:
+        id = split(entry.id)[0]
+        return conditions.holds(id, entry.time, entry.source, entry.metadata)
 
     return [
         {
-            "id": row.entry.id,
+            "id": split(row.entry.id)[0],
+            "chunk": split(row.entry.id)[1],
+            "entry": row.entry.id,
             "level": row.entry.level,
             "faded": row.depth,
             "written": row.count,
@@ -82,6 +102,7 @@ def list_documents(bank: MemoryBank) -> list[dict[str, Any]]:
             "metadata": dict(row.entry.metadata),
         }
         for row in bank_rows(bank)
+        if wanted(row.entry)
     ]
 
 
@@ -108,7 +129,7 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         column.justify = "right"
     screen.print(table)
     if rows:
-        columns = ("id", "level", "faded", "hits", "bytes", "time", "source")
+        columns = ("id", "chunk", "level", "faded", "hits", "bytes", "time", "source")
         listing = Table(*columns, box=None, header_style="dim")
         for row in rows:
             cells = ("" if row[name] is None else str(row[name]) for name in columns)

@@ -20,19 +20,15 @@ from latentbank.cli.common import (
     Interrupts,
     Json,
     Options,
-    complete_overrides,
     count,
     format_bytes,
     interrupts,
-    notice,
     parse_pairs,
-    parse_size,
     print_json,
     progress_bar,
-    quiet_libraries,
-    share_processor,
 )
 from latentbank.cli.failures import Interrupted
+from latentbank.cli.opening import open_for_writing
 from latentbank.cli.reading import (
     DayFirst,
     EncodingName,
@@ -44,7 +40,7 @@ from latentbank.cli.reading import (
     TextColumn,
     TimeColumn,
 )
-from latentbank.errors import BankError, FingerprintError, InputError, LatentbankError
+from latentbank.errors import BankError, InputError, LatentbankError
 
 if TYPE_CHECKING:
     from latentbank.documents.document import Document
@@ -134,7 +130,7 @@ def write(
         raise _nothing(bank, reading.bad)
     chosen = {"adapter": adapter or method, "backbone": backbone, "device": device, "dtype": dtype}
     kept = {name: v for name, v in (("ledger", ledger), ("policy", policy)) if v is not None}
-    model = _open(bank, chosen, parse_pairs(option), budget, kept)
+    model = open_for_writing(bank, chosen, parse_pairs(option), budget, kept)
     run = _Run(model, reading, on_conflict)
     with model, interrupts() as guard:
         run.write(itertools.chain([first], documents), batch, guard)
@@ -151,89 +147,6 @@ def _nothing(bank: str, bad: list[str]) -> InputError:
     if bad:
         return InputError(f"No document could be read: {bad[0]} The bank {bank} was not touched.")
     return InputError(f"There is no document in the input; the bank {bank} was not touched.")
-
-
-def _open(
-    bank: str,
-    chosen: dict[str, Any],
-    options: dict[str, Any],
-    budget: str | None,
-    kept: dict[str, str],
-) -> MemoryModel:
-    """The model with its bank, an existing or a new one."""
-    budget_bytes = None if budget is None else parse_size(budget)
-    given = {name: value for name, value in chosen.items() if value is not None}
-    if Path(bank).exists():
-        _check_existing(bank, given, options, budget_bytes, kept)
-        quiet_libraries()
-        share_processor()
-        from latentbank.model import MemoryModel
-
-        return MemoryModel.open(bank, progress=notice, quick=True, **given)
-    if not Path(bank).absolute().parent.is_dir():
-        raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
-    quiet_libraries()
-    share_processor()
-    from latentbank.adapter import DEFAULT_BACKBONE
-    from latentbank.methods import DEFAULT_METHOD
-    from latentbank.model import MemoryModel
-
-    adapter = given.get("adapter", DEFAULT_METHOD)
-    overrides = complete_overrides(adapter, given.get("backbone", DEFAULT_BACKBONE), options)
-    return MemoryModel.from_pretrained(
-        bank=bank, overrides=overrides, budget_bytes=budget_bytes, progress=notice, quick=True,
-        **{"adapter": adapter, **given, **kept},
-    )  # fmt: skip
-
-
-def _check_existing(
-    bank: str,
-    given: dict[str, Any],
-    options: dict[str, Any],
-    budget_bytes: int | None,
-    kept: dict[str, str],
-) -> None:
-    """Refuses what cannot be changed in an existing bank, before a model is loaded."""
-    from latentbank.bank import MemoryBank
-
-    with MemoryBank.open(bank, read_only=True) as found:
-        config = found.get_meta("config") or {}
-        stored = found.get_meta("overrides") or {}
-        wrote, backbone = found.get_meta("adapter"), found.get_meta("backbone")
-        wanted, limit = given.get("adapter"), found.budget_bytes
-        fingerprint, settings = found.fingerprint, found.settings
-    from latentbank.adapter import packaged_adapters
-    from latentbank.config import merged, normalised
-    from latentbank.method import METHODS
-
-    same = {wrote, fingerprint.method, f"{fingerprint.method}-{backbone}"}
-    if wanted not in same and (wanted in packaged_adapters() or wanted in METHODS):
-        raise FingerprintError(
-            f"The bank {bank} was written with {wrote!r} (method {fingerprint.method!r}), not "
-            f"with {wanted!r}; leave --method and --adapter out, or name another bank."
-        )
-    if wanted == fingerprint.method and wrote is not None:
-        given["adapter"] = wrote  # the method's name is enough to agree with a bank
-    cls = METHODS.get(fingerprint.method).Config
-    full = merged(normalised(cls, config), normalised(cls, stored))
-    for name, value in normalised(cls, options).items():
-        if merged(full, {name: value}) != full:
-            raise InputError(
-                f"The bank {bank} was written with {name}={full.get(name)!r}; "
-                f"leave --option {name} out, or name another bank."
-            )
-    if budget_bytes is not None and budget_bytes != limit:
-        now = "no budget" if limit is None else f"a budget of {limit} bytes"
-        raise InputError(
-            f"The bank {bank} was made with {now}; --budget is for a new bank. Change it with: "
-            f"latentbank rebudget {bank} SIZE"
-        )
-    for name, value in kept.items():
-        if getattr(settings, name) != value:
-            raise InputError(
-                f"The bank {bank} was made with {name} {getattr(settings, name)!r}; --{name} is "
-                "for a new bank."
-            )
 
 
 class _Run:
