@@ -142,3 +142,22 @@ def test_a_source_is_found_however_it_is_spelled(
     for spelled in ("rows.csv", "./rows.csv", f"{bank.parent}/", str(bank.parent / "rows.csv")):
         out = succeed("delete", "--bank", str(bank), "--source", spelled, "--dry-run").stdout
         assert "Would delete 4 documents" in out
+
+
+# ---- asking
+
+
+def test_a_question_is_answered_from_the_documents_that_are_meant(bank: Path) -> None:
+    def read(*options: str) -> set[str]:
+        row = json.loads(
+            succeed(
+                "ask", "What colour is the gate?", "--bank", str(bank), *options, "--json"
+            ).stdout
+        )
+        return {document["id"] for document in row["documents"]}
+
+    assert read("--as-of", "2024-05-02T01:00Z") == {"issue"}
+    assert read("--since", "2024-05-02T01:00Z") == {"issue#12"}
+    assert read("--where", "id=issue#12") == {"issue#12"}
+    said = refuse("ask", "Which gate?", "--bank", str(bank), "--where", "year=1066")
+    assert "holds no document with year=1066" in said

@@ -37,7 +37,7 @@ def holds(text: str, **changes: Any) -> bool:
         "missing=null", "missing!=7", "a.b=1", "published<2024", "published>=2023-05-07",
         "time<2024-05-02", "time=2024", "time=2024-05", "time=2024-05-01", "since 2024-05-01",
         "before 2024-05-01T05:00Z", "time>=2024-05-01T13:30+09:00", "time<1714608000",
-        "since 2024-01-01 and before 2025", "time!=2023", "time!=null", "source~NOTES",
+        "since 2024-01-01 and before 2025", "time!=2023", "time!=null", "as-of 2024-05", "as-of 2024-05-01T05:00Z", "as-of 2030", "source~NOTES",
         "source=notes/2024/a.md", "source=./notes/2024/../2024/a.md", "source=notes/",
         "source~2024 AND lang=de", " year = 2020 ", "year >= 2020 and year <= 2020",
     ],
@@ -53,7 +53,7 @@ def test_what_holds(text: str) -> None:
         "title~salad", "tags=blue", "author.name=Bob", "id=issue", "id=issue#1", "missing=7",
         "missing<7", "none=0", "lang<5", "lang<2024-01-01", "time<2024-05-01",
         "time>2024-05-01", "since 2024-05-01T05:00Z", "before 2024-05-01T04:30Z", "time=2023",
-        "time=null", "source=a.md", "source=notes", "source=note/", "source!~notes",
+        "time=null", "as-of 2024-04", "as-of 2024-05-01T04:00Z", "source=a.md", "source=notes", "source=note/", "source!~notes",
         "year=2020 and lang=en",
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ from latentbank.adapter import build_method
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.bank import Entry, MemoryBank
+from latentbank.documents.conditions import conditions_of
 from latentbank.documents.document import Document
 from latentbank.documents.identity import group
 from latentbank.documents.readers import read_documents
@@ -273,3 +274,32 @@ def test_no_answer_ends_in_half_a_character(model: MemoryModel) -> None:
     for words in (False, True):
         answers = model.ask_many(questions, DecodingConfig(7, whole_words=words), memory=False)
         assert not any(answer.text.endswith("\ufffd") for answer in answers)
+
+
+def test_answers_come_from_the_documents_that_are_meant(model: MemoryModel) -> None:
+    model.write([
+        Document("The gate is red.", id="a", time="2019", metadata={"year": "2019"}),
+        Document("The gate is green.", id="b", time="2024-05", source="notes/b.md"),
+        Document(LONG.format(7), id="c"),
+    ])  # fmt: skip
+
+    def read(**options: Any) -> set[str]:
+        with model.within(conditions_of(**options)):
+            (named,) = model.method.read(["What colour is the gate?"]).sources
+        return {name for name, _ in named}
+
+    assert read(where=["year=2019"]) == read(before="2020") == read(as_of="2023") == {"a"}
+    assert read(source="./notes/") == read(since="2024") == read(as_of="2024-05-31") == {"b"}
+    assert read(where=["id=c"]) <= {"c#0", "c#1", "c#2", "c#3", "c#4", "c#5", "c#6", "c#7"}
+    assert read(where=["id=nobody"]) == set()
+    assert model.method.retriever.only is None  # type: ignore[attr-defined]
+
+
+def test_only_methods_that_retrieve_can_be_kept_to_some_documents(backbones: Backbones) -> None:
+    made = build_method("mac", backbones.fresh("llama"), {}, preset="tiny", seed=0)
+    with (
+        MemoryModel(made) as model,
+        pytest.raises(InputError, match="reads all documents together"),
+        model.within(conditions_of(source="a")),
+    ):
+        pass

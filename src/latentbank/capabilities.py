@@ -24,6 +24,7 @@ from latentbank.errors import AdapterError, BankError
 from latentbank.method import Method
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.retrieval.candidates import Candidate, QuestionGain
+from latentbank.parts.retrieval.retriever import Retriever
 
 MEMORY_STATE = "memory_state"
 
@@ -211,6 +212,12 @@ class Candidates(Method):
     @abstractmethod
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
         """For each of B questions its candidates, best first. None: `read` chooses by itself."""
+
+
+class Retrieving(Method):
+    """Chooses what to read by retrieval. `retriever.only` keeps it to some entries."""
+
+    retriever: Retriever
 
 
 class Telemetry(Method):

@@ -8,7 +8,7 @@ validation of a training all come here. Knows methods through their contract.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,9 @@ from latentbank.backbone.loading import PACKAGED
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Sources
 from latentbank.bank import BankFingerprint, Footprint, MemoryBank, Receipt
-from latentbank.capabilities import lossless_levels, set_training
+from latentbank.capabilities import Retrieving, lossless_levels, set_training
 from latentbank.config import merged, normalised
+from latentbank.documents.conditions import Conditions
 from latentbank.documents.document import Document, chunk, find_entries, whole
 from latentbank.errors import BankError, InputError
 from latentbank.method import METHODS, Method, WriteReport
@@ -225,6 +226,25 @@ class MemoryModel:
             found = answer_batch(self.method, asked, given, decoding, memory)
             self._note_hits([one.documents for one in found])
             yield dict(zip(part, found, strict=True))
+
+    @contextmanager
+    def within(self, conditions: Conditions) -> Iterator[int]:
+        """Answers inside the block come only from documents that meet the conditions.
+
+        Gives the number of entries that are meant. Raises InputError for a method that does not
+        retrieve, and for a bank without a full ledger.
+        """
+        if not isinstance(self.method, Retrieving):
+            raise InputError(
+                f"method '{self.method.name}' reads all documents together; only methods that "
+                "retrieve can be kept to some of them"
+            )
+        retriever, chosen = self.method.retriever, self.bank.select(conditions)
+        before, retriever.only = retriever.only, frozenset(chosen)
+        try:
+            yield len(chosen)
+        finally:
+            retriever.only = before
 
     def _note_hits(self, sources: Sources | Sequence[Any]) -> None:
         """Tells the bank which documents answered: those with at least half of the best share.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,7 @@ from latentbank.errors import BankError, InputError
 if TYPE_CHECKING:
     from latentbank.answering import Answer
     from latentbank.backbone.generate import DecodingConfig
+    from latentbank.documents.conditions import Conditions
     from latentbank.model import MemoryModel
 
 WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
@@ -52,6 +54,22 @@ def ask(
     ] = False,
     beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 16,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Read only documents for which this holds."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Read only this source; a folder ends in /.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Read only documents from this time on.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Read only documents before this time.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="TIME", help="Read only what was known then.")
+    ] = None,
     adapter: Annotated[
         str | None, typer.Option("--adapter", "-a", help="Where the bank's adapter lies now.")
     ] = None,
@@ -64,9 +82,12 @@ def ask(
     """Ask a question about the documents of a bank."""
     if question is not None and file is not None:
         raise InputError("Give a question or --file, not both.")
+    from latentbank.documents.conditions import conditions_of
+
+    conditions = conditions_of(where or (), source, since, before, as_of)
     rows = None if file is None else read_questions(file)
     given = {"adapter": adapter, "backbone": backbone, "device": device, "dtype": dtype}
-    with _open(bank, given, parse_pairs(option)) as model:
+    with _open(bank, given, parse_pairs(option)) as model, _within(model, conditions):
         from latentbank.backbone.generate import DecodingConfig
 
         asker = Asker(model, DecodingConfig(max_new_tokens, beams), not no_memory)
@@ -144,6 +165,15 @@ def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryMo
     )
 
 
+def _within(model: MemoryModel, conditions: Conditions) -> AbstractContextManager[object]:
+    """Keeps answers to the documents that are meant; raises InputError if there are none."""
+    if not conditions:
+        return nullcontext()
+    if not model.bank.select(conditions):
+        raise InputError(f"The bank {model.bank.name} holds no document with {conditions}.")
+    return model.within(conditions)
+
+
 class Asker:
     """Questions to answers as JSON rows, with the sources from the bank's ledger."""
 
@@ -168,11 +198,15 @@ class Asker:
 
     def row(self, question: str, answer: Answer) -> dict[str, Any]:
         """An answer as a JSON row."""
+        from latentbank.documents.identity import document_id
+
         documents = []
         for name, weight in answer.documents:
             entry = self.model.bank.get(name)
             source = None if entry is None else entry.source
-            documents.append({"id": name, "source": source, "weight": round(weight, 4)})
+            time = None if entry is None else entry.time
+            known = {"id": document_id(name), "source": source, "time": time}
+            documents.append({**known, "weight": round(weight, 4)})
         return {
             "question": question,
             "answer": answer.text,

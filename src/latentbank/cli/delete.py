@@ -72,7 +72,7 @@ def delete(
     from latentbank.documents.conditions import conditions_of
     from latentbank.documents.identity import group
 
-    conditions = conditions_of(where or (), source, since, before, dayfirst or None)
+    conditions = conditions_of(where or (), source, since, before, dayfirst=dayfirst or None)
     if bool(conditions) == bool(ids):
         raise InputError(
             "Give ids, or conditions (--source, --since, --before, --where), and not both."

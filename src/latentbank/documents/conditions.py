@@ -7,6 +7,7 @@ Knows a document's id, time, source and metadata; nothing about banks.
     time<2024-05-01                 before an instant; also: before 2024-05-01
     time>=2024-05-01T10:00+02:00    from an instant on; also: since 2024-05-01T10:00+02:00
     time=2024-05                    within a month
+    as-of 2024-05                   known by the end of the month
     title="Fish and chips"          a value in quotation marks may hold anything
     author.name=Ada                 a field inside metadata; metadata.id is metadata, id the id
 
@@ -31,13 +32,14 @@ __all__ = ["Condition", "Conditions", "conditions_of", "parse_conditions"]
 _NAME = r"[^\s=<>!~\"']+"
 _OPERATOR = r"!=|<=|>=|!~|=|<|>|~"
 _TERM = re.compile(
-    rf"\s*(?:(?P<name>{_NAME})\s*(?P<sign>{_OPERATOR})|(?P<word>since|before)\s)\s*", re.IGNORECASE
+    rf"\s*(?:(?P<name>{_NAME})\s*(?P<sign>{_OPERATOR})|(?P<word>since|before|as-of)\s)\s*",
+    re.IGNORECASE,
 )
 _QUOTED = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'")
 _AND = re.compile(
-    rf"\s+and\s+(?=(?:{_NAME})\s*(?:{_OPERATOR})|(?:since|before)\s)|\s*$", re.IGNORECASE
+    rf"\s+and\s+(?=(?:{_NAME})\s*(?:{_OPERATOR})|(?:since|before|as-of)\s)|\s*$", re.IGNORECASE
 )
-_WORDS = {"since": ">=", "before": "<"}
+_WORDS = {"since": ">=", "before": "<", "as-of": "@"}
 _EXAMPLE = "such as year=2020, source~notes or time<2024-01-01"
 
 
@@ -54,7 +56,7 @@ class Condition:
 
     Attributes:
         name: `id`, `time`, `source`, or a name in metadata, with dots into nested values.
-        sign: the operator.
+        sign: the operator; "@" for "as of".
         value: the wanted value, as written.
         quoted: it was in quotation marks, so it is text and no number, true, false or null.
         instant: the wanted value as a time, if it can be read as one.
@@ -68,7 +70,7 @@ class Condition:
 
     def __str__(self) -> str:
         value = json.dumps(self.value, ensure_ascii=False) if self.quoted else self.value
-        return f"{self.name}{self.sign}{value}"
+        return f"as-of {value}" if self.sign == "@" else f"{self.name}{self.sign}{value}"
 
     def holds(
         self, id: str, time: str | None, source: str | None, metadata: Mapping[str, Any]
@@ -218,6 +220,8 @@ def _compared(when: Instant, wanted: Instant, sign: str) -> bool:
         return when.before(wanted)
     if sign == ">":
         return when.after(wanted)
+    if sign == "@":
+        return when.known_at(wanted)
     return when.since(wanted) if sign == ">=" else when.end <= wanted.end
 
 
@@ -264,17 +268,18 @@ def conditions_of(
     source: str | None = None,
     since: str | None = None,
     before: str | None = None,
+    as_of: str | None = None,
     dayfirst: bool | None = None,
 ) -> Conditions:
     """Conditions from the options of a command; all that are given must hold.
 
-    `source` is a source, a path, or a folder with a slash at its end. `since` and `before` are
-    times. Raises `InputError` as `parse_conditions` does.
+    `source` is a source, a path, or a folder with a slash at its end. `since`, `before` and
+    `as_of` are times. Raises `InputError` as `parse_conditions` does.
     """
     found = list(parse_conditions(where, dayfirst).terms)
     if source is not None:
         found.append(Condition("source", "=", source, quoted=True))
-    for value, sign in ((since, ">="), (before, "<")):
+    for value, sign in ((since, ">="), (before, "<"), (as_of, "@")):
         if value is not None:
             found.append(_condition("time", sign, value, False, dayfirst))
     return Conditions(tuple(found))

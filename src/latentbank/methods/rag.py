@@ -21,7 +21,7 @@ from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank, Receipt
-from latentbank.capabilities import Candidates, Trained, forget
+from latentbank.capabilities import Candidates, Retrieving, Trained, forget
 from latentbank.config import setting
 from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
@@ -70,7 +70,7 @@ class RagConfig:
 
 
 @register("rag")
-class Rag(Trained, Candidates):
+class Rag(Trained, Candidates, Retrieving):
     """Text store, retrieval and the prompt."""
 
     Config = RagConfig

@@ -23,7 +23,7 @@ from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bank import Entry, MemoryBank
 from latentbank.bank.ladder import VERBATIM
-from latentbank.capabilities import Candidates, Encoding, Fading, Trained
+from latentbank.capabilities import Candidates, Encoding, Fading, Retrieving, Trained
 from latentbank.codec import array_codec
 from latentbank.config import setting
 from latentbank.documents.dates import annotate
@@ -99,7 +99,7 @@ class StrataConfig:
 
 
 @register("strata")
-class Strata(Trained, Encoding, Fading, Candidates):
+class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
     """Bounded memory with two kinds of entry, one adapter for both."""
 
     Config = StrataConfig

@@ -6,6 +6,7 @@ A small collection cannot tell which words are common: of five notes one holds "
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sqlite3
@@ -68,10 +69,11 @@ class LexicalIndex:
         rows = [(self._rows.pop(name),) for name in ids if name in self._rows]
         self._db.executemany("DELETE FROM words WHERE rowid = ?", rows)
 
-    def search(self, question: str, top: int) -> Ranking:
+    def search(self, question: str, top: int, only: frozenset[str] | None = None) -> Ranking:
         """The `top` best (id, BM25 score), best first; fewer where fewer share a word.
 
-        Function words count only in a question of nothing else.
+        Function words count only in a question of nothing else. `only`: documents that may be
+        found; None: all.
         """
         words = content_words(question)
         if not words or not self._rows:
@@ -79,9 +81,14 @@ class LexicalIndex:
         if self._background is not None and len(self._rows) < LEAST_COLLECTION:
             return self._search_few(words, top)
         query = " OR ".join(f'"{word}"' for word in words)
+        rows = None
+        if only is not None:
+            rows = json.dumps([self._rows[id] for id in only if id in self._rows])
+        kept = "" if rows is None else "AND rowid IN (SELECT value FROM json_each(?)) "
         found = self._db.execute(
-            "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
-            (query, top),
+            "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? "
+            f"{kept}ORDER BY rank LIMIT ?",
+            (query, top) if rows is None else (query, rows, top),
         )
         return [(self._ids[row - 1], float(score)) for row, score in found]
 

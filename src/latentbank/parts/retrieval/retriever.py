@@ -73,6 +73,7 @@ class Retriever:
     `words_of` gives the content of a document, as words or hashes; `age_of` gives what is larger
     for a newer document. Both are asked only where two documents may be versions of one.
     `question_keys` makes unit keys [B, key_width] of B questions, for entries that have keys.
+    `only` holds the ids that may be found; None: all.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Retriever:
         self.config = config
         self._words_of, self._age_of, self._question_keys = words_of, age_of, question_keys
         self._key_width = key_width
+        self.only: frozenset[str] | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -139,7 +141,12 @@ class Retriever:
         lexical = [self._newest(q, self._search_texts(q, top), top) for q in questions]
         if not len(self.keys) or self._question_keys is None:
             return lexical
-        found = self.keys.search(questions, self._question_keys(questions), max(top, REACH))
+        reach = max(top, REACH) if self.only is None else len(self.keys)
+        found = self.keys.search(questions, self._question_keys(questions), reach)
+        if self.only is not None:
+            found = [
+                [pair for pair in row if pair[0] in self.only][: max(top, REACH)] for row in found
+            ]
         fused = [self._newest(q, row, top) for q, row in zip(questions, found, strict=True)]
         if not len(self.texts):
             return fused
@@ -166,7 +173,7 @@ class Retriever:
         """The best texts; where the best one is short, as deep as versions of it may lie."""
         reach = max(top, REACH)
         while True:
-            found = self.texts.search(question, reach)
+            found = self.texts.search(question, reach, self.only)
             full = len(found) == reach < _MOST and bool(self.short(found[0][0]))
             if not full or found[-1][1] < NEAR * found[0][1]:
                 return found
