@@ -78,21 +78,19 @@ class LexicalIndex:
         words = content_words(question)
         if not words or not self._rows:
             return []
+        rows = None if only is None else {self._rows[id] for id in only if id in self._rows}
         if self._background is not None and len(self._rows) < LEAST_COLLECTION:
-            return self._search_few(words, top)
+            return self._search_few(words, top, rows)
         query = " OR ".join(f'"{word}"' for word in words)
-        rows = None
-        if only is not None:
-            rows = json.dumps([self._rows[id] for id in only if id in self._rows])
         kept = "" if rows is None else "AND rowid IN (SELECT value FROM json_each(?)) "
         found = self._db.execute(
             "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? "
             f"{kept}ORDER BY rank LIMIT ?",
-            (query, top) if rows is None else (query, rows, top),
+            (query, top) if rows is None else (query, json.dumps(sorted(rows)), top),
         )
         return [(self._ids[row - 1], float(score)) for row, score in found]
 
-    def _search_few(self, words: Sequence[str], top: int) -> Ranking:
+    def _search_few(self, words: Sequence[str], top: int, rows: set[int] | None) -> Ranking:
         """The search of a small collection: BM25 with `_weight` in place of FTS5's own weights."""
         scores: dict[int, float] = {}
         for word in words:
@@ -102,6 +100,8 @@ class LexicalIndex:
             count, size = len(found), len(self._rows)
             own = max(math.log((size - count + 0.5) / (count + 0.5)), 1e-6)  # FTS5's weight
             for row, score in found:
+                if rows is not None and row not in rows:
+                    continue
                 scores[row] = scores.get(row, 0.0) + score / own * self._weight(word, count)
         best = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top]
         return [(self._ids[row - 1], score) for row, score in best]
