@@ -1,7 +1,7 @@
 """A Llama decoder and its tokenizer without transformers: the same numbers after a quicker start.
 
 Importing transformers' model code and loading SmolLM2 with it takes 4 to 5 s of processor time,
-this about 0.3 s (scripts/measure_cold_start.py). Logits are equal bit for bit on a CPU. Knows a
+this about 0.5 s (scripts/measure_cold_start.py). Logits are equal bit for bit on a CPU. Knows a
 folder that transformers saved; knows no memory. What it cannot read is left to transformers.
 """
 
