@@ -272,6 +272,27 @@ def test_what_is_no_bank(tmp_path: Path) -> None:
     assert "folder" in refuse("write", source, "--bank", str(tmp_path / "no" / "a.bank"))
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_a_device_that_is_not_there(chosen: tuple[str, ...], tmp_path: Path, device: str) -> None:
+    source = str(write_jsonl(tmp_path / "d.jsonl", DOCUMENTS))
+    fresh = tmp_path / "fresh.bank"
+    assert device in refuse("write", source, "--bank", str(fresh), *chosen, "--device", device)
+    assert not list(tmp_path.glob("fresh.bank*"))
+
+
+@pytest.mark.parametrize("budget", ["10", "1KiB", "4107"])
+def test_a_budget_below_an_empty_bank_leaves_no_file(
+    chosen: tuple[str, ...], tmp_path: Path, budget: str
+) -> None:
+    source = str(write_jsonl(tmp_path / "d.jsonl", DOCUMENTS))
+    fresh = tmp_path / "fresh.bank"
+    run("write", source, "--bank", str(fresh), *chosen, "--budget", budget)
+    left = {path.name for path in tmp_path.glob("fresh.bank*")}
+    assert left in (set(), {"fresh.bank"})
+    if budget == "10":
+        assert not left
+
+
 # ---- the disk and the keyboard
 
 

@@ -204,3 +204,18 @@ def parse_dtype(name: str) -> torch.dtype:
     if name not in known:
         raise unknown("dtype", name, ["auto", *known])
     return known[name]
+
+
+def parse_device(name: str) -> torch.device:
+    """`cpu`, `cuda`, `cuda:1`, `mps`, … → a torch device that this machine has.
+
+    Raises:
+        InputError: not a device, or not one of this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = (str(error).strip().splitlines() or ["not available"])[0]
+        raise InputError(f"The device {name!r} cannot be used here: {first}. Try cpu.") from error
+    return device

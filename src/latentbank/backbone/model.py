@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone.kv import GrowingCache, KVMemory
 from latentbank.backbone.layers import Decoder, plain_weights
-from latentbank.backbone.loading import load_pretrained, parse_dtype
+from latentbank.backbone.loading import load_pretrained, parse_device, parse_dtype
 from latentbank.backbone.quick import QuickLlama
 from latentbank.errors import InputError
 
@@ -423,7 +423,8 @@ def load_backbone(
     several seconds sooner, as a `QuickLlama`: for reading and writing a bank, not for training.
 
     Raises:
-        InputError: the model cannot be found or is not a decoder-only LM.
+        InputError: the model cannot be found or is not a decoder-only LM, or no such device.
     """
+    where = parse_device(device)
     model, tokenizer = load_pretrained(spec, parse_dtype(dtype), progress, quick)
-    return Backbone(model.to(device), tokenizer, spec if "/" not in spec else spec.split("/")[-1])
+    return Backbone(model.to(where), tokenizer, spec if "/" not in spec else spec.split("/")[-1])

@@ -42,7 +42,8 @@ def create_session(
     except BaseException:
         session.close()
         if session.name != MEMORY:
-            Path(path).unlink(missing_ok=True)
+            for tail in ("", "-journal", "-wal", "-shm"):
+                Path(f"{path}{tail}").unlink(missing_ok=True)
         raise
     return session
 
