@@ -1,6 +1,7 @@
-"""One record from a finished training run: its last losses and telemetry, and its validation.
+"""Records of training runs as far as they are: curves, last losses and telemetry, validation.
 
-RUN is the folder that `latentbank train --out` wrote.
+RUN is the folder of one run (`latentbank train --out`), or of several (`train_long.py --out`): then
+every run in it gets a record OUT/long-METHOD.json, and --plot draws their validation curves.
 """
 
 from __future__ import annotations
@@ -8,17 +9,33 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.plots import colours, curves, to_svg
+from latentbank.bench.record import (
+    DataInfo,
+    Metric,
+    Record,
+    Series,
+    new_record,
+    write_atomically,
+    write_record,
+)
 from latentbank.errors import InputError
 
 UNITS = {"milliseconds": "ms", "perplexity": "codes", "dead": "codes", "share": "fraction"}
+X = ("question presentations", "questions")
+VALIDATION = "validation F1"
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The steps of a run in order, the last line of each."""
+    """The steps of a run in order, the last line of each.
+
+    Raises:
+        InputError: the run has no step.
+    """
     lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     steps = {row["step"]: row for row in map(json.loads, lines)}
     if not steps:
@@ -26,8 +43,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return [steps[at] for at in sorted(steps)]
 
 
-def run_metrics(steps: list[dict[str, Any]], last: int) -> dict[str, Metric]:
-    """Means of every loss part over the last steps, and the last validation."""
+def run_metrics(steps: Sequence[dict[str, Any]], last: int) -> dict[str, Metric]:
+    """Means of every loss part over the last steps, the last validation, and the effort."""
     parts: dict[str, list[float]] = {}
     for row in steps[-last:]:
         for name, value in row["parts"].items():
@@ -42,31 +59,92 @@ def run_metrics(steps: list[dict[str, Any]], last: int) -> dict[str, Metric]:
     for name, value in (validations[-1] if validations else {}).items():
         metrics[f"validation {name}"] = Metric(value, UNITS.get(name, "percent"))
     metrics["steps"] = Metric(float(steps[-1]["step"]), "steps")
+    if steps[-1].get("presentations"):
+        metrics["presentations"] = Metric(float(steps[-1]["presentations"]), "questions")
+        hours = sum(row.get("cpu_seconds", 0.0) for row in steps) / 3600
+        metrics["processor time of the steps"] = Metric(hours, "hours")
     return metrics
 
 
-def main() -> None:
-    """Reads the run and writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", required=True, help="label of the row")
-    parser.add_argument("--last", type=int, default=20, help="steps that the means are over")
-    options = parser.parse_args()
-    config = json.loads((options.run / "last" / "config.json").read_text(encoding="utf-8"))
-    training = config["training"]
-    record = new_record(
+def run_series(steps: Sequence[dict[str, Any]], window: int) -> dict[str, Series]:
+    """Curves over the question presentations: validation F1, and every loss part as the mean of
+    `window` steps. None for a run that did not count its presentations.
+    """
+    if not steps[-1].get("presentations"):
+        return {}
+    found: dict[str, Series] = {}
+    judged = [row for row in steps if row["validation"]]
+    if judged:
+        points = [(row["presentations"], row["validation"]["f1"]) for row in judged]
+        found[VALIDATION] = _curve(points, VALIDATION, "percent")
+    for name in dict.fromkeys(name for row in steps for name in row["parts"]):
+        points = []
+        for at in range(0, len(steps), window):
+            rows = [row for row in steps[at : at + window] if name in row["parts"]]
+            if rows:
+                mean = statistics.fmean(row["parts"][name] for row in rows)
+                points.append((rows[-1]["presentations"], mean))
+        found[name] = _curve(points, name, UNITS.get(name, "nats"))
+    return found
+
+
+def _curve(points: Sequence[tuple[float, float]], name: str, unit: str) -> Series:
+    x, y = zip(*points, strict=True)
+    return Series(x, y, *X, name, unit)
+
+
+def run_record(run: Path, name: str, last: int) -> Record:
+    """The record of one run."""
+    config = json.loads((run / "last" / "config.json").read_text(encoding="utf-8"))
+    training, steps = config["training"], read_log(run)
+    return new_record(
         task="training",
         method=config["method"],
         command=training["command"],
         seed=training["seed"],
         data=DataInfo(**training["data"]),
         dtype="float32",
-        metrics=run_metrics(read_log(options.run), options.last),
-        config={"name": options.name, "method": config["config"]},
+        metrics=run_metrics(steps, last),
+        config={"name": name, "method": config["config"], "training": training.get("settings", {})},
+        series=run_series(steps, last),
     )
-    write_record(record, options.out)
-    print(options.out)
+
+
+def picture(records: Sequence[Record]) -> str:
+    """The validation curves of several runs as SVG.
+
+    Raises:
+        InputError: no run has been validated yet.
+    """
+    drawn = {r.method: r.series[VALIDATION] for r in records if VALIDATION in r.series}
+    if not drawn:
+        raise InputError("no run has a validation yet, so there is nothing to draw")
+    lines = [(name, name, curve) for name, curve in drawn.items()]
+    return to_svg(curves(lines, colours(list(drawn)), X[0], "F1 on validation, %"), "training")
+
+
+def main() -> None:
+    """Reads the runs and writes their records."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="a record, or a folder of records")
+    parser.add_argument("--name", help="label of the row (one run)")
+    parser.add_argument("--last", type=int, default=20, help="steps that the means are over")
+    parser.add_argument("--plot", type=Path, help="validation curves as SVG (several runs)")
+    options = parser.parse_args()
+    if (options.run / "log.jsonl").exists():
+        name = options.name or options.run.name
+        print(write_record(run_record(options.run, name, options.last), options.out))
+        return
+    runs = sorted(path.parent for path in options.run.glob("*/log.jsonl"))
+    runs = [run for run in runs if (run / "last" / "config.json").exists()]
+    if not runs:
+        raise InputError(f"{options.run} holds no run with a checkpoint")
+    records = [run_record(run, run.name, options.last) for run in runs]
+    for run, record in zip(runs, records, strict=True):
+        print(write_record(record, options.out / f"long-{run.name}.json"))
+    if options.plot is not None:
+        write_atomically(options.plot, picture(records))
 
 
 if __name__ == "__main__":

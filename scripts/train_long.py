@@ -16,9 +16,8 @@ import gc
 import itertools
 import json
 import shlex
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ class Job:
     def card(self, config: TrainConfig) -> dict[str, Any]:
         """What an adapter's config keeps about its training."""
         return {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shown_command(self.options),
             "data": {"name": self.data.name, "hash": self.data.hash},
             "validation_data": self.validation.name,
             "seed": config.seed,
@@ -135,13 +134,24 @@ class Job:
         )
 
 
+def shown_command(options: argparse.Namespace) -> str:
+    """The command that repeats the job, without the folders of this machine."""
+    squad = Path(options.squad).name
+    words = ["python", "scripts/train_long.py", "--squad", squad, "--out", "runs/long"]
+    if options.presentations != PRESENTATIONS:
+        words += ["--presentations", str(options.presentations)]
+    if options.seed:
+        words += ["--seed", str(options.seed)]
+    return shlex.join(words)
+
+
 def tell(line: str) -> None:
     """Prints one line with the time."""
     print(time.strftime("%m-%d %H:%M:%S"), line, flush=True)
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, or `line` in its place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--squad", required=True, help="folder with train-v1.1.json")
     parser.add_argument("--out", type=Path, required=True, help="one folder for each method in it")
@@ -159,7 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(line)
     options.methods = options.methods.split(",")
     unknown = [name for name in options.methods if name not in RECIPES]
     if unknown:
