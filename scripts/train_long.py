@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from latentbank.adapter import build_method
+from latentbank.backbone.encoder import MemoryCache
 from latentbank.backbone.model import load_backbone
 from latentbank.bench.machine import this_machine, versions
 from latentbank.errors import InputError
@@ -67,15 +68,21 @@ class Job:
         self.options = options
         self.data = load_dataset(options.squad, "train")
         self.validation = load_dataset(options.squad, "val")
-        plan = TrainConfig(**PLAN, seed=options.seed)
+        self.plan = {**PLAN, "documents_per_step": options.documents_per_step}
+        plan = TrainConfig(**self.plan, seed=options.seed)
+        self.cache = MemoryCache() if options.cache_in_memory else options.cache
         self.steps = steps_for(self.data, plan, options.presentations)
 
     def config(self, name: str) -> TrainConfig:
         """The trainer's settings for one method."""
+        recipe = dict(RECIPES[name][1])
+        # Adam's usual square-root rule, for another batch than the recipes were made for
+        scale = (self.plan["documents_per_step"] / PLAN["documents_per_step"]) ** 0.5
+        recipe["learning_rate"] *= scale
         return TrainConfig(
-            **PLAN,
+            **self.plan,
             **VALIDATION,
-            **RECIPES[name][1],
+            **recipe,
             steps=self.steps,
             seed=self.options.seed,
             validate_every=self.options.validate_every,
@@ -92,6 +99,8 @@ class Job:
         backbone = load_backbone(options.backbone, options.dtype, options.device)
         preset = options.preset or options.backbone
         method = build_method(name, backbone, RECIPES[name][0], preset, options.seed)
+        for parameter in method.trainable().values():  # also where the backbone is bfloat16
+            parameter.data = parameter.data.float()
         return Trainer(
             method,
             self.data,
@@ -99,7 +108,7 @@ class Job:
             config,
             options.out / name,
             card=self.card(config),
-            feature_cache=options.cache,
+            feature_cache=self.cache,
         )
 
     def card(self, config: TrainConfig) -> dict[str, Any]:
@@ -114,8 +123,8 @@ class Job:
             "versions": versions(),
         }
 
-    def turn(self, name: str, until: int) -> None:
-        """Takes one method to step `until`."""
+    def turn(self, name: str, until: int, max_seconds: float | None = None) -> None:
+        """Takes one method to step `until`, or as far as `max_seconds` allow."""
         began = time.monotonic()
         run = self.trainer(name)
         first, asked = run.step, run.presentations
@@ -126,7 +135,7 @@ class Job:
             if progress.validation:
                 tell(f"{name}: step {progress.step}, validation F1 {progress.validation['f1']:.1f}")
 
-        run.run(report, until=until)
+        run.run(report, max_seconds, until)
         loss = f", loss {last[0].loss:.3f}" if last else ""
         tell(
             f"{name}: steps {first}-{run.step} of {self.steps}, {run.presentations} questions"
@@ -138,6 +147,8 @@ def shown_command(options: argparse.Namespace) -> str:
     """The command that repeats the job, without the folders of this machine."""
     squad = Path(options.squad).name
     words = ["python", "scripts/train_long.py", "--squad", squad, "--out", "runs/long"]
+    if options.documents_per_step != PLAN["documents_per_step"]:
+        words += ["--documents-per-step", str(options.documents_per_step)]
     if options.presentations != PRESENTATIONS:
         words += ["--presentations", str(options.presentations)]
     if options.seed:
@@ -163,6 +174,9 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--round", type=int, default=27, help="steps of a method in a round")
     parser.add_argument("--rounds", type=int, default=1 << 30, help="stop after so many rounds")
     parser.add_argument("--validate-every", type=int, default=54, help="steps")
+    parser.add_argument("--documents-per-step", type=int, default=PLAN["documents_per_step"])
+    parser.add_argument("--minutes", type=float, help="stop after so long")
+    parser.add_argument("--cache-in-memory", action="store_true", help="on the device, not on disk")
     parser.add_argument("--backbone", default="smollm2-135m")
     parser.add_argument("--preset", help="default: the one named after the backbone")
     parser.add_argument("--dtype", default="auto")
@@ -183,6 +197,13 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     job = Job(options)
+    train(job)
+
+
+def train(job: Job) -> None:
+    """Rounds until the job's presentations, rounds or minutes are used up."""
+    options, began = job.options, time.monotonic()
+    limit = float("inf") if options.minutes is None else 60 * options.minutes
     for _ in range(options.rounds):
         step = min(job.step_of(name) for name in options.methods)
         if step >= job.steps:
@@ -191,7 +212,11 @@ def main() -> None:
         until = (step // options.round + 1) * options.round
         for name in options.methods:
             if job.step_of(name) < until:
-                job.turn(name, until)
+                left = limit - (time.monotonic() - began)
+                if left <= 0:
+                    tell("the minutes are used up; the same command goes on")
+                    return
+                job.turn(name, until, None if left == float("inf") else left)
                 gc.collect()
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from latentbank.adapter import save_adapter
 from latentbank.backbone.denormals import flushed_denormals
-from latentbank.backbone.encoder import FeatureCache
+from latentbank.backbone.encoder import FeatureCache, StateCache
 from latentbank.backbone.packed import PackedAnswers, PackedLayers
 from latentbank.capabilities import Encoding, Trained
 from latentbank.codec.quantizer import clear_moments
@@ -82,7 +82,7 @@ class Trainer:
     """Trains `method` into `folder`.
 
     `last/` is the checkpoint that resumes, `best/` the adapter with the best validation F1, and
-    `log.jsonl` holds every report. `feature_cache` is a folder for the frozen layers' states.
+    `log.jsonl` holds every report. `feature_cache`: a folder for the frozen layers' states, or a cache.
 
     `packed` computes answers by `PackedAnswers` where method and backbone allow it.
 
@@ -99,7 +99,7 @@ class Trainer:
         folder: Path,
         card: dict[str, Any] | None = None,
         tensorboard: bool = False,
-        feature_cache: Path | None = None,
+        feature_cache: Path | StateCache | None = None,
         packed: bool = True,
     ) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -107,9 +107,11 @@ class Trainer:
         if not method.trainable():
             raise InputError(f"method '{method.name}' has no parameters to train with this config")
         self.method, self.data, self.validation = method, data, validation
-        cache = None
-        if feature_cache is not None:
+        cache: StateCache | None = None
+        if isinstance(feature_cache, Path):
             cache = FeatureCache(feature_cache, method.backbone.geometry.width)
+        elif feature_cache is not None:
+            cache = feature_cache
         if cache is not None and isinstance(method, Encoding):
             method.encoder.cache = cache
         if packed and method.trained_from is not None and PackedLayers.supports(method.backbone):

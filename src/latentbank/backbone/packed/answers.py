@@ -21,7 +21,7 @@ from latentbank.backbone.packed.layout import Group, Layout
 from latentbank.backbone.prompts import answer_ids, passage_ids, prompt_ids
 
 if TYPE_CHECKING:
-    from latentbank.backbone.encoder import FeatureCache
+    from latentbank.backbone.encoder import StateCache
     from latentbank.backbone.model import Backbone
 
 _TOGETHER = 4  # questions without memory that share their first tokens
@@ -54,7 +54,7 @@ class PackedAnswers:
     `cache` keeps the states that enter `split`, of prompts and passages.
     """
 
-    def __init__(self, backbone: Backbone, split: int, cache: FeatureCache | None = None) -> None:
+    def __init__(self, backbone: Backbone, split: int, cache: StateCache | None = None) -> None:
         self.backbone, self.split, self.cache = backbone, split, cache
         self.layers = PackedLayers(backbone)
         self._prefix = f"{backbone.fingerprint}/{split}/ids "
@@ -137,9 +137,7 @@ class PackedAnswers:
             for i, row in zip(part, made, strict=True):
                 found[i] = row
                 if self.cache is not None:
-                    half = row.half().cpu()
-                    self.cache.put(keys[i], half.numpy())
-                    found[i] = half if bool(half.isfinite().all()) else row
+                    found[i] = self.cache.keep(keys[i], row)
         device, dtype = self.backbone.device, self.backbone.dtype
         return [row.to(device, dtype) for row in found if row is not None]
 

@@ -209,7 +209,8 @@ def _shares(query: Tensor, key: Tensor, bucket: Bucket, groups: int) -> Tensor:
     count, n = bucket.shape
     scores = torch.bmm(query, key.transpose(1, 2)).view(count, groups, -1, n, n)
     scores += bucket.mask[:, None, None]
-    return torch.softmax(scores, -1).view(count * groups, -1, n)
+    shares = torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
+    return shares.view(count * groups, -1, n)
 
 
 class _Layer(torch.autograd.Function):
