@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from latentbank.adapter import build_method, load_adapter
 from latentbank.documents.document import Document
@@ -23,7 +23,7 @@ from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, Question
 from latentbank.evaluate.evaluation import Evaluation
 from latentbank.method import Method
-from latentbank.training import Progress, TrainConfig, Trainer, batches
+from latentbank.training import Progress, TrainConfig, Trainer, batches, planned_questions
 from latentbank.training import trainer as training_loop
 from latentbank.training.log import read_log, trim_log
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones
@@ -443,3 +443,83 @@ def test_two_processes_train_one_adapter(backbones: Backbones, tmp_path: Path) -
         one, two = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in range(2))
         assert_equal(one, two)
         assert (tmp_path / name / "last" / "trainer.json").exists()
+
+
+# ---- what a resumed run insists on
+
+
+def test_a_run_resumes_though_settings_were_added_removed_or_regrouped(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    trainer(method(backbones), tmp_path).run(max_seconds=0)
+    state = tmp_path / "last" / "trainer.json"
+    saved = json.loads(state.read_text())
+    config = saved["settings"]["config"]
+    config["gone_since"] = 3
+    config["lora"] = 16  # was a plain value, is a group now
+    del config["segments"]
+    del saved["settings"]["train"]["clip"]
+    state.write_text(json.dumps(saved))
+    assert trainer(method(backbones), tmp_path).step == 1
+    saved["settings"]["config"]["all_share"] = 0.9
+    state.write_text(json.dumps(saved))
+    with pytest.raises(InputError, match=r"holds another run \(different config.all_share\)"):
+        trainer(method(backbones), tmp_path)
+
+
+def test_moments_are_kept_by_name(backbones: Backbones, tmp_path: Path) -> None:
+    run = trainer(method(backbones), tmp_path)
+    run.run(until=2)
+    again = trainer(method(backbones), tmp_path)
+    assert again.step == 2
+    for name, parameter in again.method.trainable().items():
+        own = run.optimizer.state.get(run.method.trainable()[name], {})
+        kept = again.optimizer.state.get(parameter, {})
+        assert kept.keys() == own.keys()
+        assert all(torch.equal(kept[k], own[k]) for k in own)
+    moments = tmp_path / "last" / "optimizer.safetensors"
+    tensors = load_file(str(moments))
+    assert any(name.startswith("lora.") for name in tensors)
+    save_file({**tensors, "network.old#exp_avg": torch.zeros(2)}, str(moments))
+    with pytest.raises(InputError, match=r"network.old, which the method does not train"):
+        trainer(method(backbones), tmp_path)
+
+
+def test_a_run_may_be_lengthened_while_its_rate_is_constant(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    decay: dict[str, Any] = {"schedule": "decay", "steps": 6, "decay_share": 0.5}
+    trainer(method(backbones), tmp_path, **decay).run(until=2)
+    longer = trainer(method(backbones), tmp_path, **{**decay, "steps": 8})
+    assert (longer.step, longer.presentations) == (2, 4)
+    longer.run(until=6)
+    with pytest.raises(InputError, match=r"train.steps"):
+        trainer(method(backbones), tmp_path, **{**decay, "steps": 20})
+
+
+def test_decay_is_constant_and_then_linear() -> None:
+    config = TrainConfig(steps=100, warmup=10, schedule="decay", decay_share=0.2)
+    assert config.rate(4) == pytest.approx(0.5)
+    assert {config.rate(step) for step in range(10, 81)} == {1.0}
+    assert config.rate(90) == pytest.approx(0.55)
+    assert config.rate(100) == pytest.approx(0.1)
+    with pytest.raises(InputError, match="decay_share"):
+        TrainConfig(decay_share=0.0)
+
+
+def test_distractors_follow_and_change_no_question() -> None:
+    documents = tuple(Document(f"text {i:02} " + "x" * (i % 7)) for i in range(40))
+    asked = tuple(Question(f"q{i}", f"which {i:02}?", ("it",), i // 2) for i in range(80))
+    data = QADataset("many", documents, asked)
+    plain = TrainConfig(documents_per_step=4, questions_per_document=0)
+    more = TrainConfig(documents_per_step=4, questions_per_document=0, distractors=9)
+    for one, two, _ in zip(batches(data, plain), batches(data, more), range(12), strict=False):
+        assert two.documents[:4] == one.documents
+        assert (one.questions, one.answers, one.owner) == (two.questions, two.answers, two.owner)
+        assert len(one.questions) == 8, "all questions of four documents"
+        assert len(set(two.documents)) == 13
+    third = [next(batches(data, more, first=3)) for _ in range(2)]
+    stream = batches(data, more)
+    assert third == [[next(stream) for _ in range(4)][3]] * 2
+    counted = planned_questions(data, plain)
+    assert [next(counted) for _ in range(3)] == [8, 8, 8]

@@ -82,7 +82,8 @@ class Trainer:
     """Trains `method` into `folder`.
 
     `last/` is the checkpoint that resumes, `best/` the adapter with the best validation F1, and
-    `log.jsonl` holds every report. `feature_cache`: a folder for the frozen layers' states, or a cache.
+    `log.jsonl` holds every report. `feature_cache` keeps the frozen layers' states: a folder, or a
+    cache.
 
     `packed` computes answers by `PackedAnswers` where method and backbone allow it.
 
