@@ -1,4 +1,4 @@
-"""The long training: methods in turns at equal presentations, and what travels to a GPU and back."""
+"""The long training: methods in turns at equal presentations; what travels to a GPU and back."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_methods_take_turns_and_a_stopped_job_goes_on(backbones: Backbones, tmp_
     assert all(log[-1]["validation"]["f1"] >= 0 for log in logs)
     record = record_training.run_record(tmp_path / "runs" / "mac", "mac", 2)
     assert record.series["validation F1"].x == (10.0,)
-    assert record.series["share"].x == (4.0, 8.0, 10.0)
+    assert record.series["answer"].x == (4.0, 8.0, 10.0)
     assert record.metrics["presentations"].value == 10
     assert "<svg" in record_training.picture([record])
     assert str(tmp_path) not in record.command
