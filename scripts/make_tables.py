@@ -26,6 +26,7 @@ from tables.markdown import fill
 from tables.pictures import MISSING, PICTURES
 from tables.results import method_table, results_table
 from tables.search import forms_table, sweep_table, training_table
+from tables.training import standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
 Maker = Callable[[Path], str]  # from the folder or file of records
@@ -44,6 +45,8 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "search-states": ("search/states.json", lambda path: forms_table(read_record(path))),
     "search-codes": ("search/codes.json", lambda path: forms_table(read_record(path))),
     "search-training": ("search/training.json", lambda path: training_table(read_record(path))),
+    "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
+    "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),
     "bank": ("bank", bank_table),
     "levels": ("exactness", levels_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentbank.bench.plots import colours, curves, to_svg
 from latentbank.bench.record import (
     DataInfo,
     Metric,
@@ -23,6 +23,7 @@ from latentbank.bench.record import (
     write_atomically,
     write_record,
 )
+from latentbank.bench.report.plots import colours, curves, to_svg
 from latentbank.errors import InputError
 
 UNITS = {"milliseconds": "ms", "perplexity": "codes", "dead": "codes", "share": "fraction"}
@@ -93,6 +94,12 @@ def _curve(points: Sequence[tuple[float, float]], name: str, unit: str) -> Serie
     return Series(x, y, *X, name, unit)
 
 
+def portable(command: str) -> str:
+    """The command without the folders of one machine: absolute paths keep their last part."""
+    words = [Path(word).name if word.startswith("/") else word for word in shlex.split(command)]
+    return shlex.join(f"scripts/{w}" if w == "train_long.py" else w for w in words)
+
+
 def run_record(run: Path, name: str, last: int) -> Record:
     """The record of one run."""
     config = json.loads((run / "last" / "config.json").read_text(encoding="utf-8"))
@@ -100,7 +107,7 @@ def run_record(run: Path, name: str, last: int) -> Record:
     return new_record(
         task="training",
         method=config["method"],
-        command=training["command"],
+        command=portable(training["command"]),
         seed=training["seed"],
         data=DataInfo(**training["data"]),
         dtype="float32",
