@@ -6,7 +6,8 @@ Knows methods through their contract only, data as questions about documents, an
 from __future__ import annotations
 
 from latentbank.training.config import TrainConfig
+from latentbank.training.log import Progress
 from latentbank.training.plan import batches, planned_questions
-from latentbank.training.trainer import Progress, Trainer
+from latentbank.training.trainer import Trainer
 
 __all__ = ["Progress", "TrainConfig", "Trainer", "batches", "planned_questions"]

@@ -8,10 +8,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 NAME = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the trainer reports after each step.
+
+    `presentations` counts the questions asked so far, each as often as it was asked.
+    `seconds_left` is an estimate. `cpu_seconds` is the processor time of the step.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    parts: dict[str, float]
+    seconds_left: float
+    validation: dict[str, float] | None = None
+    presentations: int = 0
+    cpu_seconds: float = 0.0
 
 
 def append_log(folder: Path, report: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from latentbank.training.checkpoint import (
     save_checkpoint,
 )
 from latentbank.training.config import TrainConfig
-from latentbank.training.log import append_log, trim_log
+from latentbank.training.log import Progress, append_log, trim_log
 from latentbank.training.plan import batches
 
 # settings that a resumed run may change
@@ -46,24 +46,6 @@ _WITHOUT_EFFECT = frozenset(
 _PLAN = (
     "documents_per_step", "questions_per_document", "neighbours", "distractors", "seed",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the trainer reports after each step.
-
-    `presentations` counts the questions asked so far, each as often as it was asked.
-    `seconds_left` is an estimate. `cpu_seconds` is the processor time of the step.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    parts: dict[str, float]
-    seconds_left: float
-    validation: dict[str, float] | None = None
-    presentations: int = 0
-    cpu_seconds: float = 0.0
 
 
 class _LossModule(nn.Module):

@@ -1,0 +1,225 @@
+"""One decoder layer over packed tokens as one differentiable step, and its own gradient.
+
+Knows tensors, a layer's frozen weights and buckets of tokens; knows no backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone.packed.layout import Bucket
+
+
+@dataclass(frozen=True)
+class FrozenLayer:
+    """One layer's weights; the norms' weights are folded into the projections that follow them."""
+
+    qkv: Tensor  # (heads·d + 2·kv_heads·d, D)
+    out: Tensor  # (D, heads·d)
+    gate_up: Tensor  # (2·F, D)
+    down: Tensor  # (D, F)
+    norm: Tensor  # (D,), of the norm before the attention, for the low-rank updates
+    epsilon: float
+
+
+def _normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """(x over its root mean square, the reciprocal of that [N, 1]); computed in float32."""
+    wide = x.float()
+    scale = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    return (wide * scale).to(x.dtype), scale
+
+
+def _normalised_gradient(gradient: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of what `_normalised` was given; `gradient` is overwritten."""
+    share = (gradient * normal).sum(-1, keepdim=True, dtype=torch.float32) / normal.shape[-1]
+    found = gradient.addcmul_(normal, -share.to(normal.dtype)).mul_(scale.to(normal.dtype))
+    return found
+
+
+def _turned(heads: Tensor, rotary: tuple[Tensor, Tensor], back: bool = False) -> Tensor:
+    """Rotary embedding of heads [N, H, d] (`back`: its inverse, which is its gradient)."""
+    cos, sin = rotary
+    half = heads.shape[-1] // 2
+    one, two = heads[..., :half], heads[..., half:]
+    turned = torch.empty_like(heads)
+    sign = 1 if back else -1
+    torch.mul(one, cos, out=turned[..., :half]).addcmul_(two, sin, value=sign)
+    torch.mul(two, cos, out=turned[..., half:]).addcmul_(one, sin, value=-sign)
+    return turned
+
+
+def _gathered(heads: Tensor, bucket: Bucket, groups: int) -> Tensor:
+    """Heads [N, H, d] of a bucket's tokens as [G·groups, (H / groups)·n, d]."""
+    rows = bucket.take(heads)  # (G, n, H, d)
+    count, n, total, depth = rows.shape
+    split = rows.view(count, n, groups, total // groups, depth).permute(0, 2, 3, 1, 4)
+    return split.reshape(count * groups, -1, depth)
+
+
+def _scattered(rows: Tensor, bucket: Bucket, groups: int, into: Tensor) -> None:
+    """The inverse of `_gathered`, written into the bucket's tokens of `into` [N, H, d]."""
+    count, n = bucket.shape
+    depth = rows.shape[-1]
+    whole = rows.view(count, groups, -1, n, depth).permute(0, 3, 1, 2, 4)
+    bucket.put(whole.reshape(count, n, -1, depth), into)
+
+
+def _shares(query: Tensor, key: Tensor, bucket: Bucket, groups: int) -> Tensor:
+    """Attention [G·groups, h·n, n] of a bucket; `query` is scaled already."""
+    count, n = bucket.shape
+    scores = torch.bmm(query, key.transpose(1, 2)).view(count, groups, -1, n, n)
+    scores += bucket.mask[:, None, None]
+    shares = torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
+    return shares.view(count * groups, -1, n)
+
+
+class LayerStep(torch.autograd.Function):
+    """One decoder layer over packed tokens: pre-norm attention and a gated MLP (Llama).
+
+    The low-rank updates are added to the weights once per call, so they cost nothing per token in
+    the forward pass; their own gradients use the low-rank form. The frozen weights get none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        a_qkv: Tensor | None,
+        b_qkv: Tensor | None,
+        a_out: Tensor | None,
+        b_out: Tensor | None,
+        arguments: Any,
+    ) -> Tensor:
+        layer, rotary, buckets, g, wanted, dropout = arguments
+        normal, scale = _normalised(x, layer.epsilon)
+        kept: Tensor | None = None
+        w_qkv = layer.qkv
+        if a_qkv is None or b_qkv is None:
+            qkv = normal @ w_qkv.T
+        elif dropout:
+            kept = torch.empty_like(normal).bernoulli_(1 - dropout).div_(1 - dropout)
+            qkv = normal @ w_qkv.T
+            qkv.addmm_((normal * kept) @ a_qkv.T.to(x.dtype), b_qkv.T.to(x.dtype))
+        else:
+            w_qkv = torch.addmm(w_qkv, b_qkv.to(x.dtype), a_qkv.to(x.dtype))
+            qkv = normal @ w_qkv.T
+        query, key, value = _split_heads(qkv, g)
+        query = _turned(query, rotary).mul_(g.head_dim**-0.5)
+        key, value = _turned(key, rotary), value.contiguous()
+        seen = torch.empty_like(query)
+        shares = []
+        for bucket in buckets:
+            asked = _gathered(query, bucket, g.kv_heads)
+            keys, values = (_gathered(one, bucket, g.kv_heads) for one in (key, value))
+            share = _shares(asked, keys, bucket, g.kv_heads)
+            shares.append(share)
+            _scattered(torch.bmm(share, values), bucket, g.kv_heads, seen)
+        read = seen.flatten(1)
+        w_out = layer.out
+        if a_out is not None and b_out is not None:
+            w_out = torch.addmm(w_out, b_out.to(x.dtype), a_out.to(x.dtype))
+        chosen_x, chosen_read = (x, read) if wanted is None else (x[wanted], read[wanted])
+        y = torch.addmm(chosen_x, chosen_read, w_out.T)
+        inner, inner_scale = _normalised(y, layer.epsilon)
+        both = inner @ layer.gate_up.T
+        gate, up = both.chunk(2, -1)
+        result = torch.addmm(y, nn.functional.silu(gate) * up, layer.down.T)
+        if any(ctx.needs_input_grad):
+            ctx.arguments, ctx.weights = arguments, (w_qkv, w_out)
+            ctx.save_for_backward(
+                normal, scale, kept, query, key, value, chosen_read, inner, inner_scale, both,
+                a_qkv, b_qkv, a_out, b_out, *shares,
+            )  # fmt: skip
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        layer, rotary, buckets, g, wanted, _ = ctx.arguments
+        w_qkv, w_out = ctx.weights
+        (normal, scale, kept, query, key, value, read, inner, inner_scale, both,
+         a_qkv, b_qkv, a_out, b_out, *shares) = ctx.saved_tensors  # fmt: skip
+        d_y = _mlp_gradient(gradient, layer, inner, inner_scale, both).add_(gradient)
+        d_a_out = d_b_out = None
+        if a_out is not None:
+            d_b_out = d_y.T @ (read @ a_out.T.to(read.dtype))
+            d_a_out = (d_y @ b_out.to(d_y.dtype)).T @ read
+        d_read = d_y @ w_out
+        if wanted is not None:
+            d_read = d_read.new_zeros(len(normal), d_read.shape[1]).index_copy_(0, wanted, d_read)
+        d_seen = d_read.view(len(normal), g.heads, g.head_dim)
+        d_qkv = _attention_gradient(d_seen, query, key, value, shares, buckets, rotary, g)
+        d_a_qkv = d_b_qkv = None
+        if a_qkv is not None:
+            used = normal if kept is None else normal * kept
+            d_b_qkv = d_qkv.T @ (used @ a_qkv.T.to(used.dtype))
+            inward = d_qkv @ b_qkv.to(d_qkv.dtype)
+            d_a_qkv = inward.T @ used
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_normal = d_qkv @ w_qkv
+            if kept is not None:
+                d_normal += (inward @ a_qkv.to(inward.dtype)).mul_(kept)
+            d_x = _normalised_gradient(d_normal, normal, scale)
+            if wanted is None:
+                d_x += d_y
+            else:
+                d_x.index_add_(0, wanted, d_y)
+        return d_x, d_a_qkv, d_b_qkv, d_a_out, d_b_out, None
+
+
+def _split_heads(qkv: Tensor, g: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(query [N, H, d], key and value [N, H_kv, d]) as views of [N, (H + 2·H_kv)·d]."""
+    heads = qkv.view(len(qkv), -1, g.head_dim)
+    key, value = heads[:, g.heads : g.heads + g.kv_heads], heads[:, g.heads + g.kv_heads :]
+    return heads[:, : g.heads], key, value
+
+
+def _mlp_gradient(
+    gradient: Tensor, layer: FrozenLayer, inner: Tensor, scale: Tensor, both: Tensor
+) -> Tensor:
+    """The gradient that passes through the gated MLP and its norm, without the skip."""
+    d_product = gradient @ layer.down
+    gate, up = both.chunk(2, -1)
+    opened = torch.sigmoid(gate)
+    active = gate * opened
+    d_both = torch.empty_like(both)
+    d_gate, d_up = d_both.chunk(2, -1)
+    torch.mul(d_product, active, out=d_up)
+    # silu'(g) = s + silu(g)·(1 − s)
+    slope = torch.addcmul(opened, active, 1 - opened)
+    torch.mul(d_product.mul_(up), slope, out=d_gate)
+    return _normalised_gradient(d_both @ layer.gate_up, inner, scale)
+
+
+def _attention_gradient(
+    d_seen: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    shares: Sequence[Tensor],
+    buckets: Sequence[Bucket],
+    rotary: tuple[Tensor, Tensor],
+    g: Any,
+) -> Tensor:
+    """The gradient [N, (H + 2·H_kv)·d] of the projections, from that of what was read."""
+    tokens = len(query)
+    d_query, d_key = torch.empty_like(query), torch.empty_like(key)
+    found = query.new_empty(tokens, g.heads + 2 * g.kv_heads, g.head_dim)
+    d_value = found[:, g.heads + g.kv_heads :]
+    for bucket, share in zip(buckets, shares, strict=True):
+        d_out = _gathered(d_seen, bucket, g.kv_heads)
+        asked = _gathered(query, bucket, g.kv_heads)
+        keys, values = (_gathered(one, bucket, g.kv_heads) for one in (key, value))
+        _scattered(torch.bmm(share.transpose(1, 2), d_out), bucket, g.kv_heads, d_value)
+        d_share = torch.bmm(d_out, values.transpose(1, 2)).mul_(share)
+        d_scores = d_share.addcmul_(share, d_share.sum(-1, keepdim=True), value=-1)
+        _scattered(torch.bmm(d_scores, keys), bucket, g.kv_heads, d_query)
+        _scattered(torch.bmm(d_scores.transpose(1, 2), asked), bucket, g.kv_heads, d_key)
+    found[:, : g.heads] = _turned(d_query.mul_(g.head_dim**-0.5), rotary, back=True)
+    found[:, g.heads : g.heads + g.kv_heads] = _turned(d_key, rotary, back=True)
+    return found.view(tokens, -1)
