@@ -109,11 +109,8 @@ def test_another_time_or_metadata_is_another_version(model: MemoryModel) -> None
         Document("Text.", id="k", time="2025", metadata={"a": 2}),
     ):
         assert model.write([changed]).replaced == 1
-        entry = model.bank.get("k")
-        assert entry is not None and (entry.time, entry.metadata) == (
-            changed.time,
-            changed.metadata,
-        )
+        (entry,) = model.bank.entries()
+        assert (entry.time, entry.metadata) == (changed.time, changed.metadata)
     assert model.write([Document("Text.\n", "k", "2025", "elsewhere", {"a": 2})]).duplicates == 1
 
 
@@ -145,6 +142,44 @@ def test_an_edited_file_replaces_what_it_was(
     assert texts(model) == {
         "notes/bus.txt": "The bus leaves at eleven.", "notes/ferry.txt": "The ferry leaves at ten."
     }  # fmt: skip
+
+
+# ---- a process that dies
+
+
+@pytest.mark.parametrize("first", [LONG.format(1), "Short."])
+@pytest.mark.parametrize("second", [LONG.format(2) * 2, LONG.format(3)[:130], "Shorter."])
+@pytest.mark.parametrize("writes", range(8))
+def test_a_version_is_there_wherever_a_write_ends(
+    model: MemoryModel, monkeypatch: pytest.MonkeyPatch, first: str, second: str, writes: int
+) -> None:
+    """The process ends after `writes` entries of the new version, or before the old one goes."""
+    old, new = Document(first, id="k"), Document(second, id="k")
+    model.write([old, Document("Other.")])
+    before = set(model.bank.ids())
+    left = [writes]
+    write, delete = model.method.write, model.method.delete
+
+    def some(documents: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return write(documents)
+
+    def never(ids: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model.method, "write", some)
+    monkeypatch.setattr(model.method, "delete", never)
+    with pytest.raises(KeyboardInterrupt):
+        model.write([new], batch=1)
+    assert before <= set(model.bank.ids()), "the old version is there"
+    monkeypatch.setattr(model.method, "write", write)
+    monkeypatch.setattr(model.method, "delete", delete)
+    again = MemoryModel(model.method, model.bank)  # knows nothing of the first
+    again.write([new], batch=1)
+    assert texts(again)["k"] == same(second) and len(texts(again)) == 2
+    assert again.write([new]).replaced == 0
 
 
 # ---- the other ways

@@ -157,9 +157,9 @@ class MemoryModel:
         total, read = WriteReport(0, 0, 0.0), _Counted(documents)
         size = batch or self.method.write_batch
         for part in self._upsert.parts(read, self._pieces, size, on_conflict):
-            if part.old:
-                self.method.delete(part.old)
             report = self.method.write(part.entries) if part.entries else WriteReport(0, 0, 0.0)
+            if part.old:  # the new version is there: a process that dies here leaves one, or both
+                self.method.delete(part.old)
             report = replace(report, replaced=part.replaced, kept=part.kept)
             total = total + report
             if on_batch is not None:

@@ -15,7 +15,7 @@ from latentbank.documents.identity import content_hash, entry_id, find_entries
 from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
-__all__ = ["JSON", "CountTokens", "Document", "Time", "chunk", "find_entries", "whole"]
+__all__ = ["JSON", "CountTokens", "Document", "Time", "chunk", "find_entries", "renamed", "whole"]
 
 JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 Time = str | int | float | date | Instant
@@ -136,6 +136,14 @@ def chunk(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> l
 def whole(document: Document) -> Document:
     """A document that is not cut as one entry, with the entry's id."""
     return _part(document, document.text, None)
+
+
+def renamed(entry: Document, id: str, version: str) -> Document:
+    """An entry of a document under another entry id, with what its version says then."""
+    part = Document(entry.text, None, entry.time, entry.source, entry.metadata)
+    object.__setattr__(part, "id", id)
+    object.__setattr__(part, "version", version)
+    return part
 
 
 def _part(document: Document, text: str, number: int | None) -> Document:

@@ -120,7 +120,10 @@ def _changed(found: Sequence[Row], versions: dict[str, str], rows: dict[str, Row
         entry, id = row.entry, document_id(row.entry.id)
         latest[id] = entry.version
         held = rows.get(entry.id)
-        if versions.get(id, entry.version) != entry.version and versions[id] and entry.version:
+        before, after = (
+            version.partition("+")[0] for version in (versions.get(id, ""), entry.version)
+        )
+        if before and after and before != after:
             changed.add(id)
         elif held is not None and not (entry.version and held.entry.version):
             same_level = held.entry.level == entry.level and not is_hex_id(id)
