@@ -284,7 +284,7 @@ def test_a_bank_holds_what_a_dictionary_holds(
 
 @pytest.mark.long
 def test_many_banks_hold_what_dictionaries_hold(rag: Method) -> None:
-    many = settings(QUICK, max_examples=2000)
+    many = settings(QUICK, max_examples=300)
     many(given(steps, st.sampled_from([1, 3, 32]))(lambda s, batch: check(rag, s, batch)))()
 
 
