@@ -65,10 +65,27 @@ def build_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
                 names = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(default))
                 raise InputError(f"{key} is a group; set one of {names}, got {value!r}")
             value = build_config(type(default), value)
-        elif isinstance(value, list):
-            value = tuple(value)
+        else:
+            value = _typed(f"{cls.__qualname__}.{key}", default, value)
         built[key] = value
     return cls(**built)
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _typed(name: str, default: Any, value: Any) -> Any:
+    """`value` in the type of a field's default. Raises InputError for a value of another type."""
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"{name}: expected a list, got {value!r}")
+        return tuple(value)
+    kind = type(default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in _KINDS and type(value) is not kind:
+        raise InputError(f"{name}: expected {_KINDS[kind]}, got {value!r}")
+    return value
 
 
 def normalised(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from latentbank.adapter import (
     save_adapter,
 )
 from latentbank.answering import Answer, answer_batch, check_questions
+from latentbank.arguments import as_count, as_documents, as_ids, as_questions
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.loading import PACKAGED
 from latentbank.backbone.prompts import prompt_ids
@@ -140,22 +141,23 @@ class MemoryModel:
 
     def write(
         self,
-        documents: Iterable[Document],
+        documents: Iterable[Document | str] | Document | str,
         batch: int | None = None,
         on_batch: Callable[[WriteReport, int], None] | None = None,
         on_conflict: str = "replace",
     ) -> WriteReport:
         """Writes documents, long ones in chunks; each batch is durable before the next starts.
 
-        `batch`: entries that are encoded and stored together, by default the method's
-        `write_batch`. `on_batch` gets the report of each batch and the documents read so far.
+        A text stands for a document without id, time and source. `batch`: entries that are encoded
+        and stored together, by default the method's `write_batch`. `on_batch` gets the report of
+        each batch and the documents read so far.
 
         `on_conflict`: what happens to another version of a document that the bank holds, which is
         another text, time or metadata under one id. "replace": the old version goes with all of
         its chunks. "keep": the new one is left out. "error": `InputError`.
         """
-        total, read = WriteReport(0, 0, 0.0), _Counted(documents)
-        size = batch or self.method.write_batch
+        total, read = WriteReport(0, 0, 0.0), _Counted(as_documents(documents))
+        size = self.method.write_batch if batch is None else as_count(batch, "batch")
         for part in self._upsert.parts(read, self._pieces, size, on_conflict):
             report = self.method.write(part.entries) if part.entries else WriteReport(0, 0, 0.0)
             if part.old:  # the new version is there: a process that dies here leaves one, or both
@@ -173,9 +175,9 @@ class MemoryModel:
             return [whole(document)]
         return chunk(document, self.backbone.count_tokens, limit)
 
-    def delete(self, ids: Sequence[str]) -> Receipt:
+    def delete(self, ids: Sequence[str] | str) -> Receipt:
         """Removes documents by id, with all chunks of long ones; the receipt names the entries."""
-        return self.method.delete(find_entries(list(self.bank.ids()), ids)[0])
+        return self.method.delete(find_entries(list(self.bank.ids()), as_ids(ids))[0])
 
     # ---- asking
 
@@ -197,6 +199,7 @@ class MemoryModel:
         batch: int = ASKED_TOGETHER,
     ) -> list[Answer]:
         """Answers to questions, in their order; see `answers`."""
+        questions = as_questions(questions)
         found: dict[int, Answer] = {}
         for answered in self.answers(questions, decoding, memory, documents, batch):
             found.update(answered)
@@ -219,8 +222,14 @@ class MemoryModel:
         Raises:
             InputError: a question that is empty or does not fit into the backbone's context.
         """
+        questions = as_questions(questions)
+        if documents is not None and len(documents) != len(questions):
+            raise InputError(
+                f"expected one document for each of the {len(questions)} questions, "
+                f"got {len(documents)}"
+            )
         check_questions(self.backbone, questions, decoding)
-        for part in question_batches(questions, documents, batch):
+        for part in question_batches(questions, documents, as_count(batch, "batch")):
             given = None if documents is None else [documents[i] for i in part]
             asked = [questions[i] for i in part]
             found = answer_batch(self.method, asked, given, decoding, memory)

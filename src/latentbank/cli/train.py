@@ -319,7 +319,7 @@ def _checkpoint(
 def export(run: Trainer, method: Trained, folder: Path, half: bool) -> dict[str, Any]:
     """Writes the best adapter (the last one without validation) and its card to folder/adapter."""
     from latentbank.adapter import load_state_of, read_config, save_adapter
-    from latentbank.cards import write_card
+    from latentbank.training.cards import write_card
 
     source = folder / "best" if (folder / "best" / "config.json").exists() else folder / "last"
     method.load_state(load_state_of(source))
