@@ -108,8 +108,9 @@ class Reading:
         )
 
     def run_over(self, plain: Reading, places: Sequence[int]) -> list[float]:
-        """As `run`, from the layer where memory enters. `plain` ran the same questions, at the
-        positions `places`, without memory.
+        """As `run`, from the layer where memory enters.
+
+        `plain` ran the same questions without memory; `places` are their positions in it.
         """
         return self._ran(plain._prompts.repeat(places))
 

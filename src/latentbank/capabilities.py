@@ -60,8 +60,10 @@ class Trained(Method):
         """Called once before training with some documents and questions: statistics, codebooks."""
 
     def after_step(self, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
-        """Called after each optimiser step. Returns (parameter, rows) whose values were replaced:
-        the trainer clears the optimiser's moments of these rows.
+        """Called after each optimiser step.
+
+        Returns (parameter, rows) whose values were replaced: the trainer clears the optimiser's
+        moments of these rows.
         """
         return ()
 

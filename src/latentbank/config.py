@@ -100,6 +100,28 @@ def normalised(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def require_at_least(config: Any, least: float, *names: str) -> None:
+    """Raises InputError for the first of these fields that is below `least`."""
+    for name in names:
+        if getattr(config, name) < least:
+            limit = "not be negative" if least == 0 else f"be at least {least:g}"
+            raise InputError(f"{name} must {limit}, got {getattr(config, name)}")
+
+
+def require_share(config: Any, *names: str) -> None:
+    """Raises InputError for the first of these fields that is outside 0 … 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"{name} must lie between 0 and 1, got {getattr(config, name)}")
+
+
+def require_rising(config: Any, name: str, least: int) -> None:
+    """Raises InputError unless a field holds rising numbers, the first at least `least`."""
+    values = list(getattr(config, name))
+    if not values or values[0] < least or values != sorted(set(values)):
+        raise InputError(f"{name} must be rising numbers from {least}, got {values}")
+
+
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`; a mapping changes only the fields of the group that it names."""
     found = dict(base)

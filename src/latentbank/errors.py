@@ -1,6 +1,6 @@
-"""The exceptions that a user of latentbank can meet; each carries one clear sentence.
+"""The exceptions that latentbank raises on purpose; each carries one clear sentence.
 
-Knows nothing about what raises them. The command line prints the sentence and exits with status 2.
+The command line prints the sentence and exits with status 2. Knows nothing about what raises them.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class BankError(LatentbankError):
 
 
 class BudgetError(BankError):
-    """A change does not fit into the bank's budget; the bank is as it was before."""
+    """A change does not fit into the bank's budget; the bank is unchanged."""
 
 
 class FingerprintError(BankError):
@@ -43,14 +43,14 @@ class AdapterError(LatentbankError):
 
 
 class UnknownNameError(LatentbankError):
-    """A method, model, codec or other name is not known; the sentence lists those that are."""
+    """A method, model, codec or other name is unknown; the sentence lists the known names."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return (not raise) the error for an unknown `name` of a `kind` such as "method".
+    """The error for an unknown `name` of a `kind` such as "method"; the caller raises it.
 
-    The sentence lists the known names in alphabetical order and, where one of them is spelled
-    much like `name`, asks whether it was meant.
+    The sentence lists the known names in alphabetical order. If one of them is spelled like `name`,
+    it is suggested.
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=1)

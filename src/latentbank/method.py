@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from latentbank.backbone.model import Backbone
@@ -39,10 +39,11 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What a `write` did. `seconds` covers encoding and storing; `faded` and `forgotten` count the
-    documents that went down a level or left the bank to make room. `replaced` and `kept` count the
-    documents of which the bank held another version: it went, or it stayed and the new one did not
-    come in.
+    """What a `write` did.
+
+    `seconds` covers encoding and storing. `faded` and `forgotten` count the documents that went
+    down a level or left the bank to make room. `replaced` and `kept` count the documents of which
+    the bank held another version: the old version went, or it stayed and the new one was left out.
     """
 
     stored: int
@@ -60,15 +61,7 @@ class WriteReport:
         return cls(report.stored, report.duplicates, seconds, *fates)
 
     def __add__(self, other: WriteReport) -> WriteReport:
-        return WriteReport(
-            self.stored + other.stored,
-            self.duplicates + other.duplicates,
-            self.seconds + other.seconds,
-            self.faded + other.faded,
-            self.forgotten + other.forgotten,
-            self.replaced + other.replaced,
-            self.kept + other.kept,
-        )
+        return WriteReport(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Method(ABC):

@@ -1,6 +1,6 @@
 """Sizes in bytes as people write them: "8MiB", "500kB", "4096".
 
-Knows texts and numbers; nothing about banks or terminals.
+Knows texts and numbers; knows no bank and no terminal.
 """
 
 import re

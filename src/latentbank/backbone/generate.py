@@ -78,8 +78,9 @@ def generate(
 
 
 class PromptRun:
-    """Tokenised prompts [B] that have run with the memory that is attached to `backbone`: their
-    log-likelihoods, and answers to those that are worth one.
+    """Tokenised prompts [B] that have run with the memory that is attached to `backbone`.
+
+    Gives the log-likelihoods of the prompts, and answers to those that are asked for.
 
     With `contrast` α the next token comes from (1 + α)·ℓ(memory) − α·ℓ(no memory): memory-aware
     decoding (CMT), which runs the text twice. `scored` [B]: of how many last tokens of each prompt
@@ -112,8 +113,10 @@ class PromptRun:
 
     @torch.no_grad()
     def repeat(self, rows: Sequence[int]) -> PromptRun:
-        """The prompts `rows` over the memory that is attached now, which enters where this run,
-        without memory, was `split`: layers below are not run again.
+        """The prompts `rows` over the memory that is attached now.
+
+        This run has no memory and was `split` at the layer where the memory enters. The layers
+        below are not run again.
         """
         again, began = copy.copy(self), time.perf_counter()
         again._prompts = [self._prompts[i] for i in rows]
@@ -182,8 +185,9 @@ def _check_length(
 def _likelihoods(
     backbone: Backbone, ids: Tensor, hidden: Tensor, scored: Sequence[int]
 ) -> list[float]:
-    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of left-padded ids [B, T] with
-    final states [B, T, D].
+    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of each row.
+
+    `ids` [B, T] are left-padded; `hidden` [B, T, D] are their final states.
     """
     last = ids.shape[1] - 1
     place = torch.arange(last, device=ids.device)

@@ -70,7 +70,7 @@ def _ended(text: str, complete: bool, following: str) -> str:
 
 
 def _spaceless(text: str) -> bool:
-    """Whether most of a text is in a script that does not part words: Chinese, Japanese, Thai …"""
+    """Whether most of a text is in a script that does not part words: Chinese, Japanese, Thai."""
     letters = [char for char in text if char.isalpha()]
     parted = sum(_is_spaceless(ord(char)) for char in letters)
     return parted * 2 > len(letters)

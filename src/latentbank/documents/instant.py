@@ -53,7 +53,7 @@ class Instant:
     precision: Precision
 
     def __str__(self) -> str:
-        """Canonical: `2024`, `2024-05`, `2024-05-01`, `2024-05-01T13:56+00:00`, …"""
+        """Canonical: `2024`, `2024-05`, `2024-05-01`, `2024-05-01T13:56+00:00`."""
         return _FORMATS[self.precision].format(self.start)
 
     @property

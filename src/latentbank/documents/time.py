@@ -195,8 +195,9 @@ def _zone(name: str | None, offset: int | None) -> tzinfo:
 
 
 def _instant(when: datetime, precision: Precision) -> Instant:
-    """In UTC; a time without an offset is taken as UTC. A date keeps its day whatever the offset:
-    where the clock is not known there is no moment to move.
+    """The instant in UTC; a time without an offset is taken as UTC.
+
+    A date keeps its day whatever the offset: without a time of day there is no moment to move.
     """
     if when.tzinfo is None or precision <= Precision.DAY:
         return Instant(_cut(when.replace(tzinfo=UTC), precision), precision)

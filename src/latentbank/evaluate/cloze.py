@@ -1,10 +1,9 @@
 """Questions made from plain text, so that any corpus can train an adapter without questions.
 
-A sentence of the text becomes a question by putting a question word where an answer stood: a date,
-a year, a number, a quotation or a name ("The comet came back in what year?"). Rules and regular
-expressions only, for English; the idea of asking in the place of the answer is from unsupervised
-question answering by cloze translation (Lewis et al., 2019, https://arxiv.org/abs/1906.04980).
-Knows texts; knows no model.
+A sentence becomes a question when question words replace an answer in it: "The comet came back in
+what year?". Answers are dates, years, numbers, quotations and names. Regular expressions find them,
+for English only. The idea comes from unsupervised question answering by cloze translation (Lewis et
+al., 2019, https://arxiv.org/abs/1906.04980). Knows texts; knows no model.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, Question
 
 MIN_WORDS, MAX_WORDS = 6, 60  # of a sentence
-PIECE = 1200  # characters of a piece of a longer text
-CLAUSE_WORDS = 8, 24  # a question is cut to the clauses about its answer
+PIECE = 1200  # characters of the pieces that a longer text is cut into
+CLAUSE_WORDS = 8, 24  # a question has at least 8 words; a sentence above 24 is cut to clauses
 _BREAK = re.compile(r"(?<=[.!?])[\"”)\]]*\s+(?=[A-Z\"“(\d])|\n+")
-# what ends in a dot and no sentence
+# An abbreviation at the end of a piece, which does not end the sentence.
 _ABBREVIATION = re.compile(
     r"(?:\b[A-Za-z]|\b(?:al|Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|ca|cf))\.$"
 )
 _CLAUSE = re.compile(r"(?<=[,;:])\s+")
-# a sentence that starts so says too little by itself
+# First words of sentences that depend on the sentence before them.
 _DANGLING = re.compile(
     r"(?:He|She|It|They|We|I|You|This|That|These|Those|There|Here|His|Her|Its|Their|Such|"
     r"However|But|And|Or|So)\b"
@@ -38,10 +37,10 @@ _DANGLING = re.compile(
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _DAY = "(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
 _CAPITAL = rf"(?!{_MONTH}\b|{_DAY}\b)[A-Z][\w-]*\w"
-_OWNER = r"(?:['’]s(?= [A-Z]))?"  # the s of an owner whose thing is part of the name
+_OWNER = r"(?:['’]s(?= [A-Z]))?"  # "'s" inside a name, as in "St Mary's Church"
 _JOIN = r"(?: (?:of the|of|de|van|von|and the))? "
 _VERB = "was|were|and|has|had|have|which|that|who|the|for|with|from|but|are|did|will|would|when"
-# in the order of trying: (kind, pattern whose last group is the answer, what takes its place)
+# In the order of trying: (kind, pattern whose last group is the answer, question words).
 KINDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("date", re.compile(rf"\b(\d{{1,2}} {_MONTH}(?:,? \d{{4}})?)"), "what date"),
     ("date", re.compile(rf"\b({_MONTH} \d{{1,2}}\b(?:,? \d{{4}})?)"), "what date"),
@@ -76,9 +75,9 @@ class Cloze:
 def cloze_questions(text: str) -> Iterator[Cloze]:
     """Every question that the rules find in a text, sentence by sentence.
 
-    The answer stands once in its sentence and never in the question. Sentences of fewer than
-    `MIN_WORDS` or more than `MAX_WORDS` words, or that start with a pronoun, are left out; a long
-    one is cut to the clauses around the answer.
+    The answer occurs once in its sentence and never in the question. Skips sentences of fewer than
+    `MIN_WORDS` or more than `MAX_WORDS` words, and those that start with a pronoun. A long sentence
+    is cut to the clauses around the answer.
     """
     for sentence in _sentences(text):
         if MIN_WORDS <= len(sentence.split()) <= MAX_WORDS and not _DANGLING.match(sentence):
@@ -86,7 +85,7 @@ def cloze_questions(text: str) -> Iterator[Cloze]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Sentences without their last stop and with single spaces."""
+    """Sentences without their full stop, with single spaces."""
     held = ""
     for piece in _BREAK.split(text):
         held = f"{held} {piece}".strip()
@@ -106,17 +105,18 @@ def _of_sentence(sentence: str) -> Iterator[Cloze]:
                 continue
             taken.append((start, end))
             answer = match.group(1).strip()
-            # the first word's capital may be its place's
-            capital_of_place = kind == "name" and start == 0 and " " not in answer
-            if capital_of_place or sentence.lower().count(answer.lower()) > 1:
+            # The first word of a sentence has a capital even where it is no name.
+            maybe_no_name = kind == "name" and start == 0 and " " not in answer
+            if maybe_no_name or sentence.lower().count(answer.lower()) > 1:
                 continue
             asked = _clauses(sentence, start, end, asks)
             yield Cloze(f"{asked[0].upper()}{asked[1:]}?", answer, kind)
 
 
 def _clauses(sentence: str, start: int, end: int, asks: str) -> str:
-    """The question for the answer at start … end: its clause and, while that is short, the ones
-    before and after it.
+    """The question about the answer at start … end of a sentence.
+
+    A long sentence is cut to the answer's clause and, while that is short, its neighbours.
     """
     least, most = CLAUSE_WORDS
     edges = [0, *(match.end() for match in _CLAUSE.finditer(sentence)), len(sentence)]
@@ -135,8 +135,10 @@ def _clauses(sentence: str, start: int, end: int, asks: str) -> str:
 def cloze_dataset(
     name: str, documents: Sequence[Document], per_document: int = 5, seed: int = 0
 ) -> QADataset:
-    """Up to `per_document` questions about each document, drawn by `seed`, no kind twice while
-    another is left; documents without any stay, as company for the others.
+    """Up to `per_document` questions about each document, drawn by `seed`.
+
+    No kind of question comes twice while another is left. Documents without questions stay in the
+    data as distractors.
 
     Raises:
         InputError: no document gives a question, or `per_document` is below 1.
@@ -147,21 +149,21 @@ def cloze_dataset(
     questions: list[Question] = []
     for index, document in enumerate(unique):
         draw = np.random.default_rng([seed, index])
-        found = list(cloze_questions(document.text))
-        for number, chosen in enumerate(_spread(found, per_document, draw)):
+        possible = list(cloze_questions(document.text))
+        for number, chosen in enumerate(_spread(possible, per_document, draw)):
             label = f"{document.id}?{number}"
             questions.append(Question(label, chosen.question, (chosen.answer,), index))
     if not questions:
         raise InputError(
-            f"{name} has no sentence to make a question of (a date, number, name or quotation in "
-            f"an English sentence of {MIN_WORDS} to {MAX_WORDS} words)."
+            f"{name} has no sentence to make a question of. Expected a date, number, name or "
+            f"quotation in an English sentence of {MIN_WORDS} to {MAX_WORDS} words."
         )
     return QADataset(name, tuple(unique), tuple(questions))
 
 
-def _spread(found: Sequence[Cloze], count: int, draw: np.random.Generator) -> list[Cloze]:
-    """`count` of `found`, drawn in rounds over the kinds."""
-    order = [found[i] for i in draw.permutation(len(found))]
+def _spread(questions: Sequence[Cloze], count: int, draw: np.random.Generator) -> list[Cloze]:
+    """`count` of the questions, drawn in rounds over the kinds."""
+    order = [questions[i] for i in draw.permutation(len(questions))]
     seen: dict[str, int] = {}
     ranked = []
     for place, item in enumerate(order):
@@ -176,10 +178,12 @@ def corpus_dataset(
     seed: int = 0,
     on_bad: Callable[[InputError], None] | None = None,
 ) -> QADataset:
-    """`cloze_dataset` over files or a folder of plain text (any that `read_documents` reads), long
-    ones cut into pieces of at most `PIECE` characters.
+    """`cloze_dataset` over a file or a folder that `read_documents` can read.
 
-    Raises `InputError` as `read_documents` and `cloze_dataset` do.
+    Long texts are cut into pieces of at most `PIECE` characters.
+
+    Raises:
+        InputError: as `read_documents` and `cloze_dataset`.
     """
     pieces = [
         piece

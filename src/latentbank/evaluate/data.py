@@ -1,6 +1,6 @@
 """Question-answer data for training and evaluation: documents, questions, the papers' splits.
 
-Knows no model, no tokenizer and no bank; the file formats are in data_formats.py.
+Knows no model, no tokenizer and no bank. The file formats are in formats.py.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _TEXT_FIELDS = ("document", "text", "context", "para_text")
 class Question:
     """One question about one document.
 
-    `answers` holds every accepted answer, the first one being the one to train on; it is `("",)`
-    for a question that SQuAD 2 marks as unanswerable. `document` indexes `QADataset.documents`.
+    `answers` holds every accepted answer; training uses the first. It is `("",)` for a question
+    that SQuAD 2 marks as unanswerable. `document` is an index into `QADataset.documents`.
     """
 
     id: str
@@ -73,7 +73,7 @@ class QADataset:
         return digest.hexdigest()
 
     def take(self, documents: int) -> QADataset:
-        """Return the first `documents` documents (all, if there are fewer) and their questions.
+        """The first `documents` documents (all, if there are fewer) with their questions.
 
         Raises InputError if `documents` is below 1.
         """
@@ -85,9 +85,9 @@ class QADataset:
         return replace(self, documents=self.documents[:documents], questions=kept)
 
     def sample_questions(self, n: int, seed: int) -> QADataset:
-        """Return all documents with `n` questions drawn by `seed` (all, if there are fewer).
+        """All documents with `n` questions drawn by `seed` (all, if there are fewer).
 
-        The drawn questions keep their file order. Raises InputError if `n` is below 1.
+        The drawn questions keep their order in the file. Raises InputError if `n` is below 1.
         """
         if n < 1:
             raise InputError(f"The number of questions must be at least 1, got {n}.")
@@ -97,7 +97,7 @@ class QADataset:
         return replace(self, questions=tuple(self.questions[index] for index in chosen))
 
     def questions_by_document(self) -> list[list[int]]:
-        """Return, per document, the indices into `questions` that ask about it."""
+        """For each document, the indices into `questions` of those that ask about it."""
         groups: list[list[int]] = [[] for _ in self.documents]
         for index, question in enumerate(self.questions):
             groups[question.document].append(index)
@@ -105,9 +105,9 @@ class QADataset:
 
 
 def held_out(data: QADataset, share: float) -> tuple[QADataset, QADataset | None]:
-    """(the first documents, the last `share` of them), each with its questions.
+    """(data of the first documents, data of the last `share` of them), each with its questions.
 
-    The second is None, and the first everything, where it would have no questions.
+    Where either part would have no questions: (all data, None).
     """
     first = len(data.documents) - max(1, round(share * len(data.documents)))
     late = tuple(
@@ -121,18 +121,24 @@ def held_out(data: QADataset, share: float) -> tuple[QADataset, QADataset | None
 
 
 def load_dataset(spec: str | Path, split: str | None = None) -> QADataset:
-    """Load question-answer data from a file, a folder or `hf:name[:config]:split`.
+    """Loads question-answer data from a file, a folder or `hf:name[:config]:split`.
 
-    A folder holds `train-v1.1.json` and `dev-v1.1.json` of SQuAD (Rajpurkar et al. 2016,
-    https://arxiv.org/abs/1606.05250); `split` is then one of `qa_lt`, `qa_lt_val`, `train`, `val`,
-    `test`, `test-online`: the splits of CaMeLS (Hu et al. 2023, https://arxiv.org/abs/2305.15076),
-    MAC and MBC. A file is SQuAD json (v1.1 or 2), csv (`question`, `answers` joined by a
-    backslash, `text`), or jsonl: rows with a text in `document`, `text` or `context` and either
-    `question` with `answer`/`answers`, a list `questions` of such, or neither; `time` and `source`
-    are the document's. ArchivalQA (Wang et al. 2022) is jsonl too and takes a `split` by article
-    id. Only `hf:` may use the network.
+    - A folder holds `train-v1.1.json` and `dev-v1.1.json` of SQuAD (Rajpurkar et al. 2016,
+      https://arxiv.org/abs/1606.05250). `split` is one of `qa_lt`, `qa_lt_val`, `train`, `val`,
+      `test`, `test-online`: the splits of CaMeLS (Hu et al. 2023,
+      https://arxiv.org/abs/2305.15076), MAC and MBC.
+    - A .json file is SQuAD v1.1 or 2.
+    - A .csv file has the columns `question`, `answers` (joined by a backslash) and `text`.
+    - A .jsonl file has rows with a text in `document`, `text` or `context`. A row may have a
+      `question` with `answer` or `answers`, or a list `questions` of such. `time` and `source`
+      belong to the document. ArchivalQA (Wang et al. 2022) is such a file; its `split` goes by
+      article id.
 
-    Raises InputError naming the file, the line and the reason, UnknownNameError for a split.
+    Only `hf:` may use the network.
+
+    Raises:
+        InputError: the sentence names the file, the line and the reason.
+        UnknownNameError: an unknown split or format.
     """
     if str(spec).startswith("hf:"):
         _refuse_split(spec, split, "the split is part of hf:name:split")
@@ -155,7 +161,7 @@ def load_dataset(spec: str | Path, split: str | None = None) -> QADataset:
 
 
 def load_sample() -> QADataset:
-    """Load the shipped sample of SQuAD v1.1 dev (CC BY-SA 4.0, see samples/ATTRIBUTION.md)."""
+    """The packaged sample of SQuAD v1.1 dev (CC BY-SA 4.0, see samples/ATTRIBUTION.md)."""
     file = resources.files("latentbank") / "samples" / "squad_sample.jsonl"
     return _build("squad-sample", json_lines(file.read_bytes(), file.name), file.name)
 
@@ -171,7 +177,7 @@ def _load_jsonl(path: Path, split: str | None) -> QADataset:
 
 
 def _archivalqa_split(row: Row, place: str) -> str:
-    """Return the split of an ArchivalQA row: the first one whose cut is above its article id."""
+    """The split of an ArchivalQA row: the first one whose cut is above its article id."""
     if "para_id" not in row:
         raise InputError(f"{place}: a split needs ArchivalQA's para_id, which is missing.")
     try:
@@ -196,14 +202,14 @@ def _load_squad_folder(path: Path, split: str | None) -> QADataset:
     data = _build(name, squad_json(file), file)
     if split == "test":
         return data
-    found, needed = len(data.documents), SQUAD_ONLINE_DOCUMENTS
-    if found < needed:
-        raise InputError(f"{file} has {found} contexts; test-online needs {needed}.")
+    count, needed = len(data.documents), SQUAD_ONLINE_DOCUMENTS
+    if count < needed:
+        raise InputError(f"{file} has {count} contexts; test-online needs {needed}.")
     return data.take(documents=needed)
 
 
 def _question_range(file: Path, name: str, start: int, stop: int) -> Iterator[tuple[Row, str]]:
-    """Yield the paragraphs with the questions from `start` to before `stop`, in file order."""
+    """Paragraphs with the questions number `start` to `stop` - 1, in file order."""
     position = 0
     for row, place in squad_json(file):
         first, position = position, position + len(row["questions"])
@@ -239,8 +245,10 @@ class _Builder:
         self._question_ids: set[str] = set()
 
     def add_row(self, row: Row, place: str) -> None:
-        """Add a flat row (its `id` is the question's), a row with a list `questions`, or a document
-        that nothing is asked about (then the `id` is its own).
+        """Adds a row of one of three kinds.
+
+        A row with one question: its `id` is the question's. A row with a list `questions`, or with
+        no question at all: its `id` is the document's.
         """
         field = next((name for name in _TEXT_FIELDS if row.get(name) is not None), None)
         if field is None:
@@ -270,7 +278,7 @@ class _Builder:
         index = self._index_by_id.get(document.id)
         if index is not None and id is not None:
             raise InputError(f"{place}: document id {document.id!r} is used by another text.")
-        if index is None:  # else the text differs in line ends or white space around it only
+        if index is None:  # else the texts differ only in white space
             index = self._index_by_id[document.id] = len(self.documents)
             self.documents.append(document)
         self._index_by_text[text] = index
@@ -287,7 +295,7 @@ class _Builder:
 
 
 def _answers(value: Any, place: str) -> tuple[str, ...]:
-    """Read a text, a list of texts, SQuAD's list of objects or Hugging Face's {"text": [...]}."""
+    """Answers from a text, a list of texts, SQuAD's objects or Hugging Face's {"text": [...]}."""
     if isinstance(value, Mapping):
         value = value.get("text")
         if value == []:
@@ -305,8 +313,8 @@ def _text_or_none(value: Any) -> str | None:
 
 def _non_empty(value: Any, what: str, place: str) -> str:
     if not isinstance(value, str):
-        found = "missing" if value is None else f"of type {type(value).__name__}, not a text"
-        raise InputError(f"{place}: {what} {found}.")
+        state = "missing" if value is None else f"of type {type(value).__name__}, not a text"
+        raise InputError(f"{place}: {what} {state}.")
     if not value.strip():
         raise InputError(f"{place}: {what} empty.")
     return value

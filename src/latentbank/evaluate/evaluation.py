@@ -21,7 +21,10 @@ from latentbank.model import MemoryModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-question scores in the order of the data's questions, in [0, 1]; times in seconds."""
+    """Scores of each question, in [0, 1], in the order of the data; times in seconds.
+
+    `selected` is 1 where the answer names the question's own document.
+    """
 
     answers: tuple[Answer, ...]
     exact_match: tuple[float, ...]
@@ -31,7 +34,7 @@ class Evaluation:
     selected: tuple[float, ...]
 
     def summary(self) -> dict[str, float]:
-        """Means; EM, F1 and the like in percent, `milliseconds` per question."""
+        """Mean scores in percent, and `milliseconds` per question."""
         return {
             "exact_match": 100 * float(np.mean(self.exact_match)),
             "f1": 100 * float(np.mean(self.f1)),
@@ -45,7 +48,7 @@ class Evaluation:
 def score_answers(answers: Sequence[Answer], data: QADataset) -> Evaluation:
     """Scores one answer for each question of `data`, in their order.
 
-    `data` may hold no documents (closed book): then none counts as selected.
+    `data` may hold no documents (closed book); then `selected` is 0 for all.
     """
     wanted = [data.documents[q.document].id if data.documents else "" for q in data.questions]
     pairs = [(a.text, q.answers) for a, q in zip(answers, data.questions, strict=True)]
@@ -56,7 +59,7 @@ def score_answers(answers: Sequence[Answer], data: QADataset) -> Evaluation:
         contains=tuple(contains_answer(a, r) for a, r in pairs),
         prefix_match=tuple(prefix_match(a, r) for a, r in pairs),
         selected=tuple(
-            float(any(name == w for name, _ in a.documents))
+            float(any(id == w for id, _ in a.documents))
             for a, w in zip(answers, wanted, strict=True)
         ),
     )
@@ -75,19 +78,19 @@ def ask_data(
     """
     texts = [q.text for q in data.questions]
     wanted = [data.documents[q.document].id for q in data.questions] if gold else None
-    found: dict[int, Answer] = {}
+    answers: dict[int, Answer] = {}
     for answered in model.answers(texts, decoding, documents=wanted):
-        found.update(answered)
+        answers.update(answered)
         if on_answers is not None:
             on_answers(len(answered))
-    return score_answers([found[i] for i in range(len(texts))], data)
+    return score_answers([answers[i] for i in range(len(texts))], data)
 
 
 def evaluate(method: Method, data: QADataset, gold: bool = False) -> Evaluation:
     """Writes `data` into a fresh bank in memory, asks, and binds the method's own bank again.
 
     Long documents are cut first, so that a question belongs to one chunk, as in the bench. A method
-    that had no bank has none afterwards, and nothing of `data` in its working state.
+    without a bank has none afterwards, and nothing of `data` in its working state.
     """
     data = chunked(data, method.backbone.count_tokens, method.chunk_tokens)
     before = method.bank

@@ -1,7 +1,7 @@
 """The file formats of question-answer data, read into plain rows.
 
-Each reader yields (row, place); place names file and line for error messages. Knows no datasets,
-no splits by name and no Document: data.py turns rows into those.
+Each reader yields (row, place), where place names the file and line for error messages. Knows no
+data sets, splits or documents; data.py turns rows into those.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the file's bytes. Raises InputError if it is unreadable or blank."""
+    """The file's bytes. Raises InputError if it is unreadable or blank."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -30,9 +30,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def json_lines(raw: bytes, name: str) -> Iterator[tuple[Row, str]]:
-    """Yield each JSON object of a jsonl file, skipping blank lines.
+    """Each JSON object of a jsonl file; blank lines are skipped.
 
-    Raises InputError with the line number for bytes that are not UTF-8 or not a JSON object.
+    Raises InputError with the number of a line that is not UTF-8 or no JSON object.
     """
     for number, line in enumerate(raw.split(b"\n"), start=1):
         if not line.strip():
@@ -50,15 +50,14 @@ def json_lines(raw: bytes, name: str) -> Iterator[tuple[Row, str]]:
 
 
 def paper_csv(path: Path) -> Iterator[tuple[Row, str]]:
-    r"""Yield the rows of the papers' csv: `question`, `answers` joined by a backslash, `text`.
+    r"""The rows of the papers' csv: `question`, `answers` joined by a backslash, `text`.
 
-    The layout of CaMeLS, MAC and MBC for StreamingQA, SQuAD and ArchivalQA. A column `time` is
-    kept; the other columns are not.
+    CaMeLS, MAC and MBC use this layout for StreamingQA, SQuAD and ArchivalQA. A column `time` is
+    kept; other columns are ignored.
     """
     text = _decode(read_bytes(path), path)
-    limit = csv.field_size_limit(
-        2**31 - 1
-    )  # the default refuses a document above 131,072 characters
+    # The default limit refuses a document above 131,072 characters.
+    limit = csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         missing = {"question", "answers", "text"} - set(reader.fieldnames or ())
@@ -76,7 +75,7 @@ def paper_csv(path: Path) -> Iterator[tuple[Row, str]]:
 
 
 def squad_json(path: Path) -> Iterator[tuple[Row, str]]:
-    """Yield the paragraphs of a SQuAD v1.1 or 2 file as rows with a list `questions`.
+    """The paragraphs of a SQuAD v1.1 or 2 file as rows with a list `questions`.
 
     A question that SQuAD 2 marks as impossible has the answers `{"text": []}`.
     """
@@ -98,7 +97,7 @@ def squad_json(path: Path) -> Iterator[tuple[Row, str]]:
 
 
 def hub_rows(spec: str) -> Iterator[tuple[Row, str]]:
-    """Yield the rows of the Hugging Face dataset `hf:name[:config]:split` (may use the network)."""
+    """The rows of the Hugging Face data set `hf:name[:config]:split`; may use the network."""
     parts = spec.split(":")[1:]
     if len(parts) not in (2, 3) or not all(parts):
         raise InputError(f"{spec!r} is not hf:name:split or hf:name:config:split.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_DRAWS_PER_VALUE = 16  # of single scores, in the time in which one count is drawn
+_DRAWS_PER_VALUE = 16  # drawing one count takes as long as drawing 16 single scores
 _BLOCK = 2**22  # resampled scores held at once: 4 M indices of 8 bytes
 
 
@@ -53,23 +53,23 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """Return 1.0 if the normalised prediction equals a normalised reference, else 0.0."""
+    """1.0 if the normalised prediction equals a normalised reference, else 0.0."""
     answer = normalize_answer(prediction)
     return float(any(answer == normalize_answer(text) for text in _known(references)))
 
 
 def f1(prediction: str, references: Sequence[str]) -> float:
-    """Return the largest token F1 (0 to 1) of the normalised prediction over the references.
+    """The largest token F1 (0 to 1) of the normalised prediction over the references.
 
-    Where one side has no token left, the score is 1.0 if both have none, else 0.0 (SQuAD 2's
-    rule, Rajpurkar et al. 2018, https://arxiv.org/abs/1806.03822).
+    If one side has no tokens, the score is 1.0 if both have none, else 0.0 (SQuAD 2's rule,
+    Rajpurkar et al. 2018, https://arxiv.org/abs/1806.03822).
     """
     tokens = normalize_answer(prediction).split()
     return max(_token_f1(tokens, normalize_answer(text).split()) for text in _known(references))
 
 
 def contains_answer(prediction: str, references: Sequence[str]) -> float:
-    """Return 1.0 if a normalised reference occurs in the normalised prediction as whole tokens.
+    """1.0 if a normalised reference occurs in the normalised prediction as whole tokens, else 0.0.
 
     A reference without tokens is contained only in a prediction without tokens.
     """
@@ -79,12 +79,12 @@ def contains_answer(prediction: str, references: Sequence[str]) -> float:
 
 
 def prefix_match(prediction: str, references: Sequence[str]) -> float:
-    """Return 1.0 if the prediction, cut to the shortest reference's characters, equals it.
+    """1.0 if the prediction, cut to the length of the shortest reference, equals it, else 0.0.
 
-    This is what the published code of MAC (Tack et al. 2024, https://arxiv.org/abs/2403.04317) and
-    MBC reports as `EM`: white space around both is dropped, nothing else is normalised, so a
-    reference "1" credits the answer "1998". Not comparable with `exact_match`; an empty reference
-    credits an empty prediction only.
+    The published code of MAC (Tack et al. 2024, https://arxiv.org/abs/2403.04317) and MBC reports
+    this as `EM`. White space around both is dropped and nothing else is normalised, so the
+    reference "1" matches the answer "1998". It is not comparable with `exact_match`. An empty
+    reference matches an empty prediction only.
     """
     shortest = min((text.strip() for text in _known(references)), key=len)
     answer = prediction.strip()
@@ -94,12 +94,13 @@ def prefix_match(prediction: str, references: Sequence[str]) -> float:
 def paired_bootstrap(
     a: ArrayLike, b: ArrayLike, samples: int = 10_000, seed: int = 0
 ) -> BootstrapResult:
-    """Test whether systems a and b, scored on the same n items, differ in their mean.
+    """Tests whether systems a and b, scored on the same n items, differ in their mean.
 
-    `a`, `b`: `[n]` scores in one order. The interval holds the 2.5 and 97.5 percentiles of the
-    resampled mean difference. The two-sided p-value is twice the smaller share of resamples on
-    either side of zero (ties count for both), with one added to count and samples so that it is
-    never 0 (Efron and Tibshirani 1993; Koehn 2004 for the paired form).
+    `a`, `b` are `[n]` scores in the same order. The interval goes from the 2.5 to the 97.5
+    percentile of the resampled mean difference. The two-sided p-value is twice the smaller share of
+    resamples on either side of zero, where ties count for both sides. One is added to the count and
+    to the samples, so that it is never 0 (Efron and Tibshirani 1993; Koehn 2004 for the paired
+    form).
 
     Raises InputError for empty, unequal or multi-dimensional scores, or samples below 1.
     """
@@ -117,7 +118,7 @@ def paired_bootstrap(
 
 
 def mean_interval(values: ArrayLike, seed: int = 0, samples: int = 10_000) -> Interval:
-    """Return the mean of `[n]` scores with its 95 % percentile-bootstrap interval.
+    """The mean of `[n]` scores with its 95 % percentile-bootstrap interval.
 
     Raises InputError for empty or multi-dimensional scores, or samples below 1.
     """
@@ -151,10 +152,10 @@ def _scores(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _resampled_means(scores: NDArray[np.float64], samples: int, seed: int) -> NDArray[np.float64]:
-    """Return `[samples]` means of `[n]` scores drawn with replacement, block by block.
+    """`[samples]` means of `[n]` scores drawn with replacement, block by block.
 
-    Where few values occur, as among scores of 0 and 1, how often each is drawn is drawn itself:
-    the same distribution at a fraction of the time.
+    Where few different values occur, such as 0 and 1, it draws how often each value comes. The
+    distribution is the same, and it takes a fraction of the time.
     """
     import numpy as np
 

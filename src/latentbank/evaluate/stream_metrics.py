@@ -1,7 +1,7 @@
-"""Numbers of a memory that learns from a stream: retention, transfer, forgetting, answering under
-doubt, health of a codebook, the accuracy-bytes frontier and latency.
+"""Metrics of a memory that learns from a stream.
 
-Knows arrays of numbers only; no model, no dataset, no record.
+Retention, transfer, forgetting, selective answering, codebook health, the accuracy-bytes frontier
+and latency. Knows arrays of numbers only; no model, no data set, no record.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """`risk` [n]: share of wrong answers among the most confident ones, at each `coverage` [n] in
-    (0, 1]; `area` is the area under that curve (AURC, in [0, 1], smaller is better).
+    """A risk-coverage curve.
+
+    `risk` [n] is the share of wrong answers among the most confident ones, at each `coverage` [n]
+    in (0, 1]. `area` is the area under the curve (AURC) in [0, 1]; smaller is better.
     """
 
     coverage: tuple[float, ...]
@@ -31,8 +33,10 @@ class RiskCoverage:
 
 @dataclass(frozen=True)
 class CodeUsage:
-    """`perplexity`: exp of the entropy of the counts, 1 (one code used) … K (all used alike); 0
-    where nothing was counted. `dead`: how many codes are used less than the threshold.
+    """How the K codes of a codebook are used.
+
+    `perplexity` is exp of the entropy of the counts: from 1 (one code used) to K (all used alike),
+    and 0 without any count. `dead` counts the codes that are used less than the threshold.
     """
 
     perplexity: float
@@ -53,12 +57,12 @@ class Latency:
 
 
 def retention_area(x: Sequence[float], y: Sequence[float], relative: bool = False) -> float:
-    """Return the mean height of the retention curve y over x: its area divided by the range of x.
+    """The mean height of the retention curve y over x: its area divided by the range of x.
 
-    `x`: documents written (or another growing amount), strictly increasing; `y`: the score of the
-    first documents' questions at each. Trapezoids between the points; a curve of one point has that
-    point's height. `relative` divides by y[0], so that 1 means that nothing was lost (the form in
-    which MAC, Tack et al. 2024, https://arxiv.org/abs/2403.04317, draws its retention).
+    `x` is the number of documents written, or another strictly increasing amount. `y` is the score
+    on the questions of the first documents at each x. The area is a sum of trapezoids; a curve of
+    one point has that point's height. `relative` divides by y[0], so that 1 means no loss. MAC
+    (Tack et al. 2024, https://arxiv.org/abs/2403.04317) draws its retention in this form.
 
     Raises InputError for empty, unequal or unordered values, or a relative curve that starts at 0.
     """
@@ -79,12 +83,12 @@ def retention_area(x: Sequence[float], y: Sequence[float], relative: bool = Fals
 
 
 def backward_transfer(after_write: ArrayLike, final: ArrayLike) -> float:
-    """Return BWT = 1/(T-1) · Σ_{i<T} (R_{T,i} - R_{i,i}): negative where later writes hurt.
+    """BWT = 1/(T-1) · Σ_{i<T} (R_{T,i} - R_{i,i}), in the unit of the scores.
 
-    `after_write` [T-1]: scores of the parts of a stream (tasks, blocks or single questions) right
-    after each was written; `final` [T-1]: their scores after all T parts, in the same order. The
-    part written last is not among them, because its two scores are one measurement (Lopez-Paz and
-    Ranzato 2017, equation 3, https://arxiv.org/abs/1706.08840). In the unit of the scores.
+    It is negative where later writes hurt. `after_write` [T-1] are the scores of the parts of a
+    stream (tasks, blocks or single questions) right after each was written. `final` [T-1] are their
+    scores after all T parts, in the same order. The last part is left out: its two scores are the
+    same measurement. Lopez-Paz and Ranzato 2017, equation 3, https://arxiv.org/abs/1706.08840.
 
     Raises InputError for empty or unequal scores.
     """
@@ -94,12 +98,11 @@ def backward_transfer(after_write: ArrayLike, final: ArrayLike) -> float:
 
 
 def forgetting(before: ArrayLike, after: ArrayLike) -> float:
-    """Return the mean over parts of (best score ever had before - score after).
+    """The mean over parts of (best earlier score - score after), in the unit of the scores.
 
-    `before` [T], or [L, T] for scores at L earlier times, of which each part's best counts; `after`
-    [T]. Positive where something was lost (Chaudhry et al. 2018, equation 3,
-    https://arxiv.org/abs/1801.10112; as with `backward_transfer`, the part learned last is not
-    among them). In the unit of the scores.
+    It is positive where something was lost. `before` is [T], or [L, T] with scores at L earlier
+    times, of which each part's best is taken. `after` is [T]. As in `backward_transfer`, the part
+    learned last is left out. Chaudhry et al. 2018, equation 3, https://arxiv.org/abs/1801.10112.
 
     Raises InputError for empty or unequal scores.
     """
@@ -112,17 +115,17 @@ def forgetting(before: ArrayLike, after: ArrayLike) -> float:
     return float((best - now).mean())
 
 
-# ---- answering under doubt
+# ---- selective answering
 
 
 def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
-    """Return the risk-coverage curve of n answers and its area (AURC).
+    """The risk-coverage curve of n answers and its area (AURC).
 
-    `confidence` [n] in any unit, higher is surer; `correct` [n] in [0, 1] (F1 is fine: the loss is
-    1 - correct). At coverage k/n the k surest answers are kept and the risk is their mean loss;
-    AURC is the mean risk over k = 1 … n (Geifman and El-Yaniv 2017,
-    https://arxiv.org/abs/1705.08500; Geifman et al. 2019, https://arxiv.org/abs/1805.08206).
-    Answers of equal confidence count with their mean loss, so that their order does not matter.
+    `confidence` [n] may have any unit. `correct` [n] lies in [0, 1], so F1 is allowed; the loss is
+    1 - correct. At coverage k/n the k most confident answers are kept, and the risk is their mean
+    loss. AURC is the mean risk over k = 1 … n. Answers of equal confidence count with their mean
+    loss, so that their order does not matter. Geifman and El-Yaniv 2017,
+    https://arxiv.org/abs/1705.08500; Geifman et al. 2019, https://arxiv.org/abs/1805.08206.
 
     Raises InputError for empty or unequal values, or correctness outside [0, 1].
     """
@@ -145,14 +148,13 @@ def accuracy_at_false_answer_rate(
     answerable: ArrayLike,
     rates: Sequence[float],
 ) -> tuple[float, ...]:
-    """Return, for each rate, the accuracy on answerable questions when at most that share of the
-    unanswerable ones gets an answer.
+    """For each false answer rate, the accuracy on answerable questions, in [0, 1].
 
-    A question is answered where its confidence [n] is above a threshold, the lowest one that keeps
-    the false answers within the rate (in [0, 1]); `correct` [n] in [0, 1] counts for the answerable
-    ones only, an answerable question left unanswered is wrong. This is the correct classification
-    rate at a false positive rate of open-set recognition (Dhamija et al. 2018,
-    https://arxiv.org/abs/1811.04110). In [0, 1].
+    A question is answered if its `confidence` [n] is above a threshold. The threshold is the lowest
+    one at which the share of unanswerable questions with an answer stays within the rate. `correct`
+    [n] in [0, 1] counts for answerable questions only; one without an answer is wrong. In open-set
+    recognition this is the correct classification rate at a false positive rate (Dhamija et al.
+    2018, https://arxiv.org/abs/1811.04110).
 
     Raises InputError for unequal lengths, a rate outside [0, 1], or where one of the two kinds of
     question is missing.
@@ -167,24 +169,24 @@ def accuracy_at_false_answer_rate(
         kind = "unanswerable" if can.all() else "answerable"
         raise InputError(f"Accuracy at a false answer rate needs {kind} questions, got none.")
     others = np.sort(sure[~can])[::-1]
-    found = []
+    accuracies = []
     for rate in rates:
         if not 0 <= rate <= 1:
             raise InputError(f"A false answer rate is between 0 and 1, got {rate}.")
         allowed = math.floor(rate * others.size + 1e-9)
         threshold = others[allowed] if allowed < others.size else -np.inf
-        found.append(float((right * (sure > threshold))[can].mean()))
-    return tuple(found)
+        accuracies.append(float((right * (sure > threshold))[can].mean()))
+    return tuple(accuracies)
 
 
 # ---- codes
 
 
 def codebook_health(counts: ArrayLike, dead_below: float = 0.1) -> CodeUsage:
-    """Return perplexity and dead codes of usage counts [K].
+    """Perplexity and number of dead codes of usage counts [K].
 
-    A code is dead if its count is 0 or below `dead_below` × the mean count, the threshold of
-    `quantizer.Codebook`. Perplexity as in VQ-VAE's telemetry (van den Oord et al. 2017,
+    A code is dead if its count is 0 or below `dead_below` × the mean count; `quantizer.Codebook`
+    uses the same threshold. Perplexity as for VQ-VAE (van den Oord et al. 2017,
     https://arxiv.org/abs/1711.00937).
 
     Raises InputError for no codes or negative counts.
@@ -202,10 +204,10 @@ def codebook_health(counts: ArrayLike, dead_below: float = 0.1) -> CodeUsage:
 
 
 def relative_residual(latents: ArrayLike, decoded: ArrayLike) -> float:
-    """Return Σ‖x - x̂‖² / Σ‖x - mean x‖²: the share of the latents' variance that is lost.
+    """Σ‖x - x̂‖² / Σ‖x - mean x‖²: the fraction of the latents' variance that is unexplained.
 
-    `latents`, `decoded`: [N, D]. 0 is perfect; 1 is as good as their mean for all (the fraction of
-    variance unexplained, as `quantizer.Codebook.health` reports it).
+    `latents`, `decoded` are [N, D]. 0 is perfect; 1 is as good as the mean of the latents for all.
+    `quantizer.Codebook.health` reports the same figure.
 
     Raises InputError for other shapes, or latents that are all equal.
     """
@@ -224,23 +226,23 @@ def relative_residual(latents: ArrayLike, decoded: ArrayLike) -> float:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Return the indices of the Pareto-optimal (bytes, accuracy) points, fewest bytes first.
+    """Indices of the Pareto-optimal (bytes, accuracy) points, fewest bytes first.
 
-    A point is on the frontier unless another has no more bytes and no less accuracy, and is better
-    in one of them. Of equal points the first stays.
+    A point is left out if another has no more bytes, no less accuracy, and is better in one of the
+    two. Of equal points the first stays.
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i))
-    found: list[int] = []
+    optimal: list[int] = []
     for i in order:
         if not all(math.isfinite(number) for number in points[i]):
             raise InputError(f"A point of the frontier must be finite, got {points[i]}.")
-        if not found or points[i][1] > points[found[-1]][1]:
-            found.append(i)
-    return tuple(found)
+        if not optimal or points[i][1] > points[optimal[-1]][1]:
+            optimal.append(i)
+    return tuple(optimal)
 
 
 def latency(samples: ArrayLike) -> Latency:
-    """Return median, 95th percentile (linear between order statistics) and mean of [n] durations.
+    """Median, 95th percentile (linear between order statistics) and mean of [n] durations.
 
     Raises InputError for no samples or a negative one.
     """
@@ -259,17 +261,18 @@ def latency(samples: ArrayLike) -> Latency:
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     import numpy as np
 
-    found = np.asarray(values, dtype=np.float64)
-    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
-        raise InputError(f"{name} must be a non-empty list of finite numbers, got {found.shape}.")
-    return found
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
+        raise InputError(f"{name} must be a non-empty list of finite numbers, got {vector.shape}.")
+    return vector
 
 
 def _shares(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    found = _vector(values, name)
-    if found.min() < 0 or found.max() > 1:
-        raise InputError(f"{name} must lie between 0 and 1, got {found.min()} to {found.max()}.")
-    return found
+    shares = _vector(values, name)
+    low, high = shares.min(), shares.max()
+    if low < 0 or high > 1:
+        raise InputError(f"{name} must lie between 0 and 1, got {low} to {high}.")
+    return shares
 
 
 def _same_length(a: NDArray[np.generic], b: NDArray[np.generic], names: str) -> None:

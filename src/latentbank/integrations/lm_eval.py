@@ -1,17 +1,21 @@
-"""A model for lm-evaluation-harness (0.4): its tasks, asked of a language model with a memory.
+"""A model for lm-evaluation-harness (0.4): runs its tasks on a language model with a memory.
 
-Needs `pip install 'latentbank[lm-eval]'`. The harness finds the model once this module is imported,
-so run it through here; the arguments are the harness's own:
+Needs `pip install 'latentbank[lm-eval]'`. The harness knows the model only after this module is
+imported, so start the harness through it. The arguments are the harness's own:
 
     python -m latentbank.integrations.lm_eval --model latentbank --model_args bank=B --tasks …
 
-What is approximate: the memory is selected by the question in the prompt (`requests.question_of`:
-the last "Question:" or "Q:", else the last line), once, before the first token, and not by the
-continuation that is scored; in a few-shot prompt the examples select nothing. Every text starts
-with the backbone's start token, which the harness's own `hf` leaves to the tokenizer. Memory takes
-positions, so long prompts are cut earlier (at the left). Perplexity tasks (rolling) have no
-question and read nothing. Decoding is greedy: sampling is refused. `memory=False` in the model
-arguments is the control: the same weights, nothing read.
+How it differs from the harness's own model `hf`:
+
+- The question in the prompt selects the memory, once, before the first token. It is the text after
+  the last "Question:" or "Q:", else the last line; see `question_of`. Few-shot examples and scored
+  continuations select nothing.
+- Every text starts with the backbone's start token; `hf` leaves that to the tokenizer.
+- Memory takes positions, so long prompts are cut earlier, at the left.
+- Perplexity tasks (rolling) have no question and read nothing.
+- Decoding is greedy; a request for sampling is an error.
+
+The model argument `memory=False` is the control: the same weights, and nothing is read.
 """
 
 from __future__ import annotations
@@ -55,10 +59,11 @@ class MemoryLM(HFLM):  # type: ignore[misc]
         model: MemoryModel | None = None,
         **options: Any,
     ) -> None:
-        """Opens the bank, read-only. `model`: one that is open already, in place of all that.
+        """Opens the bank read-only. An open `model` replaces the other arguments.
 
-        Raises InputError where neither a bank nor an adapter is named, or the bank does not exist;
-        BankError, AdapterError and FingerprintError as `MemoryModel.from_pretrained`.
+        Raises:
+            InputError: neither a bank nor an adapter is named, or the bank does not exist.
+            BankError, AdapterError, FingerprintError: as `MemoryModel.from_pretrained`.
         """
         if "pretrained" in options:
             raise InputError("Name the model as backbone=…, not as pretrained=….")
@@ -78,7 +83,7 @@ class MemoryLM(HFLM):  # type: ignore[misc]
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         """(log-likelihood, is greedy) of each (texts, context ids, continuation ids)."""
-        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
 
         def context(i: int) -> str | None:
             texts = requests[i][0]
@@ -95,14 +100,14 @@ class MemoryLM(HFLM):  # type: ignore[misc]
                 [requests[i][2] for i in part],
             )
             for i, result in zip(part, scored, strict=True):
-                found[i] = result
+                results[i] = result
                 if requests[i][0] is not None:
                     self.cache_hook.add_partial("loglikelihood", requests[i][0], result)
-        return found
+        return results
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The continuation of each request's context, up to its stop texts."""
-        found = [""] * len(requests)
+        continuations = [""] * len(requests)
         settings = [_decoding(request.args[1], self.max_gen_toks) for request in requests]
         keys = [
             (selects(request.args[0]), *setting)
@@ -113,9 +118,9 @@ class MemoryLM(HFLM):  # type: ignore[misc]
             until, limit = settings[part[0]]
             texts = self.requests.continuations([requests[i].args[0] for i in part], until, limit)
             for i, text in zip(part, texts, strict=True):
-                found[i] = text
+                continuations[i] = text
                 self.cache_hook.add_partial("generate_until", requests[i].args, text)
-        return found
+        return continuations
 
     def _batches(self, order: Sequence[int], keys: Sequence[Any], quiet: bool) -> Any:
         """Indices in batches whose keys are equal, with a progress bar."""
@@ -146,7 +151,7 @@ def _open(
 
 
 def _decoding(settings: dict[str, Any], default: int) -> tuple[tuple[str, ...], int]:
-    """(stop texts, tokens at most) of a request. Raises InputError for sampling."""
+    """(stop texts, maximum of new tokens) of a request. Raises InputError for sampling."""
     given = normalize_gen_kwargs(settings, default)
     if given.get("do_sample"):
         raise InputError(
@@ -157,7 +162,7 @@ def _decoding(settings: dict[str, Any], default: int) -> tuple[tuple[str, ...], 
 
 
 def main() -> None:
-    """The harness's own command line, with this model known to it.
+    """Runs the harness's own command line, which then knows this model.
 
     A wrong bank or adapter ends in one sentence and exit status 2.
     """

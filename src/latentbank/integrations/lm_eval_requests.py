@@ -1,6 +1,6 @@
-"""Log-likelihoods and continuations of any text with a memory attached: what a harness asks for.
+"""Log-likelihoods and continuations of texts with a memory attached, as a harness needs them.
 
-Knows a memory model, token ids and text; no harness and no task.
+Knows a memory model, token ids and texts; knows no harness and no task.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _ENDED = re.compile(
 
 
 def question_of(context: str) -> str:
-    """The question in a prompt: what stands behind its last "Question:" or "Q:", up to the line of
-    the answer or the choices; else its last line that is not empty.
+    """The question in a prompt.
+
+    It is the text after the last "Question:" or "Q:", up to the line of the answer or the choices.
+    Without such a label it is the last line that is not empty.
 
     >>> question_of("Q: Who was first?\\nA: Ada\\n\\nQ: Who was second?\\nA:")
     'Who was second?'
@@ -40,10 +42,10 @@ def question_of(context: str) -> str:
 class Requests:
     """Answers a harness's requests with a `MemoryModel`.
 
-    The memory of a request is selected by `question_of` its context, once, before its first token.
-    A method that reads as text puts the passage before the context. Every text starts with the
-    backbone's start token, as in latentbank's own prompts. With `memory` False, and where a request
-    has no context, the adapter's low-rank weights are attached and nothing is read.
+    The question in a request's context selects the memory, once, before the first token. A method
+    that reads text puts the passage before the context. Every text starts with the backbone's start
+    token, as in latentbank's own prompts. With `memory` False, or without a context, the adapter's
+    low-rank weights are attached and nothing is read.
     """
 
     def __init__(self, model: MemoryModel, memory: bool = True) -> None:
@@ -57,10 +59,10 @@ class Requests:
         heads: Sequence[Sequence[int]],
         tails: Sequence[Sequence[int]],
     ) -> list[tuple[float, bool]]:
-        """(sum of log-probabilities of the tail, whether it is the greedy choice) of a batch.
+        """(sum of log-probabilities of the tail, whether it is the greedy choice) for each row.
 
-        `contexts` [B] select the memory, None for none; `heads` and `tails` [B] are the token ids
-        before and of what is scored. What does not fit is cut off at the left.
+        `contexts` [B] select the memory, None for none. `tails` [B] are the token ids to score,
+        `heads` [B] those before them. What does not fit is cut off at the left.
 
         Raises InputError for an empty tail.
         """
@@ -74,21 +76,22 @@ class Requests:
             ]
             ids, mask = backbone.pad([row[:-1] for row in rows])
             hidden = backbone.session(len(rows)).feed(ids, mask)
-            found = []
+            scored = []
             for states, row, tail in zip(hidden, rows, tails, strict=True):
                 last = len(row) - 1
                 scores = backbone.logits(states[last - len(tail) : last]).float().log_softmax(-1)
                 wanted = torch.tensor(list(tail), device=scores.device)
                 total = scores.gather(1, wanted[:, None]).sum()
-                found.append((float(total), bool((scores.argmax(1) == wanted).all())))
-        return found
+                scored.append((float(total), bool((scores.argmax(1) == wanted).all())))
+        return scored
 
     @torch.no_grad()
     def continuations(
         self, contexts: Sequence[str], until: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        """Greedy continuations of a batch of contexts, each up to the first of the texts `until`,
-        the end token, or `max_new_tokens`.
+        """Greedy continuations of a batch of contexts.
+
+        Each ends at the first of the texts `until`, at the end token, or after `max_new_tokens`.
         """
         backbone = self.backbone
         with self._attached(contexts) as starts:
@@ -117,7 +120,7 @@ class Requests:
         return texts
 
     def _take(self, written: list[int], token: int, until: Sequence[str]) -> tuple[str, bool]:
-        """Adds a token; returns the text so far, cut at the first stop, and whether it ended."""
+        """Adds a token. Returns (text so far, cut at the first stop text; whether it ended)."""
         ended = token == self.backbone.end_id
         if not ended:
             written.append(token)
@@ -143,14 +146,14 @@ class Requests:
         return tokens[1:] if len(tokens) and tokens[0] == self.backbone.start_id else tokens
 
     def _fit(self, row: list[int], kept: int, room: int) -> list[int]:
-        """The row without so many tokens at the left that it, memory and `room` more tokens fit."""
+        """The row, cut at the left so that it, the memory and `room` more tokens fit."""
         memory = self.backbone.memory
         used = 0 if memory is None else int(memory.start.max())
         limit = self.backbone.geometry.max_positions - used - room
         if limit <= kept:
             raise InputError(
                 f"{kept} tokens, {room} new ones and a memory of {used} positions do not fit into "
-                f"the {self.backbone.geometry.max_positions} of {self.backbone.name}."
+                f"the {self.backbone.geometry.max_positions} positions of {self.backbone.name}."
             )
         return row[-limit:]
 

@@ -1,15 +1,17 @@
 """CMT: A Memory Compression Method for Continual Knowledge Learning of Large Language Models.
 
-Li et al., AAAI 2025, https://arxiv.org/abs/2412.07393. MAC's networks with three additions: only
-the documents most similar to the question enter the aggregator (top-k aggregation); answers are
-trained and decoded from (1 + α)·ℓ(y | memory, q) − α·ℓ(y | q) (memory-aware objective); and a
-self-matching loss draws a question to its document and documents apart. Each switches off alone:
-`top_k` 0, `memory_aware` 0, `self_matching` 0.
+Li et al., AAAI 2025, https://arxiv.org/abs/2412.07393. CMT adds three parts to MAC. The value 0
+switches a part off.
 
-Where the paper is silent: the similarity is the cosine of mean-pooled memories behind one linear
-map and a mean for each side, both measured by whitening before training (`start="copy"`) or the
-identity; `memory_aware` and the closed-book pass use the method's own low-rank weights where it has
-some; of k, top-k, α and λ only top-k is from a (short) sweep, see LOG.md.
+- `top_k`: only the documents most similar to the question enter the aggregator.
+- `memory_aware`: answers are trained and decoded from (1 + α)·ℓ(y | memory, q) − α·ℓ(y | q).
+- `self_matching`: a loss that draws a question to its document, and documents apart.
+
+The paper leaves some choices open. Here the similarity is the cosine of mean-pooled memories after
+one linear map. The map and a mean for each side come from whitening before training with
+`start="copy"`; otherwise the map starts as a random rotation. The pass without memory uses the
+method's own low-rank weights where it has some. Of k, top-k, α and λ only top-k comes from a
+(short) sweep, see LOG.md.
 """
 
 from __future__ import annotations
@@ -26,11 +28,10 @@ from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import MemoryBank
-from latentbank.config import setting
+from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
-from latentbank.errors import InputError
 from latentbank.method import register
-from latentbank.methods.mac import Mac, MacConfig, Sources, most, paper_presets
+from latentbank.methods.mac import Mac, MacConfig, Sources, paper_presets, top_sources
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.pooling import whitening
 
@@ -49,18 +50,14 @@ class CmtConfig(MacConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.top_k < 0:
-            raise InputError(f"top_k must be 0 (all documents) or more, got {self.top_k}")
-        for name in ("memory_aware", "self_matching", "spread"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.matching_width < 1:
-            raise InputError(f"matching_width must be at least 1, got {self.matching_width}")
+        require_at_least(self, 0, "top_k", "memory_aware", "self_matching", "spread")
+        require_at_least(self, 1, "matching_width")
 
 
 class Matcher(nn.Module):
-    """Memories [B, T, D] of questions or documents → unit vectors [B, K] whose product is their
-    similarity.
+    """Memories [B, T, D] of questions or documents → unit vectors [B, K].
+
+    The product of two vectors is the similarity of the question and the document.
     """
 
     def __init__(self, width: int, kept: int) -> None:
@@ -72,6 +69,7 @@ class Matcher(nn.Module):
         nn.init.orthogonal_(self.project.weight)
 
     def forward(self, memories: Tensor, side: str) -> Tensor:
+        """Unit vectors [B, K]; `side` is `questions` or `documents`."""
         centred = self._pooled(memories) - self.means[side]
         return nn.functional.normalize(self.project(centred), dim=-1)
 
@@ -86,7 +84,7 @@ class Matcher(nn.Module):
 
     @torch.no_grad()
     def measure(self, questions: Tensor, documents: Tensor) -> None:
-        """Takes both sides' means off and whitens what is left of them."""
+        """Sets the means of both sides, and the map that whitens what is left of them."""
         asked, stored = self._pooled(questions), self._pooled(documents)
         centred = []
         for side, rows in (("questions", asked), ("documents", stored)):
@@ -112,13 +110,14 @@ class Cmt(Mac):
         super().__init__(config, backbone)
         self.matcher = Matcher(backbone.geometry.width, config.matching_width)
         self.network["matcher"] = self.matcher.to(backbone.device)
-        if config.self_matching == 0:  # nothing else trains it: a choice has no slope
+        if config.self_matching == 0:  # choosing documents has no gradient
             self.matcher.requires_grad_(False)
         self._stored: Tensor | None = None
 
     # ---- reading
 
     def bind(self, bank: MemoryBank) -> None:
+        """As in MAC; the documents' vectors are computed at the next question."""
         super().bind(bank)
         self._stored = None
 
@@ -134,7 +133,7 @@ class Cmt(Mac):
         return self._aggregate(question, memories[self._choose(question, memories)])
 
     def sources(self, question: Tensor) -> Sources:
-        """As in MAC, among the chosen documents."""
+        """As in MAC, but only the chosen documents are named."""
         memories = self._memories(question)
         if not self._selects(len(memories)):
             return super().sources(question)
@@ -143,10 +142,10 @@ class Cmt(Mac):
         keys = finder.project(memories[best].flatten(1, 2))[0]
         owner = torch.arange(best.shape[1]).repeat_interleave(self.config.latents)
         shares = finder.owner_shares(question, keys, None, owner, best.shape[1])
-        return most(shares, [[self._ids[i] for i in row] for row in best.tolist()])
+        return top_sources(shares, [[self._ids[i] for i in row] for row in best.tolist()])
 
     def _memories(self, question: Tensor) -> Tensor:
-        """The bank's memories [N, T, D], where the question's latents are."""
+        """The bank's memories [N, T, D], on the device of the question's latents."""
         shape = -1, self.config.latents, question.shape[-1]
         return self.slots.values.view(shape).to(question.device)
 
@@ -160,8 +159,9 @@ class Cmt(Mac):
         return self._best(question, self._stored)
 
     def _best(self, question: Tensor, stored: Tensor) -> Tensor:
-        """The `top_k` of the unit vectors `stored` [N, K], in the bank's order, so that the sum
-        over slots has one order.
+        """The numbers [B, top_k] of the unit vectors `stored` [N, K] nearest to each question.
+
+        They are in the bank's order, so that sums over slots always have the same order.
         """
         scores = self.matcher(question, "questions") @ stored.T
         best: Tensor = scores.topk(self.config.top_k, dim=1).indices
@@ -174,13 +174,15 @@ class Cmt(Mac):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        found = super().read(questions, documents)
+        """As in MAC, decoded with the memory-aware objective."""
+        conditioning = super().read(questions, documents)
         contrast = self.config.memory_aware if len(self.slots) else 0.0
-        return replace(found, contrast=contrast)
+        return replace(conditioning, contrast=contrast)
 
     # ---- training
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """As in MAC; with `start="copy"` also measures the matcher."""
         super().prepare(documents, questions)
         if self.config.start == "copy" and questions and not self.matcher.measured:
             asked = self.amortise_all(questions, side="questions")
@@ -188,6 +190,7 @@ class Cmt(Mac):
             self.matcher.measure(asked.to(self.backbone.device), stored.to(self.backbone.device))
 
     def training_tokens(self, question: Tensor, kept: Tensor) -> Tensor:
+        """As in MAC, from the `top_k` documents of the step."""
         memories = kept.view(-1, self.config.latents, kept.shape[-1])
         if not self._selects(len(memories)):
             return super().training_tokens(question, kept)
@@ -195,28 +198,31 @@ class Cmt(Mac):
         return self._aggregate(question, memories[best])
 
     def answer_terms(self, batch: Batch) -> Tensor:
+        """Mean answer loss per token under the memory-aware logits; a scalar."""
         if self.config.memory_aware == 0 or self.backbone.memory is None:
             return super().answer_terms(batch)
         rows = prompt_ids(self.backbone, batch.questions), answer_ids(self.backbone, batch.answers)
         with torch.no_grad(), self.backbone.with_memory(None):
             plain = self.backbone.answer_logits(*rows).logits
-        found = self.backbone.answer_logits(*rows)
-        aware = found.logits + self.config.memory_aware * (found.logits - plain)
-        return nn.functional.cross_entropy(aware, found.tokens)
+        read = self.backbone.answer_logits(*rows)
+        aware = read.logits + self.config.memory_aware * (read.logits - plain)
+        return nn.functional.cross_entropy(aware, read.tokens)
 
     def packed_terms(self, packed: PackedAnswers, batch: Batch, states: Tensor) -> Tensor:
+        """`answer_terms` by packed layers."""
         if self.config.memory_aware == 0:
             return super().packed_terms(packed, batch, states)
         with torch.no_grad():
             plain = packed.logits(self.packed_read(packed, batch, None))
-        found = self.packed_read(packed, batch, states)
-        logits = packed.logits(found)
+        read = self.packed_read(packed, batch, states)
+        logits = packed.logits(read)
         aware = logits + self.config.memory_aware * (logits - plain)
-        return nn.functional.cross_entropy(aware, found.tokens)
+        return nn.functional.cross_entropy(aware, read.tokens)
 
     def matching_terms(
         self, batch: Batch, question: Tensor, kept: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
+        """As in MAC, plus the self-matching loss."""
         extra, parts = super().matching_terms(batch, question, kept)
         if self.config.self_matching == 0:
             return extra, parts
@@ -228,6 +234,7 @@ class Cmt(Mac):
         return extra + self.config.self_matching * loss, {**parts, "self_matching": loss.item()}
 
     def loss(self, batch: Batch) -> Loss:
+        """As in MAC; drops the stored vectors, which a step makes stale."""
         self._stored = None
         return super().loss(batch)
 
@@ -235,8 +242,9 @@ class Cmt(Mac):
 def self_matching(cosines: Tensor, stored: Tensor, owner: Tensor, spread: float) -> Tensor:
     """CMT's self-matching loss: −cos(q_i, M^i) + λ·log Σ_{j≠i} exp(−‖M^i − M^j‖²), its mean.
 
-    `cosines` [Q] of questions with their own document; `stored` [N, K] the unit vectors of the
-    documents; `owner` [Q] each question's; `spread` is λ. One document alone is only drawn.
+    `cosines` [Q]: each question with its own document. `stored` [N, K]: unit vectors of the
+    documents. `owner` [Q]: the number of each question's document. `spread` is λ. With a single
+    document the second term is left out.
     """
     loss = -cosines.mean()
     if spread == 0 or len(stored) < 2:

@@ -1,12 +1,13 @@
 """MAC: Online Adaptation of Language Models with a Memory of Amortized Contexts.
 
-Tack, Kim, Mitchell, Shin, Teh, Schwarz, 2024, https://arxiv.org/abs/2403.04317. Documents become T
-latents each; all latents are kept as float32; a question aggregates them into a few memory tokens.
+Tack, Kim, Mitchell, Shin, Teh, Schwarz, 2024, https://arxiv.org/abs/2403.04317. A document becomes
+T latents. The bank keeps all latents as float32. A question aggregates them into a few memory
+tokens, which the backbone reads.
 
-Differs from the paper: padding is masked; the default amortiser is a Perceiver resampler over the
-backbone's own states (`amortiser="t5"` is the paper's). Improvements, each a setting of its own:
+Two things differ from the paper. Padding is masked. The default amortiser is a Perceiver resampler
+over the backbone's own states; `amortiser="t5"` is the paper's. Four settings are improvements:
 `start="copy"` and `transport="states"` (see `copy_start` and `alignment` in parts/amortised),
-`matching_weight` and `lora`. The presets named after the paper's backbones leave all of them off.
+`matching_weight` and `lora`. The presets with the names of the paper's backbones switch all off.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import BackboneEncoder
@@ -27,27 +28,19 @@ from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Encoding, Trained, forget
 from latentbank.codec import array_codec
-from latentbank.config import setting
+from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import CALLS_ADD_UP, EXACT_DELETE, NAMES_SOURCES, WriteReport, register
-from latentbank.parts.amortised.aggregator import Aggregator
-from latentbank.parts.amortised.alignment import (
-    PrefixAlignment,
-    StateAlignment,
-    as_prefix,
-    as_states,
-)
-from latentbank.parts.amortised.amortiser import PerceiverAmortiser, T5Texts
-from latentbank.parts.amortised.copy_start import CopyStart
+from latentbank.parts.amortised.alignment import as_prefix, as_states
+from latentbank.parts.amortised.networks import build_networks
 from latentbank.parts.amortised.slots import Slots
 from latentbank.parts.amortised.training import learned_share, own_slots
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
-from latentbank.parts.pooling import Standardiser
 
 LEVEL = "float32"
-NAMED = 4  # documents that an answer names, of all that it was read from
+NAMED = 4  # documents that an answer names at most
 Sources = tuple[tuple[tuple[str, float], ...], ...]
 
 
@@ -88,13 +81,12 @@ class MacConfig:
         if self.start == "copy" and (self.heads != 1 or self.inner <= self.latents):
             raise InputError("start='copy' needs one head and an inner width above the latents")
         if not 0 < self.gradient_share <= 1:
-            raise InputError(f"gradient_share lies in (0, 1], got {self.gradient_share}")
-        if self.latents < 1:
-            raise InputError(f"latents must be at least 1, got {self.latents}")
+            raise InputError(f"gradient_share must lie in (0, 1], got {self.gradient_share}")
+        require_at_least(self, 1, "latents")
         if self.window and self.window < 2 * self.latents:
             raise InputError(
-                f"window must be 0 or hold two results of {self.latents} latents, "
-                f"got {self.window} slots"
+                f"window must be 0 or at least {2 * self.latents} slots (two times the "
+                f"latents), got {self.window}"
             )
 
 
@@ -148,46 +140,21 @@ class Mac(Trained, Encoding):
 
     def __init__(self, config: Any, backbone: Backbone) -> None:
         super().__init__(config, backbone)
-        g, width = backbone.geometry, backbone.geometry.width
+        geometry = backbone.geometry
         for field in ("encoder_layer", "inject_from"):
-            if not 0 <= getattr(config, field) < g.layers:
-                raise InputError(f"{field} must be below the backbone's {g.layers} layers")
-        self.copy = CopyStart(width, config.latents) if config.start == "copy" else None
-        self.standard = Standardiser(width)
-        modules: dict[str, nn.Module] = {"standard": self.standard, **self._amortisers(width)}
-        self.aggregator = Aggregator(
-            width, config.inner, config.heads, config.blocks, self.copy is not None
-        )
-        modules["aggregator"] = self.aggregator
-        if self.copy is not None:
-            modules["pooler"] = self.copy.pooler
-            self.copy.join(modules["documents"], modules["questions"], self.aggregator)
-        if config.transport == "states":
-            modules["align"] = StateAlignment(width)
-        else:
-            shape = (g.layers - config.inject_from, g.kv_heads, g.head_dim)
-            modules["align"] = PrefixAlignment(config.latents, width, *shape, config.virtual)
-        self.network = nn.ModuleDict(modules).to(backbone.device)
+            if not 0 <= (layer := getattr(config, field)) < geometry.layers:
+                raise InputError(
+                    f"{field} must be below the backbone's {geometry.layers} layers, got {layer}"
+                )
+        networks = build_networks(config, geometry)
+        self.copy, self.standard = networks.copy, networks.standard
+        self.aggregator, self.t5_texts = networks.aggregator, networks.t5_texts
+        self.network = networks.modules.to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.encoder = BackboneEncoder(backbone, config.encoder_layer)
-        self.slots = Slots.empty(width)
+        self.slots = Slots.empty(geometry.width)
         self._ids: list[str] = []
         self._projected: list[tuple[Tensor, Tensor]] | None = None
-
-    def _amortisers(self, width: int) -> dict[str, nn.Module]:
-        config = self.config
-        if config.amortiser == "t5":
-            names = {"documents": config.t5, "questions": config.question_t5 or config.t5}
-            self.t5_texts = {
-                side: T5Texts(name, width, config.latents) for side, name in names.items()
-            }
-            return {side: texts.build() for side, texts in self.t5_texts.items()}
-        sizes = (width, width, config.latents, config.inner, config.heads)
-        start = "random" if self.copy is None else "mean"
-        return {
-            side: PerceiverAmortiser(*sizes, head_hidden=config.head_hidden, start=start)
-            for side in ("documents", "questions")
-        }
 
     # ---- writing
 
@@ -197,6 +164,7 @@ class Mac(Trained, Encoding):
         return LEVEL
 
     def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank` and decodes its entries into slots."""
         self.bank = bank
         entries = list(bank.entries())
         self._ids = [entry.id for entry in entries]
@@ -211,18 +179,19 @@ class Mac(Trained, Encoding):
 
     def _decode_payload(self, payload: bytes) -> Tensor:
         """Latents [T, D] of one entry. Raises BankError if the bytes are not such latents."""
-        found = array_codec(LEVEL).decode(payload, self.backbone.geometry.width)
-        if len(found) != self.config.latents:
+        latents = array_codec(LEVEL).decode(payload, self.backbone.geometry.width)
+        if len(latents) != self.config.latents:
             raise BankError(
-                f"an entry of the bank has {len(found)} latents, expected {self.config.latents}"
+                f"an entry of the bank has {len(latents)} latents, expected {self.config.latents}"
             )
-        return torch.from_numpy(found)
+        return torch.from_numpy(latents)
 
     def _encode_payloads(self, latents: Tensor) -> list[bytes]:
         """Bytes of latents [B, T, D]."""
         return [row.tobytes() for row in latents.float().cpu().numpy()]
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Amortises new documents and stores them; a full bank forgets the least valuable."""
         began, bank = time.perf_counter(), self.require_bank()
         new = list({d.id: d for d in documents if d.id not in bank}.values())
         latents = self.amortise_all([d.text for d in new])
@@ -234,11 +203,11 @@ class Mac(Trained, Encoding):
         return WriteReport.of(report, time.perf_counter() - began)
 
     def _blobs(self) -> dict[str, bytes]:
-        """What must be stored together with new entries; nothing for MAC."""
+        """Blobs to store in the transaction of new entries; MAC has none."""
         return {}
 
     def _remember(self, ids: Sequence[str], payloads: Sequence[bytes]) -> None:
-        """Takes new documents into the working state."""
+        """Adds new documents to the working state."""
         if not ids:
             return
         owner = self._owner(len(ids), len(self._ids))
@@ -248,14 +217,14 @@ class Mac(Trained, Encoding):
         self._projected = None
 
     def _forget(self, ids: Sequence[str]) -> None:
-        """Takes documents that left the bank out of the working state."""
+        """Drops documents that left the bank from the working state."""
         if ids:
             kept = self._keep(ids)
             self.slots = Slots.of(self.slots.values[kept], self._owner(len(self._ids)))
             self._projected = None
 
     def _keep(self, gone: Sequence[str]) -> Tensor:
-        """Drops the ids `gone`; returns which slots [N·T] stay, bool."""
+        """Drops the ids `gone`. Returns a mask [N·T] bool of the slots that stay."""
         lost = set(gone)
         kept = torch.tensor([id not in lost for id in self._ids], dtype=torch.bool)
         self._ids = [id for id in self._ids if id not in lost]
@@ -266,27 +235,29 @@ class Mac(Trained, Encoding):
     def amortise(self, texts: Sequence[str], side: str = "documents") -> Tensor:
         """Latents [B, T, D] of texts, by the `documents` or the `questions` network."""
         network = self.network[side]
-        if self.config.amortiser == "t5":
-            latents: Tensor = network(*self.t5_texts[side].encode(texts, self.backbone.device))
+        latents: Tensor
+        if self.t5_texts:
+            latents = network(*self.t5_texts[side].encode(texts, self.backbone.device))
             return latents
         states, mask = self.features(texts)
         states, mask = self.standard(states[:, 1:]), mask[:, 1:]
-        copied = self.copy is not None and side == "documents"
-        base = self.copy.base(states, mask) if copied and self.copy else None
-        found: Tensor = network(states, mask, base)
-        return found
+        base = None
+        if self.copy is not None and side == "documents":
+            base = self.copy.base(states, mask)
+        latents = network(states, mask, base)
+        return latents
 
     @torch.no_grad()
     def amortise_all(
         self, texts: Sequence[str], batch: int = 16, side: str = "documents"
     ) -> Tensor:
-        """Latents [B, T, D] on the CPU without gradients, in batches of like length."""
+        """Latents [B, T, D] on the CPU without gradients; runs texts of like length together."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found = torch.zeros(len(texts), self.config.latents, self.backbone.geometry.width)
+        latents = torch.zeros(len(texts), self.config.latents, self.backbone.geometry.width)
         for at in range(0, len(order), batch):
             part = order[at : at + batch]
-            found[part] = self.amortise([texts[i] for i in part], side).float().cpu()
-        return found
+            latents[part] = self.amortise([texts[i] for i in part], side).float().cpu()
+        return latents
 
     def memory_tokens(self, question: Tensor) -> Tensor:
         """ψ(question latents [B, T, D], the bank's slots) → [B, T, D]."""
@@ -304,7 +275,7 @@ class Mac(Trained, Encoding):
         return tokens if self.copy is None else self.copy.read_out(tokens, question)
 
     def condition(self, tokens: Tensor) -> KVPrefix | MidStates:
-        """The transport of memory tokens [B, T, D]."""
+        """The transport that brings memory tokens [B, T, D] into the backbone."""
         aligned, layer = self.network["align"](tokens), self.config.inject_from
         if self.config.transport == "states":
             return as_states(aligned, layer, self.backbone, self.standard)
@@ -316,6 +287,7 @@ class Mac(Trained, Encoding):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
+        """Aggregates the bank for each question; the tokens enter at `inject_from`."""
         if not len(self.slots):
             return self.reading()
         with flushed_denormals():
@@ -324,8 +296,9 @@ class Mac(Trained, Encoding):
         return Conditioning((*self.reading().transports, self.condition(tokens)), None, sources)
 
     def sources(self, question: Tensor) -> Sources:
-        """For each question [B, T, D] the `NAMED` documents on which most of the aggregator's first
-        attention falls, with their shares of it.
+        """The documents that each question [B, T, D] attends to, as (id, share of attention).
+
+        The attention is that of the aggregator's first block. Names the `NAMED` largest shares.
         """
         if not self._ids:
             return ()
@@ -337,11 +310,12 @@ class Mac(Trained, Encoding):
         shares = finder.owner_shares(
             question, keys, self.slots.bias(device), self.slots.owner, len(self._ids)
         )
-        return most(shares, [self._ids] * len(shares))
+        return top_sources(shares, [self._ids] * len(shares))
 
     # ---- training
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """Measures the standardiser and, with `start="copy"`, sets the aggregator's start."""
         if self.config.amortiser != "perceiver":
             return
         states, mask = self.features([d.text for d in documents[:64]])
@@ -353,7 +327,10 @@ class Mac(Trained, Encoding):
             self.copy.compare(self.aggregator, asked, stored, codes)
 
     def _document_latents(self, batch: Batch) -> Tensor:
-        """[D, T, D'] with back-propagation dropout: only a random share gets gradients."""
+        """Latents [documents, T, D] with back-propagation dropout.
+
+        Only a random share of the documents gets gradients (MAC, section 3.3).
+        """
         texts = [d.text for d in batch.documents]
         learned, rest = learned_share(len(texts), self.config.gradient_share, batch.step)
         parts = self.amortise([texts[i] for i in learned])
@@ -365,7 +342,7 @@ class Mac(Trained, Encoding):
         return torch.cat([parts, frozen])[order.to(parts.device)]
 
     def compress(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """(latents as the bank will hold them [N, D], method loss, log parts); MAC keeps them."""
+        """(latents [N, D] as the bank will hold them, extra loss, log parts); MAC changes none."""
         return latents, latents.new_zeros(()), {}
 
     def _answer_loss(self, batch: Batch, tokens: Tensor) -> Tensor:
@@ -378,6 +355,7 @@ class Mac(Trained, Encoding):
 
     @property
     def trained_from(self) -> int | None:
+        """`inject_from` where the memory enters as states; None where packing is not possible."""
         first = int(self.config.inject_from)
         early = self.lora is not None and self.lora.layer < first
         return None if early or self.config.transport != "states" else first
@@ -389,16 +367,17 @@ class Mac(Trained, Encoding):
     def packed_read(
         self, packed: PackedAnswers, batch: Batch, states: Tensor | None
     ) -> AnswerStates:
-        """What the layers make of the questions, with memory states [Q, M, D] or without."""
+        """Final states of the questions, read with memory states [Q, M, D] or with none."""
         memories = [] if states is None else list(states)
         owner = range(len(memories)) if memories else [-1] * len(batch.questions)
         return packed.from_states(self.lora, batch.questions, batch.answers, memories, owner)
 
     def answer_terms(self, batch: Batch) -> Tensor:
-        """Mean answer loss per token with what is attached now; a scalar."""
+        """Mean answer loss per token under what is attached to the backbone; a scalar."""
         return mean_answer_loss(self.backbone, batch)
 
     def loss(self, batch: Batch) -> Loss:
+        """Answer loss, plus the terms of `compress` and of `matching_terms`."""
         latents = self._document_latents(batch)
         question = self.amortise(batch.questions, "questions")
         kept, extra, parts = self.compress(latents.flatten(0, 1))
@@ -407,14 +386,15 @@ class Mac(Trained, Encoding):
         return Loss(answer + extra + matching, {"answer": answer.item(), **parts, **more})
 
     def training_tokens(self, question: Tensor, kept: Tensor) -> Tensor:
-        """Memory tokens [Q, T, D] of a step's questions from its slots [D·T, D']."""
+        """Memory tokens [Q, T, D] of a step's questions from its slots [documents · T, D]."""
         return self._read_out(self.aggregator(question, kept, None, self.config.window), question)
 
     def matching_terms(
         self, batch: Batch, question: Tensor, kept: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """(what draws questions to their own documents' slots, log parts), 0 where it has no
-        weight.
+        """(loss that draws attention to a question's own document, log parts).
+
+        The loss is 0 without `matching_weight`.
         """
         if self.config.matching_weight == 0:
             return question.new_zeros(()), {}
@@ -425,12 +405,12 @@ class Mac(Trained, Encoding):
         return self.config.matching_weight * matching, parts
 
 
-def most(shares: Tensor, names: Sequence[Sequence[str]]) -> Sources:
-    """The `NAMED` largest of the shares [B, N] of each question's documents, with their names."""
+def top_sources(shares: Tensor, ids: Sequence[Sequence[str]]) -> Sources:
+    """(id, share) of the `NAMED` largest shares [B, N] of each question; `ids` [B] rows of N."""
     best = shares.topk(min(NAMED, shares.shape[1]), dim=1)
     return tuple(
         tuple((row[i], share) for i, share in zip(places, values, strict=True))
         for row, places, values in zip(
-            names, best.indices.tolist(), best.values.tolist(), strict=True
+            ids, best.indices.tolist(), best.values.tolist(), strict=True
         )
     )

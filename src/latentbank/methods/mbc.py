@@ -1,14 +1,18 @@
 """MBC: Memory Bank Compression for Continual Adaptation of Large Language Models.
 
-Katraouras and Rafailidis, 2026. MAC whose latents are replaced by codes of a learned codebook, with
-a reset of unused codes and low-rank updates of the key and value projections (KV-LoRA).
+Katraouras and Rafailidis, 2026. MBC is MAC with codes of a learned codebook in place of latents.
+Unused codes are reset. Low-rank updates train the key and value projections (KV-LoRA).
 
-Differs from the paper's published code: codes are bit-packed; the codebook starts from k-means, can
-learn by moving averages (`codebook.learning="ema"`; `"gradient"` is the paper's), resets to the
-worst-reconstructed latents against a threshold relative to uniform usage, and may keep learning
-while adapting (`adapt="online"`), never moving a code that a stored document uses by a reset; a
-document is encoded once, not once per question. `form="histogram"` keeps only the count of each
-code: attention over N·T codes equals attention over K codewords with `+ log(count)`.
+What differs from the paper's published code:
+
+- Codes are bit-packed, and a document is encoded once instead of once for each question.
+- The codebook starts from k-means.
+- It can learn by moving averages: `codebook.learning="ema"`; `"gradient"` is the paper's.
+- A code counts as dead relative to uniform usage. It is reset to a badly reconstructed latent.
+- `adapt="online"` keeps learning while documents are written. A code that a stored document uses
+  is never reset.
+- `form="histogram"` keeps only the count of each code: attention over N·T codes equals attention
+  over K codewords with `+ log(count)`.
 """
 
 from __future__ import annotations
@@ -72,7 +76,7 @@ class MbcConfig(MacConfig):
 
 
 def _mbc_presets() -> dict[str, dict[str, Any]]:
-    """KV-LoRA on the last 6 layers of DistilGPT2 (all it has), the last 16 of the larger ones."""
+    """KV-LoRA on all 6 layers of DistilGPT2 and on the last 16 layers of the larger backbones."""
     first = {"distilgpt2": 0, "gpt2-large": 20, "gpt2-xl": 32, "llama-2-7b": 16}
     base = paper_presets(codebook={"learning": "gradient", "reset_to": "random"})
     return {
@@ -86,28 +90,17 @@ def _mbc_presets() -> dict[str, dict[str, Any]]:
 
 @register("mbc")
 class Mbc(Mac, Telemetry):
-    """Memory bank compression: codes in the bank, codebook beside them."""
+    """Memory bank compression: the bank holds codes and, beside them, the codebook."""
 
     Config = MbcConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **_mbc_presets(),
         "smollm2-135m": {
-            "encoder_layer": 12,
-            "inject_from": 12,
-            "transport": "states",
-            "latents": 16,
-            "heads": 1,
-            "head_hidden": 48,
-            "start": "copy",
-            "matching_weight": 0.3,
+            **Mac.presets["smollm2-135m"],
             "lora": {"rank": 16, "dropout": 0.05, "targets": "kv", "layer": 12},
         },
         "tiny": {
-            "latents": 3,
-            "encoder_layer": 1,
-            "inner": 16,
-            "heads": 2,
-            "blocks": 2,
+            **Mac.presets["tiny"],
             "codebook": {"codes": 16},
             "lora": {"rank": 4, "targets": "kv", "layer": 1},
         },
@@ -117,7 +110,7 @@ class Mbc(Mac, Telemetry):
         super().__init__(config, backbone)
         if config.form == "histogram":
             self.claims = self.claims - {EXACT_DELETE, NAMES_SOURCES} | {CONSTANT_SIZE}
-        if config.adapt == "online":  # the words that a document moved stay where they are
+        if config.adapt == "online":  # codewords that a document moved do not move back
             self.claims = self.claims - {EXACT_DELETE, CALLS_ADD_UP}
         self.codebook = Codebook(backbone.geometry.width, config.codebook)
         self.network["codebook"] = self.codebook.to(backbone.device)
@@ -131,9 +124,11 @@ class Mbc(Mac, Telemetry):
 
     @property
     def level(self) -> str:
+        """`vqK`, with K the size of the codebook."""
         return f"vq{self.config.codebook.codes}"
 
     def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank` with its codebook, counts and codes; a new bank gets the adapter's."""
         self.bank = bank
         words, counts = bank.get_blob(WORDS), bank.get_blob(COUNTS)
         codes = self.config.codebook.codes
@@ -163,25 +158,30 @@ class Mbc(Mac, Telemetry):
         return torch.from_numpy(np.frombuffer(blob, np.float16).reshape(shape).copy())
 
     def _unpack(self, payload: bytes) -> Tensor:
-        found = unpack_bits(payload, self.config.bits, self.config.latents)
-        if len(found) and int(found.max()) >= self.config.codebook.codes:
-            raise BankError(f"an entry of the bank names code {int(found.max())}, which is none")
-        return torch.from_numpy(np.asarray(found, dtype=np.int64))
+        """Codes [T] of one entry. Raises BankError for a code beyond the codebook."""
+        codes = unpack_bits(payload, self.config.bits, self.config.latents)
+        size = self.config.codebook.codes
+        if len(codes) and int(codes.max()) >= size:
+            raise BankError(
+                f"an entry of the bank names code {int(codes.max())}; the codebook has {size} codes"
+            )
+        return torch.from_numpy(np.asarray(codes, dtype=np.int64))
 
     def _refresh(self) -> None:
-        """Slots from codes: one per code stored, or one per codeword with its log mass."""
+        """Makes one slot for each stored code, or for each used codeword with its log mass."""
         words = self._words.float()
         if self.config.form == "histogram":
             used = (self._histogram > 0).nonzero().flatten()
-            none = torch.full((len(used),), -1)
-            self.slots = Slots(words[used], self._histogram[used].float().log(), none)
+            no_owner = torch.full((len(used),), -1)
+            self.slots = Slots(words[used], self._histogram[used].float().log(), no_owner)
         else:
             self.slots = Slots.of(words[self._codes], self._owner(len(self._ids)))
         self._projected = None
 
     def take_codes(self, codes: Tensor) -> None:
-        """Adds codes [N·T] to the working state only, as if their documents had been read from a
-        bank: for measurements at sizes that would take hours to write.
+        """Adds codes [N·T] to the working state and not to the bank.
+
+        For measurements at sizes that would take hours to write.
         """
         if self.config.form == "histogram":
             self._histogram += torch.bincount(codes, minlength=len(self._histogram))
@@ -191,16 +191,17 @@ class Mbc(Mac, Telemetry):
         self._refresh()
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
-        """Stores codes (or counts). In the histogram form there is no ledger: a document written
-        twice counts twice.
+        """Stores codes, or counts in the histogram form.
+
+        The histogram form has no ledger: a document that is written twice counts twice.
         """
         try:
             if self.config.form == "indices":
                 return super().write(documents)
             return self._count(documents)
-        except BaseException:  # Ctrl-C too
+        except BaseException:  # also Ctrl-C: go back to what the bank holds
             meter = self._meter
-            self.bind(self.require_bank())  # back to what the bank holds
+            self.bind(self.require_bank())
             self._meter = meter
             raise
 
@@ -214,6 +215,7 @@ class Mbc(Mac, Telemetry):
         return WriteReport(len(documents), 0, time.perf_counter() - began)
 
     def delete(self, ids: Sequence[str]) -> Receipt:
+        """As in MAC. Raises InputError in the histogram form, which cannot delete."""
         if self.config.form == "histogram":
             raise InputError(
                 "a histogram bank keeps only counts and cannot delete a document; "
@@ -222,7 +224,7 @@ class Mbc(Mac, Telemetry):
         return super().delete(ids)
 
     def _encode(self, latents: Tensor) -> Tensor:
-        """Codes [B, T] of latents [B, T, D]; adapts the codebook first where asked to."""
+        """Codes [B, T] of latents [B, T, D]; with `adapt="online"` the codebook learns first."""
         flat = latents.flatten(0, 1)
         book = self._book()
         if self.config.adapt == "online" and len(flat):
@@ -233,29 +235,30 @@ class Mbc(Mac, Telemetry):
             codes = book.nearest(flat)
             book.update(flat, codes, self.config.discount, protected, generator)
             self._words = book.weight.detach().half()
-            # words moved under the codes already stored: those slots are made anew
+            # The codewords of stored codes have moved, so their slots are made anew.
             self._refresh()
         codes = book.nearest(flat)
         self._meter.add(flat, book.decode(codes).detach())
         return codes.view(latents.shape[:2])
 
     def telemetry(self) -> dict[str, float]:
-        """Perplexity and unused codewords of the bank's codes; residual of what was encoded since
-        the bank was bound, if anything was.
+        """Perplexity and number of unused codewords of the bank's codes.
+
+        `codebook_residual` covers what was encoded since the bank was bound, if anything was.
         """
         counts = torch.bincount(self._codes, minlength=len(self._histogram)) + self._histogram
-        found = {
+        figures = {
             "codebook_perplexity": usage_perplexity(counts),
             "codebook_dead": float((counts == 0).sum()),
         }
         residual = self._meter.value()
-        return found if residual is None else {**found, "codebook_residual": residual}
+        return figures if residual is None else {**figures, "codebook_residual": residual}
 
     def _book(self) -> Codebook:
-        """The bank's own codebook, float32, with the adapter's usage statistics at the start."""
+        """The bank's own codebook in float32; starts with the adapter's usage statistics."""
         if self._own_book is None:
             settings = dataclasses.replace(self.config.codebook, learning="ema")
-            with torch.random.fork_rng(devices=[]):  # its first words are drawn, and replaced
+            with torch.random.fork_rng(devices=[]):  # its random start is replaced
                 book = Codebook(self._words.shape[1], settings)
             book.load_state_dict(
                 {k: v.detach().cpu() for k, v in self.codebook.state_dict().items()}
@@ -294,28 +297,33 @@ class Mbc(Mac, Telemetry):
     # ---- training
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """As in MAC, then starts the codebook."""
         super().prepare(documents, questions)
         self.start_codebook(documents)
 
     def start_codebook(self, documents: Sequence[Document]) -> None:
-        """k-means over the latents of `documents`, where there are enough of them."""
+        """Fits the codebook by k-means to the latents of `documents`.
+
+        Does nothing where there are fewer latents than codes.
+        """
         latents = self.amortise_all([d.text for d in documents]).flatten(0, 1)
         if len(latents) >= self.config.codebook.codes:
             self.codebook.fit(latents.to(self.backbone.device))
 
     def compress(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
-        found = self.codebook(latents)
-        self._buffered = (latents.detach(), found.codes)
+        """(codewords [N, D] of the latents, quantisation loss, log parts)."""
+        quantized = self.codebook(latents)
+        self._buffered = (latents.detach(), quantized.codes)
         health = self.codebook.health()
         parts = {
-            "vq": float(found.loss.detach()),
+            "vq": float(quantized.loss.detach()),
             "perplexity": health.perplexity,
             "dead": float(health.dead),
         }
-        return found.values, self.config.vq_weight * found.loss, parts
+        return quantized.values, self.config.vq_weight * quantized.loss, parts
 
     def after_step(self, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
-        """Usage, moving averages and resets, from the latents of the step."""
+        """Updates usage, moving averages and dead codes from the latents of the step."""
         if self._buffered is None:
             return ()
         latents, codes = self._buffered

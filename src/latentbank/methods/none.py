@@ -1,6 +1,6 @@
-"""Closed book: the backbone alone, optionally with low-rank weights trained on the same questions.
+"""Closed book: the backbone without memory, optionally with trained low-rank weights.
 
-The control that separates what memory adds from what learning the answer format adds.
+This is the control: it separates what memory adds from what learning the answer format adds.
 """
 
 from __future__ import annotations
@@ -49,25 +49,32 @@ class NoMemory(Trained):
         self.lora = config.lora.build(backbone)
 
     def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank`; nothing is read from it."""
         self.bank = bank
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Stores nothing."""
         return WriteReport(0, 0, 0.0)
 
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
+        """The low-rank weights alone."""
         return self.reading()
 
     @property
     def trained_from(self) -> int | None:
+        """The first layer with low-rank weights; None without any."""
         return None if self.lora is None else self.lora.layer
 
     def loss(self, batch: Batch) -> Loss:
+        """Mean answer loss per token of the questions without any document."""
         if self.packed is not None:
-            nothing = [-1] * len(batch.questions)
-            found = self.packed.from_states(self.lora, batch.questions, batch.answers, [], nothing)
-            answer = self.packed.losses(found).mean()
+            no_memory = [-1] * len(batch.questions)
+            states = self.packed.from_states(
+                self.lora, batch.questions, batch.answers, [], no_memory
+            )
+            answer = self.packed.losses(states).mean()
             return Loss(answer, {"answer": answer.item()})
         with self.reading().attach(self.backbone):
             answer = mean_answer_loss(self.backbone, batch)

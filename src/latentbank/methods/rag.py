@@ -1,8 +1,8 @@
-"""Retrieval: documents kept as compressed text, the best of them put into the prompt.
+"""Retrieval: documents are kept as compressed text, and the best ones go into the prompt.
 
-BM25 (Robertson and Zaragoza, 2009) through SQLite's FTS5. The text is compressed with zstd and a
-trained dictionary, or by one of the other text codecs. `full_context` is the same reader with the
-gold document given: the ceiling.
+BM25 (Robertson and Zaragoza, 2009) through SQLite's FTS5. Texts are compressed with zstd and a
+trained dictionary, or by another text codec. `full_context` is the same reader that is told the
+gold document; it is the ceiling of retrieval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank, Receipt
 from latentbank.capabilities import Candidates, Retrieving, Trained, forget
-from latentbank.config import setting
+from latentbank.config import require_share, setting
 from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
@@ -65,8 +65,7 @@ class RagConfig:
     def __post_init__(self) -> None:
         if self.entry not in (TEXT, *WHOLE[1:]):
             raise unknown("rag entry", self.entry, [TEXT, *WHOLE[1:]])
-        if not 0 <= self.closed_share <= 1:
-            raise InputError(f"closed_share must lie between 0 and 1, got {self.closed_share}")
+        require_share(self, "closed_share")
 
 
 @register("rag")
@@ -93,12 +92,14 @@ class Rag(Trained, Candidates, Retrieving):
         )
 
     def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank` and indexes its texts."""
         self.bank = bank
         self.retriever.clear()
         entries = list(bank.entries())
         self.retriever.add_texts([entry.id for entry in entries], self.texts.decode(entries))
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Stores and indexes texts; a full bank forgets the least valuable ones."""
         began, bank = time.perf_counter(), self.require_bank()
         level = self.config.entry
         payloads = self.texts.encode([d.text for d in documents], level)
@@ -112,6 +113,7 @@ class Rag(Trained, Candidates, Retrieving):
         return WriteReport.of(report, time.perf_counter() - began)
 
     def delete(self, ids: Sequence[str]) -> Receipt:
+        """Removes documents from the bank and from the index."""
         receipt = self.require_bank().delete(ids)
         self.retriever.remove(receipt.deleted)
         return self.qualified(receipt)
@@ -119,19 +121,17 @@ class Rag(Trained, Candidates, Retrieving):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        support: tuple[float, ...] = ()
-        if documents is None:
-            chosen, support = self.retriever.select(questions)
-            if not any(chosen):
-                nothing = ((),) * len(questions)
-                return replace(self.closed_book(), sources=nothing, support=support)
-        else:
-            chosen = [[(id, 1.0)] for id in documents]
+        """Puts the texts of the chosen documents before each question."""
+        chosen, support = self.retriever.choose(questions, documents)
+        if not any(chosen):
+            no_sources = ((),) * len(questions)
+            return replace(self.closed_book(), sources=no_sources, support=support)
         passages = tuple("\n\n".join(self._text(id) for id, _ in row) for row in chosen)
         sources = tuple(shares(row) for row in chosen)
         return replace(self.reading(), passages=passages, sources=sources, support=support)
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
+        """The documents that compete for each question; see `Retriever.candidates`."""
         return self.retriever.candidates(questions, self.closed_lora is not None)
 
     def _text(self, id: str) -> str:
@@ -141,6 +141,7 @@ class Rag(Trained, Candidates, Retrieving):
 
     @property
     def trained_from(self) -> int | None:
+        """The first layer with low-rank weights; None without any."""
         weights = [one for one in (self.lora, self.closed_lora) if one is not None]
         return min((one.layer for one in weights), default=None)
 
@@ -163,8 +164,8 @@ class Rag(Trained, Candidates, Retrieving):
     def loss(self, batch: Batch) -> Loss:
         """Answer loss with the gold passage before the question.
 
-        A passage runs once for all of its questions, as keys and values from layer 0. This equals
-        the passage in the prompt.
+        A passage runs once for all of its questions, as keys and values from layer 0. The result is
+        that of the passage in the prompt.
         """
         texts = [d.text for d in batch.documents]
         draw = np.random.default_rng([_SEED, batch.step])
@@ -183,16 +184,17 @@ class Rag(Trained, Candidates, Retrieving):
 
 @register("full_context")
 class FullContext(Rag):
-    """The same reader and store, told which document holds the answer."""
+    """`Rag` that is told which document holds the answer."""
 
     claims = Rag.claims | {NAMED_ONLY}
 
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
+        """Reads the named documents. Raises InputError where none are named."""
         if documents is None and len(self.require_bank()):
             raise InputError(
-                "full_context needs the gold document of each question; it is a ceiling for "
-                "benchmarks, use rag to answer from a bank"
+                "full_context needs the gold document of each question. It is a ceiling for "
+                "benchmarks; use rag to answer from a bank"
             )
         return super().read(questions, documents)

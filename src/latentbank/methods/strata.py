@@ -1,8 +1,8 @@
 """Strata: documents kept as text or as pooled mid-layer states, read by the upper layers.
 
-This package's own method; docs/methods/strata.md explains it. It builds on three things: the layers
-above `inject_from` read states of that layer natively; BM25 finds the document; a byte-limited
-cache keeps what was read lately.
+This package's own method; docs/methods/strata.md explains it. BM25 retrieves the document. Its
+states at layer `inject_from` enter the backbone there, and the layers above read them natively. A
+cache with a byte limit keeps the keys and values of documents that were read lately.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from latentbank.bank import Entry, MemoryBank
 from latentbank.bank.ladder import VERBATIM
 from latentbank.capabilities import Candidates, Encoding, Fading, Retrieving, Trained
 from latentbank.codec import array_codec
-from latentbank.config import setting
+from latentbank.config import require_at_least, require_share, setting
 from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
@@ -89,18 +89,14 @@ class StrataConfig:
             raise unknown("strata read", self.read, ["states", "text"])
         if self.read == "text" and self.entry not in WHOLE:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
-        if self.segments < 1:
-            raise InputError(f"segments must be at least 1, got {self.segments}")
-        for name in ("all_share", "closed_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.memory_aware < 0:
-            raise InputError(f"memory_aware must not be negative, got {self.memory_aware}")
+        require_at_least(self, 1, "segments")
+        require_share(self, "all_share", "closed_share")
+        require_at_least(self, 0, "memory_aware")
 
 
 @register("strata")
 class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
-    """Bounded memory with two kinds of entry, one adapter for both."""
+    """A bounded memory whose entries are texts or pooled states; one adapter reads both."""
 
     Config = StrataConfig
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
@@ -148,31 +144,36 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
 
     @property
     def level(self) -> str:
+        """The level of new entries."""
         texts = self.config.entry in WHOLE
         return self.config.entry if texts else f"pooled{self.config.segments}"
 
     @property
     def lossless(self) -> tuple[str, ...]:
+        """The text levels whose next step loses nothing; none for pooled entries."""
         return self.texts.lossless if self.config.entry in WHOLE else ()
 
     def fade(self, entry: Entry) -> Entry | None:
+        """The text one level down; None for a pooled entry and below the last level."""
         return self.texts.fade(entry)
 
     def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank` and indexes its entries."""
         self.bank = bank
         self.reader.hot.clear()
         self.retriever.clear()
         self._index(list(bank.entries()))
 
     def _index(self, entries: Sequence[Entry]) -> None:
-        """Makes entries findable: texts by their words, states by their keys."""
+        """Adds entries to retrieval: texts by their words, states by sketches and keys."""
         texts = [entry for entry in entries if entry.level in TEXTS]
         self.retriever.add_texts([entry.id for entry in texts], self.texts.decode(texts))
         states = [entry for entry in entries if entry.level not in TEXTS]
-        found = [split_sketch(entry.payload)[0] for entry in states]
-        self.retriever.add_keys([e.id for e in states], found, [e.key for e in states])
+        words = [split_sketch(entry.payload)[0] for entry in states]
+        self.retriever.add_keys([e.id for e in states], words, [e.key for e in states])
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Stores and indexes new documents; a full bank fades the least valuable ones."""
         began, bank = time.perf_counter(), self.require_bank()
         new = list({d.id: d for d in documents if d.id not in bank}.values())
         stored = self._entries(new)
@@ -182,11 +183,11 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         report = bank.append([*repeated, *again], fade=self.fade)
         self._index([replace(entry, id=report.stored_id(entry.id)) for entry in stored])
         self._unindex([*report.forgotten, *report.faded])
-        self._index([entry for name in report.faded if (entry := bank.get(name)) is not None])
+        self._index([entry for id in report.faded if (entry := bank.get(id)) is not None])
         return WriteReport.of(report, time.perf_counter() - began)
 
     def _unindex(self, ids: Sequence[str]) -> None:
-        """Takes documents that faded or were forgotten out of retrieval and the hot cache."""
+        """Removes documents that faded or were forgotten from retrieval and the hot cache."""
         self.retriever.remove(ids)
         self.reader.hot.drop(ids)
 
@@ -201,11 +202,11 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
 
     @torch.no_grad()
     def _pooled_entries(self, documents: Sequence[Document]) -> list[Entry]:
-        """Entries whose payload is a sketch and float16 states [k, D] in standardised units."""
+        """Entries whose payload is a sketch, then float16 states [k, D] in standardised units."""
         words = dict(
             zip((d.id for d in documents), sketches([d.text for d in documents]), strict=True)
         )
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         order = sorted(documents, key=lambda d: len(d.text))
         for at in range(0, len(order), _ENCODED_TOGETHER):
             part = order[at : at + _ENCODED_TOGETHER]
@@ -215,8 +216,8 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
             for i, d in enumerate(part):
                 body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
                 body = join_sketch(words[d.id], body)
-                found[d.id] = Entry.of(d, self.level, body, keys[i])
-        return [found[d.id] for d in documents]
+                entries[d.id] = Entry.of(d, self.level, body, keys[i])
+        return [entries[d.id] for d in documents]
 
     def standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(standardised states [B, T, D], mask [B, T]) without the start token."""
@@ -228,14 +229,11 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
-        support: tuple[float, ...] = ()
-        if documents is None:
-            chosen, support = self.retriever.select(questions)
-            if not any(chosen):
-                nothing = ((),) * len(questions)
-                return replace(self.closed_book(), sources=nothing, support=support)
-        else:
-            chosen = [[(d, 1.0)] for d in documents]
+        """Brings the chosen documents in, as states of a middle layer or as text."""
+        chosen, support = self.retriever.choose(questions, documents)
+        if not any(chosen):
+            no_sources = ((),) * len(questions)
+            return replace(self.closed_book(), sources=no_sources, support=support)
         reading = self.reading()
         sources = tuple(shares(row) for row in chosen)
         if self.config.read == "text":
@@ -254,6 +252,7 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         )
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
+        """The documents that compete for each question; see `Retriever.candidates`."""
         return self.retriever.candidates(questions, self.closed_lora is not None)
 
     @torch.no_grad()
@@ -279,12 +278,12 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         return annotate(self.texts.decode([entry])[0], entry.time) if entry is not None else ""
 
     def _known_text(self, id: str) -> str:
-        """The text of a document where it takes no time to decode, else an empty one."""
+        """The text of a document that takes no time to decode, else an empty text."""
         entry = self.require_bank().get(id)
         return annotate(self.texts.known(entry), entry.time) if entry is not None else ""
 
     def _states(self, id: str) -> Tensor | None:
-        """States [M, D] of a document in the backbone's units, the start token's first."""
+        """States [M, D] of a document, in the backbone's units; the start token's comes first."""
         entry = self.require_bank().get(id)
         if entry is None:
             return None
@@ -300,18 +299,22 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
     # ---- training
 
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """Measures the standardiser."""
         states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
 
     def training_state(self) -> dict[str, Tensor]:
+        """The queue of negatives of the dense keys' loss."""
         return {} if self.selector.queue is None else {"queue": self.selector.queue}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `training_state` gave."""
         if "queue" in state:
             self.selector.queue = state["queue"]
 
     @property
     def trained_from(self) -> int | None:
+        """`inject_from`; None where low-rank weights begin below it."""
         weights = [one for one in (self.lora, self.closed_lora) if one is not None]
         first = self.config.inject_from
         return first if all(one.layer >= first for one in weights) else None
@@ -319,7 +322,10 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
     def _answer_loss(
         self, batch: Batch, states: Tensor, mask: Tensor, without: npt.NDArray[np.bool_]
     ) -> Tensor:
-        """Answer loss, read from states [D, M, width] (mask [D, M]); `without` [Q]: closed book."""
+        """Answer loss, read from states [documents, M, D] with mask [documents, M].
+
+        The questions where `without` [Q] holds are asked closed book.
+        """
         if self.packed is not None:
             packed = self.packed
             memories = [row[own] for row, own in zip(states, mask, strict=True)]
@@ -340,6 +346,10 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         )
 
     def loss(self, batch: Batch) -> Loss:
+        """Answer loss plus the contrastive loss of the dense keys.
+
+        A step reads all states of its documents, or pooled ones of a random size.
+        """
         self.reader.hot.clear()
         texts = [d.text for d in batch.documents]
         states, mask = self.features(texts)

@@ -1,6 +1,6 @@
 """Answer loss of a step in which some questions are asked without memory.
 
-Knows batches, keys and values, conditionings and packed layers; draws nothing itself.
+Knows batches, keys and values, conditionings and packed layers. Draws no random numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["packed_split_loss", "split_answer_loss"]
 PackedRead = Callable[
     [LoraWeights | None, Sequence[str], Sequence[str], Sequence[int]], AnswerStates
 ]
-"""Low-rank weights, questions, answers and the document of each question (-1: none) → states."""
+"""Low-rank weights, questions, answers, the document of each question (-1: none) → states."""
 
 
 def split_answer_loss(
@@ -40,8 +40,8 @@ def split_answer_loss(
 
     `memory` has one row for each document of the batch. The questions where `without` [Q] holds are
     asked under `closed_book` and see no memory. The others are asked under `reading` and see the
-    row of their own document. `started`: the memory is the beginning of the prompt, with its start
-    token.
+    row of their own document. `started`: the memory is the beginning of the prompt and contains its
+    start token.
     """
     owner = np.array(batch.owner)
     total = torch.zeros((), device=backbone.device)
@@ -77,9 +77,9 @@ def packed_split_loss(
         part = batch.with_questions(rows.tolist())
         closed = without[rows]
         weights = closed_lora if closed_lora is not None and closed[0] else lora
-        found = read(weights, part.questions, part.answers, owner[rows].tolist())
-        losses = packed.losses(found)
-        apart = torch.from_numpy(closed).to(losses.device)[found.question]
+        states = read(weights, part.questions, part.answers, owner[rows].tolist())
+        losses = packed.losses(states)
+        apart = torch.from_numpy(closed).to(losses.device)[states.question]
         for chosen, count in ((apart, closed.sum()), (~apart, (~closed).sum())):
             if count:
                 total = total + losses[chosen].mean() * int(count) / len(without)
@@ -87,7 +87,7 @@ def packed_split_loss(
 
 
 def _runs(without: npt.NDArray[np.bool_], apart: bool) -> list[npt.NDArray[np.int64]]:
-    """The questions of each packed run: all, or those with and without memory `apart`."""
+    """The questions of each packed run: all at once, or with and without memory `apart`."""
     if not apart:
         return [np.arange(len(without))]
     parts = [np.flatnonzero(without == closed) for closed in (False, True)]

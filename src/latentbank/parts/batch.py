@@ -45,7 +45,7 @@ class Loss:
 def mean_answer_loss(backbone: Backbone, batch: Batch, started: bool = False) -> Tensor:
     """Cross-entropy per answer token with what is attached to the backbone now; a scalar.
 
-    `started`: the memory is the beginning of the prompt, with its start token.
+    `started`: the memory is the beginning of the prompt and contains its start token.
     """
     prompts = [row[int(started) :] for row in prompt_ids(backbone, batch.questions)]
     nll, tokens = backbone.answer_loss(prompts, answer_ids(backbone, batch.answers))

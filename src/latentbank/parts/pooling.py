@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Standardiser(nn.Module):
     """Mean and standard deviation of each state dimension, measured once before training.
 
-    Mid-layer states have a few dimensions of enormous variance; without this a codebook or a key
-    sees nothing else.
+    A few dimensions of mid-layer states have an enormous variance. Without standardisation they
+    alone would decide what a codebook or a key keeps.
     """
 
     mean: Tensor
@@ -41,8 +41,10 @@ class Standardiser(nn.Module):
 
 
 class SegmentPooler(nn.Module):
-    """States [B, T, D] → up to k vectors [B, k, D]: contiguous segments, learned softmax weights,
-    and a small residual MLP that starts at zero.
+    """States [B, T, D] → up to k vectors [B, k, D], one for each of k contiguous segments.
+
+    A vector is the mean of its segment under learned softmax weights, plus a small residual MLP
+    that starts at zero.
     """
 
     def __init__(self, width: int, hidden: int = 384) -> None:
@@ -57,8 +59,9 @@ class SegmentPooler(nn.Module):
         )
 
     def forward(self, states: Tensor, mask: Tensor, segments: int) -> tuple[Tensor, Tensor]:
-        """(vectors [B, k, D], mask [B, k] bool) of standardised states; a text of fewer tokens than
-        `segments` gives one vector for each token.
+        """(vectors [B, k, D], mask [B, k] bool) of standardised states.
+
+        A text of fewer tokens than `segments` gives one vector for each token.
         """
         score = self.score(states).squeeze(-1)
         score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
@@ -70,8 +73,9 @@ class SegmentPooler(nn.Module):
 
 
 def segment_means(states: Tensor, mask: Tensor, segments: int) -> Tensor:
-    """Means [B, k, D] of k contiguous segments of states [B, T, D], mask [B, T] bool; a text of
-    fewer tokens than `segments` leaves the last ones zero.
+    """Means [B, k, D] of k contiguous segments of states [B, T, D], mask [B, T] bool.
+
+    In a text of fewer tokens than `segments` the last means are zero.
     """
     return _weighted_means(states, mask.to(states), mask, segments)
 
@@ -92,9 +96,10 @@ def _weighted_means(states: Tensor, weight: Tensor, mask: Tensor, segments: int)
 
 
 def whitening(scatter: Tensor, kept: int, shrinkage: float) -> Tensor:
-    """Directions [D, kept] that give `scatter` [D, D] unit variance, the largest `kept` of them.
+    """The map [D, kept] that gives data with the covariance `scatter` [D, D] unit variance.
 
-    `shrinkage` times the mean variance is added to each, so that faint noise is not blown up.
+    Keeps the `kept` directions of largest variance. `shrinkage` times the mean variance is added to
+    each variance, so that weak noise is not amplified.
     """
     size, axis = torch.linalg.eigh(scatter)
     white: Tensor = axis[:, -kept:] / (size[-kept:] + shrinkage * size.mean()).sqrt()

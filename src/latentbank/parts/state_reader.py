@@ -1,4 +1,4 @@
-"""Reads mid-layer states of documents: as keys and values of the layers above, cached by document.
+"""Turns mid-layer states of documents into keys and values of the layers above, and caches them.
 
 Knows states, the backbone and its low-rank weights; knows no bank, level or retrieval.
 """
@@ -26,7 +26,7 @@ class StateReader:
     def __init__(
         self, backbone: Backbone, layer: int, lora: LoraWeights | None, hot_bytes: int
     ) -> None:
-        """`hot_bytes`: limit of the keys and values that are remembered by name in `hot`."""
+        """`hot_bytes` limits the cache `hot` of keys and values by document id."""
         self.hot = HotCache(hot_bytes)
         self._backbone, self._layer, self._lora = backbone, layer, lora
 
@@ -34,10 +34,10 @@ class StateReader:
     def memory(
         self, rows: Sequence[Sequence[str]], states_of: Callable[[str], Tensor | None]
     ) -> KVMemory | None:
-        """The keys and values of the documents of each row; None where no row names any.
+        """The keys and values of the documents of each row; None where no row names a document.
 
-        `states_of` gives the states [M, D] of a document by its id, the start token's first, or
-        None for one that is not there.
+        `rows` hold document ids. `states_of` gives the states [M, D] of a document, the start
+        token's first, or None for an unknown id.
         """
         needed = list(dict.fromkeys(id for row in rows for id in row))
         held = {id: self.hot.get(id) for id in needed}
@@ -47,11 +47,11 @@ class StateReader:
             held |= self._read({id: row for id, row in part.items() if row is not None})
         if not needed:
             return None
-        found = [[item for id in row if (item := held[id]) is not None] for row in rows]
-        return join_rows(found, self._layer, self._backbone)
+        memories = [[item for id in row if (item := held[id]) is not None] for row in rows]
+        return join_rows(memories, self._layer, self._backbone)
 
     def _read(self, states: dict[str, Tensor]) -> dict[str, KVMemory]:
-        """Runs documents through the upper layers and remembers the result."""
+        """Runs documents through the upper layers and puts the results into the cache."""
         if not states:
             return {}
         longest = max(len(row) for row in states.values())
@@ -60,10 +60,10 @@ class StateReader:
         for i, row in enumerate(states.values()):
             padded[i, : len(row)], mask[i, : len(row)] = row, True
         filled = self._fill(padded.to(self._backbone.device), mask.to(self._backbone.device))
-        found: dict[str, KVMemory] = {}
-        for i, (name, row) in enumerate(states.items()):
+        memories: dict[str, KVMemory] = {}
+        for i, (id, row) in enumerate(states.items()):
             length = len(row)
-            found[name] = one = KVMemory(
+            memories[id] = one = KVMemory(
                 tuple(k[i : i + 1, :, :length].clone() for k in filled.keys),
                 tuple(v[i : i + 1, :, :length].clone() for v in filled.values),
                 filled.bias[i : i + 1, :length].clone(),
@@ -71,8 +71,8 @@ class StateReader:
                 filled.layer,
                 None if filled.positions is None else filled.positions[i : i + 1, :length].clone(),
             )
-            self.hot.put(name, one)
-        return found
+            self.hot.put(id, one)
+        return memories
 
     def _fill(self, states: Tensor, mask: Tensor) -> KVMemory:
         if self._lora is None:
@@ -82,9 +82,10 @@ class StateReader:
 
 
 def join_rows(rows: Sequence[Sequence[KVMemory]], layer: int, backbone: Backbone) -> KVMemory:
-    """Memories of single documents side by side, one row for each question, right-padded.
+    """Puts memories of single documents side by side: one row for each question, right-padded.
 
-    Documents do not see each other; each starts at position 0 and text follows the longest.
+    Documents do not see each other. Each starts at position 0. The question's text starts after the
+    longest of them.
     """
     g = backbone.geometry
     sizes = [sum(item.slots for item in row) for row in rows]
@@ -111,7 +112,7 @@ def join_rows(rows: Sequence[Sequence[KVMemory]], layer: int, backbone: Backbone
 
 
 class HotCache:
-    """Keys and values of the documents that were read last, under a limit in bytes."""
+    """Keys and values of the documents that were read last, within a limit in bytes."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes, self.bytes = limit_bytes, 0
@@ -123,7 +124,7 @@ class HotCache:
         self.bytes = 0
 
     def get(self, id: str) -> KVMemory | None:
-        """The keys and values of a document, now the one read last; None if it is not there."""
+        """The keys and values of a document, which becomes the last one read; None if absent."""
         item = self._items.get(id)
         if item is not None:
             self._items.move_to_end(id)
@@ -136,7 +137,7 @@ class HotCache:
             self.bytes -= 0 if item is None else _memory_bytes(item)
 
     def put(self, id: str, item: KVMemory) -> None:
-        """Keeps an item and drops those read longest ago; one above the limit is not kept."""
+        """Adds an item and drops those read longest ago. An item above the limit is not added."""
         size = _memory_bytes(item)
         if size > self.limit_bytes or id in self._items:
             return

@@ -1,12 +1,14 @@
 """The levels at which a bank keeps texts, and the steps between them.
 
-`verbatim` is zstd with the packaged dictionary: fast, any backbone. `packed` is the same text by
-the packaged counts of SmolLM2's tokens: fewer bytes, milliseconds to decode. `lm` is the same text
-by the backbone's own predictions: the fewest bytes, about a second to code and more to decode.
-Nothing is lost at these. `gist50` and `gist25` keep the leading sentences, in about half and a
-quarter of the text, `lm50` and `lm25` the same by predictions: of 400 SQuAD paragraphs the leading
-half in bytes holds the answers of 56 of 100 questions, the leading fifth of 28; sentences at random
-46 and 22.
+Three levels lose nothing. `verbatim` is zstd with the packaged dictionary: fast, for any backbone.
+`packed` codes the text by the packaged counts of SmolLM2's tokens: fewer bytes, milliseconds to
+decode. `lm` codes it by the backbone's own predictions: the fewest bytes, about a second to code
+and more to decode.
+
+Four levels keep the leading sentences: `gist50` and `lm50` about half of the text, `gist25` and
+`lm25` about a quarter; the `lm` ones are coded by predictions. In 400 SQuAD paragraphs the leading
+half holds the answers of 56 % of the questions, the leading fifth those of 28 %. Sentences drawn at
+random hold 46 % and 22 %.
 """
 
 from __future__ import annotations
@@ -32,17 +34,17 @@ PACKED, GIST50, GIST25 = "packed", "gist50", "gist25"
 LM, LM50, LM25 = "lm", "lm50", "lm25"
 WHOLE = (VERBATIM, PACKED, LM)
 TEXTS = (*WHOLE, GIST50, LM50, GIST25, LM25)
-RECENT_CHARACTERS = 64 << 20  # of texts that are remembered with their coded bytes, in memory
-SEPARATOR = "<|endoftext|>"  # what stood before every text where a model was trained with it
+RECENT_CHARACTERS = 64 << 20  # size of the cache of coded texts, in memory
+SEPARATOR = "<|endoftext|>"  # comes before every text in the training of models that know it
 _ZSTD, _COUNTS, _PREDICTIONS = "zstd", "counts", "predictions"
 _SENTENCE = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]*[^\W_a-z])|[。！？]|.(?=\n)")
 
 
 class TextLevels:
-    """Payloads of texts at each level. `fade` takes an entry one level down.
+    """Makes and reads the payloads of texts at each level. `fade` takes an entry one level down.
 
-    Where the backbone's tokens were not counted, texts are shortened without being packed. `lm`:
-    whether texts fade to the levels of the backbone's predictions.
+    For a backbone with other tokens than SmolLM2's, the gist levels use zstd. `lm` says whether
+    texts fade to the levels of the backbone's predictions.
     """
 
     def __init__(self, backbone: Backbone, lm: bool = False) -> None:
@@ -57,21 +59,21 @@ class TextLevels:
         shorter = ((VERBATIM, half), (PACKED, half), (GIST50, quarter), (LM, LM50), (LM50, LM25))
         steps += [Step(source, target, self._shorten(target)) for source, target in shorter]
         self._ladder = Ladder(TEXTS, steps)
-        self._recent: dict[tuple[str, bytes], str] = {}  # decoding one text alone takes longest
+        self._recent: dict[tuple[str, bytes], str] = {}  # decoding a single text is slow
         self._remembered = 0
 
     @functools.cached_property
     def packer(self) -> TokenTextCodec | None:
-        """The codec of level `packed`; None where the backbone's tokens were not counted."""
+        """The codec of level `packed`; None for a backbone with other tokens than SmolLM2's."""
         return packaged_packer(self._backbone)
 
     @functools.cached_property
     def predictor(self) -> TokenTextCodec:
-        """The codec of level `lm`. Raises InputError for models that are no plain Llama."""
+        """The codec of level `lm`. Raises InputError for a model that is not a plain Llama."""
         return self.make_predictor()
 
     def make_predictor(self) -> TokenTextCodec:
-        """What `predictor` is made of; the model in whole numbers is made once for a backbone."""
+        """A new codec of level `lm`; its integer model is made once for a backbone."""
         known = self._backbone.tokenizer.get_vocab()
         start = known.get(SEPARATOR, self._backbone.start_id)
         return token_codec(self._backbone, TokenPredictions(integer_lm(self._backbone), start))
@@ -93,14 +95,16 @@ class TextLevels:
         if kind == _ZSTD:
             return self._zstd
         if self.packer is None:
-            raise BankError("the bank holds packed texts, and this backbone has other tokens")
+            raise BankError(
+                "the bank holds packed texts, which need SmolLM2's tokens; this backbone has others"
+            )
         return self.packer
 
     def encode(self, texts: Sequence[str], level: str) -> list[bytes]:
         """Payloads of texts. Raises InputError where the backbone has no such level."""
         if level == PACKED and self.packer is None:
             raise InputError(
-                f"packed texts count SmolLM2's tokens and {self._backbone.name} has others; "
+                f"packed texts need SmolLM2's tokens, and {self._backbone.name} has others; "
                 "use entry='verbatim'"
             )
         kind = self._kind(level)
@@ -110,7 +114,7 @@ class TextLevels:
 
     def decode(self, entries: Sequence[Entry]) -> list[str]:
         """The texts of entries of these levels, in their order."""
-        found = [""] * len(entries)
+        texts = [""] * len(entries)
         waiting: dict[str, list[int]] = {}
         for i, entry in enumerate(entries):
             kind = self._kind(entry.level)
@@ -118,18 +122,18 @@ class TextLevels:
             if known is None:
                 waiting.setdefault(kind, []).append(i)
             else:
-                found[i] = known
+                texts[i] = known
         for kind, places in sorted(waiting.items()):
             payloads = [entries[i].payload for i in places]
-            texts = self._codec(kind).decode_all(payloads)
-            for i, text in zip(places, texts, strict=True):
-                found[i] = text
+            decoded = self._codec(kind).decode_all(payloads)
+            for i, text in zip(places, decoded, strict=True):
+                texts[i] = text
             if kind == _PREDICTIONS:
-                self._remember(kind, payloads, texts)
-        return found
+                self._remember(kind, payloads, decoded)
+        return texts
 
     def known(self, entry: Entry) -> str:
-        """The text of an entry of any level where it takes no time to decode, else none."""
+        """The text of an entry that takes no time to decode, else an empty text."""
         if entry.level not in TEXTS:
             return ""
         kind = self._kind(entry.level)
@@ -138,7 +142,7 @@ class TextLevels:
         return self._recent.get((kind, entry.payload), "")
 
     def _remember(self, kind: str, payloads: Sequence[bytes], texts: Sequence[str]) -> None:
-        """Keeps what was coded last, so that the next step down need not decode it."""
+        """Caches texts that were just coded, so that the next step down need not decode them."""
         if kind == _ZSTD:
             return
         for payload, text in zip(payloads, texts, strict=True):
@@ -152,7 +156,7 @@ class TextLevels:
         return self._ladder.fade(entry)
 
     def _recode(self, target: str) -> Callable[[Entry], Entry | None]:
-        """The step that keeps all of an entry's text in fewer bytes, if it can."""
+        """The step that codes an entry's whole text at `target`; None if that saves no bytes."""
 
         def step(entry: Entry) -> Entry | None:
             if target == PACKED and self.packer is None:
@@ -177,7 +181,7 @@ class TextLevels:
 
 
 def leading(text: str, characters: int) -> str:
-    """The leading sentences of a text that fit into so many characters, the first one always."""
-    ends = [found.end() for found in _SENTENCE.finditer(text)]
+    """The leading sentences of a text that fit into `characters`; at least the first one."""
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
     fits = [end for end in ends if end <= characters] or ends[:1]
     return text[: fits[-1]] if fits else text

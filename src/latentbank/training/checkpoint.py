@@ -1,4 +1,4 @@
-"""A run's folder on disk: the checkpoint `last/`, swapped as a whole, and what a resume insists on.
+"""The checkpoint `last/` in a run's folder: how it is saved, loaded, and checked before a resume.
 
 Knows methods through their contract, an optimiser and files; knows no data and no loop.
 """
@@ -31,7 +31,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def recover(folder: Path) -> None:
-    """Takes up a checkpoint whose two renames a kill came between: then there is no `last`."""
+    """Restores `last` where a kill came between the two renames of `save_checkpoint`."""
     last = folder / "last"
     for name in ("last.new", "last.old"):
         if not last.exists() and (folder / name / _STATE).exists():
@@ -45,7 +45,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     card: Mapping[str, Any],
 ) -> None:
-    """Writes `last/` beside the old one and swaps: a kill leaves one whole checkpoint.
+    """Writes a new checkpoint beside `last/` and swaps them: a kill leaves one whole checkpoint.
 
     `state` is the trainer's: `identity`, `settings` and its counters.
     """
@@ -98,8 +98,8 @@ def load_checkpoint(folder: Path, method: Trained, optimizer: torch.optim.Optimi
             "resume with the settings of the run, or name another output folder"
         )
     for name, parameter in parameters.items():
-        found = {kind: moments.get(f"{name}#{kind}") for kind in _MOMENTS}
-        own = {kind: value for kind, value in found.items() if value is not None}
+        stored = {kind: moments.get(f"{name}#{kind}") for kind in _MOMENTS}
+        own = {kind: value for kind, value in stored.items() if value is not None}
         if own:
             optimizer.state[parameter] = {
                 kind: value.to("cpu" if kind == "step" and not parameter.is_cuda
@@ -111,7 +111,7 @@ def load_checkpoint(folder: Path, method: Trained, optimizer: torch.optim.Optimi
 def _moments(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """The optimiser's state by the names of the parameters, which outlive their order."""
+    """The optimiser's state by parameter name, so that the order of parameters may change."""
     return {
         f"{name}#{kind}": value.detach().cpu().contiguous()
         for name, parameter in parameters.items()
@@ -126,10 +126,10 @@ def check_same_run(
     identity: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> None:
-    """Refuses to go on with another run than the one in `folder`.
+    """Checks that the checkpoint in `folder` belongs to this run.
 
-    `identity` must be equal. `settings` are compared where both have a field of the same kind, so
-    that a later version may add, remove or regroup settings and still resume.
+    `identity` must be equal. `settings` are compared only where both have a field of the same kind,
+    so that a later version may add, remove or regroup settings and still resume.
 
     Raises:
         InputError: the runs differ; the sentence names the fields.
@@ -145,12 +145,12 @@ def check_same_run(
 
 
 def _conflicts(saved: Mapping[str, Any], own: Mapping[str, Any], path: str = "") -> list[str]:
-    """Names of the fields that both have, as plain values, with different values."""
-    found: list[str] = []
+    """Names of the fields that both have with different plain values."""
+    names: list[str] = []
     for name in saved.keys() & own.keys():
         one, two = saved[name], own[name]
         if isinstance(one, Mapping) and isinstance(two, Mapping):
-            found += _conflicts(one, two, f"{path}{name}.")
+            names += _conflicts(one, two, f"{path}{name}.")
         elif isinstance(one, Mapping) == isinstance(two, Mapping) and one != two:
-            found.append(f"{path}{name}")
-    return sorted(found)
+            names.append(f"{path}{name}")
+    return sorted(names)

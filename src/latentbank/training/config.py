@@ -6,17 +6,13 @@ Knows numbers only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from latentbank.config import require_at_least, setting
 from latentbank.errors import InputError
 
 SCHEDULES = ("cosine", "constant", "decay")
 _LEAST_RATE = 0.1  # share of the learning rate at the end of a cosine or decay schedule
-
-
-def _help(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -27,34 +23,30 @@ class TrainConfig:
         InputError: a count below its least value, or an unknown schedule.
     """
 
-    steps: int = _help(1000, "optimiser steps of the whole run")
-    documents_per_step: int = _help(8, "documents with questions in a step, on all devices")
-    questions_per_document: int = _help(5, "at most so many questions of a document; 0: all")
-    neighbours: int = _help(
+    steps: int = setting(1000, "optimiser steps of the whole run")
+    documents_per_step: int = setting(8, "documents with questions in a step, on all devices")
+    questions_per_document: int = setting(5, "at most so many questions of a document; 0: all")
+    neighbours: int = setting(
         1, "length of the runs of consecutive documents; those of one article are alike"
     )
-    distractors: int = _help(0, "further documents of a step that no question is asked about")
-    learning_rate: float = _help(1e-3, "peak learning rate of AdamW")
-    warmup: int = _help(20, "steps of linear warm-up")
-    schedule: str = _help(
+    distractors: int = setting(0, "further documents of a step that no question is asked about")
+    learning_rate: float = setting(1e-3, "peak learning rate of AdamW")
+    warmup: int = setting(20, "steps of linear warm-up")
+    schedule: str = setting(
         "cosine", "after the warm-up: cosine, constant, or decay (constant, then linear)"
     )
-    decay_share: float = _help(0.2, "share of the steps, at the end, in which decay falls")
-    weight_decay: float = _help(0.0, "weight decay of AdamW")
-    clip: float = _help(1.0, "largest norm of the gradient")
-    seed: int = _help(0, "seed of the plan, of the start and of dropout")
-    validate_every: int = _help(250, "steps between validations")
-    validation_documents: int = _help(150, "documents of the validation bank, the first ones")
-    validation_questions: int = _help(200, "validation questions, drawn by the seed")
-    checkpoint_seconds: float = _help(180.0, "seconds between checkpoints")
+    decay_share: float = setting(0.2, "share of the steps, at the end, in which decay falls")
+    weight_decay: float = setting(0.0, "weight decay of AdamW")
+    clip: float = setting(1.0, "largest norm of the gradient")
+    seed: int = setting(0, "seed of the plan, of the start and of dropout")
+    validate_every: int = setting(250, "steps between validations")
+    validation_documents: int = setting(150, "documents of the validation bank, the first ones")
+    validation_questions: int = setting(200, "validation questions, drawn by the seed")
+    checkpoint_seconds: float = setting(180.0, "seconds between checkpoints")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "documents_per_step", "neighbours"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("questions_per_document", "distractors"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        require_at_least(self, 1, "steps", "documents_per_step", "neighbours")
+        require_at_least(self, 0, "questions_per_document", "distractors")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be cosine, constant or decay, got {self.schedule!r}")
         if not 0 < self.decay_share <= 1:

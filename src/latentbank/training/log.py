@@ -1,6 +1,6 @@
-"""The log of a training run: `log.jsonl`, one report of a step in each line.
+"""The log of a training run: `log.jsonl`, with one report of a step in each line.
 
-Knows a file of JSON lines; nothing about methods or optimisers.
+Knows a file of JSON lines; knows no method and no optimiser.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def trim_log(folder: Path, step: int) -> None:
-    """Drops the reports of steps behind `step`, which a resumed run takes and reports again.
+    """Drops the reports of steps after `step`, which a resumed run will report again.
 
-    The file is replaced as a whole, or left as it is where it holds nothing to drop.
+    The file is replaced as a whole, and only if there is something to drop.
     """
     log = folder / NAME
     if not log.exists():

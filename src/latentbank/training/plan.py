@@ -1,6 +1,7 @@
 """The plan of a run: which documents and questions each step shows.
 
-Knows data and seeds. Step i is the same in every run of one seed, so that a run can resume at i.
+Step i is the same in every run with the same seed, so that a run can resume at i. Knows data and
+seeds.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _EPOCH, _QUESTIONS, _DISTRACTORS = 0, 1, 2  # streams of random numbers
 def batches(
     data: QADataset, config: TrainConfig, rank: int = 0, world: int = 1, first: int = 0
 ) -> Iterator[Batch]:
-    """Endless steps from step `first` on; `rank` of `world` devices gets its share of each.
+    """Endless batches from step `first` on; `rank` of `world` devices gets its share of each.
 
     A step holds `documents_per_step` documents with up to `questions_per_document` questions each,
-    then the distractors. An epoch meets every document once, but for an incomplete last step.
+    then the distractors. An epoch shows every document once; an incomplete last step is dropped.
 
     Raises:
         InputError: the data has no questions.
@@ -75,8 +76,9 @@ def _planned(data: QADataset, config: TrainConfig, first: int) -> Iterator[tuple
 def _epoch_plan(
     data: QADataset, usable: Sequence[int], runs: int, run: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """The documents of each step of an epoch: `runs` runs of `run` neighbours, of like length since
-    padding costs as much as text.
+    """The documents of each step of an epoch: `runs` runs of `run` neighbours.
+
+    The runs of a step are of like length, since padding costs as much as text.
     """
     draw = np.random.default_rng([seed, epoch])
     turned = np.roll(usable, draw.integers(run)) if run > 1 else np.asarray(usable)
@@ -113,9 +115,10 @@ def _distractors(
     count: int,
     draw: np.random.Generator,
 ) -> list[int]:
-    """`count` documents outside of `chosen`, about as long as those, so that padding stays small.
+    """`count` documents outside of `chosen`.
 
-    Half of them follow a chosen one in the data and are mostly of its article.
+    Half of them follow a chosen one in the data; they mostly come from the same article. The rest
+    are about as long as the chosen ones, so that padding stays small.
     """
     if not count:
         return []

@@ -38,18 +38,18 @@ from latentbank.training.config import TrainConfig
 from latentbank.training.log import Progress, append_log, trim_log
 from latentbank.training.plan import batches
 
-# settings that a resumed run may change
+# Settings that a resumed run may change.
 _WITHOUT_EFFECT = frozenset(
     {"validate_every", "validation_documents", "validation_questions", "checkpoint_seconds"}
 )
-# settings that name the questions of each step, and with them the run
+# Settings that decide the questions of each step; they identify the run.
 _PLAN = (
     "documents_per_step", "questions_per_document", "neighbours", "distractors", "seed",
 )  # fmt: skip
 
 
 class _LossModule(nn.Module):
-    """The trained parameters as one module, so that accelerate can share their gradients."""
+    """The trained parameters as one module, so that accelerate can average their gradients."""
 
     def __init__(self, method: Trained) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Trainer:
     `log.jsonl` holds every report. `feature_cache` keeps the frozen layers' states: a folder, or a
     cache.
 
-    `packed` computes answers by `PackedAnswers` where method and backbone allow it.
+    With `packed` answers are computed by `PackedAnswers`, where method and backbone allow it.
 
     Raises:
         InputError: the method has nothing to train, or `folder` holds another run.
@@ -101,7 +101,7 @@ class Trainer:
             method.packed = PackedAnswers(method.backbone, method.trained_from, cache)
         self.config, self.folder, self.card = config, folder, card or {}
         folder.mkdir(parents=True, exist_ok=True)
-        # a step may train some of the parameters only
+        # A step may give gradients to only some of the parameters.
         parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(
             cpu=method.backbone.device.type == "cpu", kwargs_handlers=[parallel]
@@ -119,7 +119,7 @@ class Trainer:
         self._writer = self._tensorboard() if tensorboard else None
 
     def _start(self) -> torch.optim.Optimizer:
-        """Prepares the method, or takes it from the checkpoint; returns its optimiser."""
+        """Prepares the method, or restores it from the checkpoint. Returns the optimiser."""
         method, config = self.method, self.config
         resumed = has_checkpoint(self.folder)
         saved = read_checkpoint(self.folder) if resumed else {}
@@ -156,7 +156,7 @@ class Trainer:
     # ---- checkpoints
 
     def _identity(self) -> dict[str, Any]:
-        """What makes this run this run, whatever becomes of the settings' names."""
+        """What identifies the run, independent of the names of settings."""
         return {
             "method": self.method.name,
             "backbone": self.method.backbone.fingerprint,
@@ -171,13 +171,16 @@ class Trainer:
             for name, value in asdict(self.config).items()
             if name not in _WITHOUT_EFFECT and name not in _PLAN
         }
-        found: dict[str, Any] = json.loads(
+        settings: dict[str, Any] = json.loads(
             json.dumps({"config": asdict(self.method.config), "train": train})
         )
-        return found
+        return settings
 
     def _check(self, saved: dict[str, Any]) -> None:
-        """Refuses another run. One whose rate is still constant may be given other steps."""
+        """Raises InputError for another run.
+
+        With schedule `decay`, `steps` and `decay_share` may change until the rate falls.
+        """
         settings = self._settings()
         before = dict(saved["settings"].get("train", {}))
         if before.get("schedule") == self.config.schedule == "decay":
@@ -189,7 +192,7 @@ class Trainer:
         check_same_run(self.folder, saved, self._identity(), settings)
 
     def checkpoint(self) -> None:
-        """Writes `last/`; a kill at any moment leaves one whole checkpoint."""
+        """Writes `last/`; see `save_checkpoint`."""
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -222,7 +225,7 @@ class Trainer:
         max_seconds: float | None = None,
         until: int | None = None,
     ) -> None:
-        """Trains to step `until` (default: the last), or for `max_seconds`; saves and returns."""
+        """Trains to step `until` (default: the last) or for `max_seconds`, and saves."""
         with flushed_denormals():
             self._run(report, max_seconds, min(until or self.config.steps, self.config.steps))
 
@@ -271,7 +274,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         self.optimizer.zero_grad()
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # a resumed step draws the same
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # a resumed step draws equally
         loss: Loss = self.module(batch)
         if not torch.isfinite(loss.total):
             raise InputError(f"the loss is not finite at step {self.step}; lower the learning rate")

@@ -46,6 +46,7 @@ class Abstain(Task):
         self.answerable, self.unanswerable = self.asked(written), self.asked(unwritten)
 
     def run(self, session: Session) -> Outcome:
+        """Writes the stream; asks answerable and unanswerable questions."""
         session.fresh_bank(self.documents)
         session.write(self.stream)
         known = session.ask("answerable", self.answerable)

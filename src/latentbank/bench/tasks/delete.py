@@ -38,6 +38,7 @@ class Delete(Task):
         self.about_gone, self.about_left = self.asked(self.gone), self.asked(self.left)
 
     def run(self, session: Session) -> Outcome:
+        """Writes everything, deletes some documents, and asks about them before and after."""
         session.fresh_bank(self.documents)
         session.write(self.data.documents)
         before = session.ask("before deletion", self.about_gone)

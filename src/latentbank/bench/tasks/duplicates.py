@@ -8,7 +8,7 @@ from latentbank.bench.record import Metric
 from latentbank.bench.scoring import answer_metrics, curves, predictions
 from latentbank.bench.session import Session, Settings
 from latentbank.bench.task import Outcome, Task, register
-from latentbank.errors import InputError
+from latentbank.config import require_rising
 from latentbank.evaluate.data import QADataset
 
 
@@ -19,8 +19,7 @@ class DuplicatesConfig:
     copies: tuple[int, ...] = (1, 2, 4)
 
     def __post_init__(self) -> None:
-        if not self.copies or min(self.copies) < 1 or list(self.copies) != sorted(set(self.copies)):
-            raise InputError(f"copies must be rising numbers from 1, got {list(self.copies)}")
+        require_rising(self, "copies", 1)
 
 
 @register("duplicates")
@@ -34,6 +33,7 @@ class Duplicates(Task):
         self.questions = self.asked()
 
     def run(self, session: Session) -> Outcome:
+        """Writes the documents 1, 2, … times and asks after each count."""
         points, rows = [], []
         for copies in self.config.copies:
             session.fresh_bank(self.documents)

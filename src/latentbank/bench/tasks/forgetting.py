@@ -57,11 +57,13 @@ class Forgetting(Task):
         self.extra_hash = hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
 
     def refuses(self, method: Method) -> str:
+        """Refuses a method that reads only the documents it is told."""
         if NAMED_ONLY in method.claims:
             return "it reads only a document that it is told, and closed-book questions have none"
         return ""
 
     def run(self, session: Session) -> Outcome:
+        """Asks closed-book questions of the backbone, and before and after writing."""
         session.fresh_bank(self.documents)
         phases = {
             "backbone": self._ask(session, "backbone"),

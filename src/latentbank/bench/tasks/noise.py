@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from latentbank.bench.scoring import answer_metrics, curves, predictions
 from latentbank.bench.session import Session, Settings
 from latentbank.bench.task import Outcome, Task, register
+from latentbank.config import require_rising
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
@@ -30,8 +31,7 @@ class NoiseConfig:
     split: str = ""
 
     def __post_init__(self) -> None:
-        if not self.levels or min(self.levels) < 0 or list(self.levels) != sorted(set(self.levels)):
-            raise InputError(f"levels must be rising percentages, got {list(self.levels)}")
+        require_rising(self, "levels", 0)
 
 
 @register("noise")
@@ -77,6 +77,7 @@ class Noise(Task):
         return [next(unrelated if i in places else related) for i in range(total)]
 
     def run(self, session: Session) -> Outcome:
+        """Writes the related documents among more and more noise; asks at each level."""
         points, rows = [], []
         for level in self.config.levels:
             documents = self.stream(level)

@@ -22,6 +22,7 @@ class OnlineQA(Task):
         self.questions = self.asked()
 
     def run(self, session: Session) -> Outcome:
+        """Writes the documents and asks every question."""
         session.fresh_bank(self.documents)
         session.write(self.data.documents)
         found = session.ask("questions", self.questions)

@@ -48,6 +48,7 @@ class Retention(Task):
         self.stops = [*range(config.first, self.documents, config.every), self.documents]
 
     def run(self, session: Session) -> Outcome:
+        """Writes in steps and asks about the first documents after each."""
         session.fresh_bank(self.documents)
         found, points, begin = [], [], 0
         for stop in self.stops:

@@ -18,7 +18,7 @@ from latentbank.bench.record import Metric, Series
 from latentbank.bench.scoring import answer_metrics, curve, predictions
 from latentbank.bench.session import CannotDo, Session, Settings
 from latentbank.bench.task import Outcome, Task, register
-from latentbank.errors import InputError
+from latentbank.config import require_rising
 from latentbank.evaluate.data import QADataset
 
 BATCH = 10_000  # entries appended at a time
@@ -40,8 +40,7 @@ class ScaleConfig:
     memory_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 1 or list(self.sizes) != sorted(set(self.sizes)):
-            raise InputError(f"sizes must be rising numbers from 1, got {list(self.sizes)}")
+        require_rising(self, "sizes", 1)
 
 
 @register("scale")
@@ -58,6 +57,7 @@ class Scale(Task):
         self.questions = self.asked(range(min(config.sizes[0], len(data.documents))))
 
     def run(self, session: Session) -> Outcome:
+        """Grows the bank size by size; measures time, bytes and answers at each."""
         session.fresh_bank(None)
         reset = reset_peak_memory()
         points: dict[int, dict[str, Metric]] = {}

@@ -132,6 +132,7 @@ class Updates(Task):
         self.old = {u.question.id: u.old for u in self.updates}
 
     def run(self, session: Session) -> Outcome:
+        """Asks a clean bank, then one that holds the originals and the updates."""
         first = self.documents - len(self.updates)
         current = list(self.data.documents[:first])
         for update in self.updates:

@@ -61,8 +61,10 @@ def _names(header: Sequence[str]) -> list[str]:
 
 
 def sniff(lines: Sequence[str]) -> str:
-    """The delimiter of some first lines: the one that cuts most of them into as many fields as
-    the header; a comma where none cuts the header.
+    """The delimiter of a file's first lines.
+
+    It is the one that cuts most lines into as many fields as the header; a comma where none cuts
+    the header.
     """
     best, chosen = (0.0, 0), ","
     for delimiter in DELIMITERS:

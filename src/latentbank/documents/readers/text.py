@@ -36,8 +36,9 @@ def text_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Found
 
 
 def html_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Found]:
-    """The text of an HTML page as one row; the page's own word on its encoding counts, unless it
-    is UTF-8.
+    """The text of an HTML page as one row.
+
+    Takes the encoding that the page declares, unless its bytes are UTF-8.
     """
     declared = _CHARSET.search(file.read(2048))
     file.seek(0)

@@ -16,8 +16,8 @@ from latentbank.parts.pooling import whitening
 
 __all__ = ["Aggregator"]
 
-# Of `Aggregator.compare`: standard deviation of the scores between texts, what a latent of the same
-# place adds, and how far small variances are lifted before whitening. From sweeps in LOG.md.
+# Used by `Aggregator.compare`, from sweeps in LOG.md: standard deviation of the scores between
+# texts, bonus of a latent at the same place, and shrinkage of the whitening.
 SHARPNESS, PLACE_BONUS, SHRINKAGE = 8.0, 30.0, 0.3
 
 
@@ -25,9 +25,10 @@ class Aggregator(nn.Module):
     """ψ: question latents [B, T, D] × slots [S, D] → memory tokens [B, T, D].
 
     Pre-norm cross-attention blocks (4 in the papers) over all slots, without positions, with
-    `+ log_mass` on the scores. `window` slots at a time aggregates hierarchically (MAC, section
-    3.3): each window alone, the results as the new slots, until one window is left; a window that
-    holds all slots gives the flat result. `copying`: see `CrossAttention`.
+    `+ log_mass` on the scores. With a `window` it aggregates hierarchically (MAC, section 3.3):
+    each window of slots is aggregated by itself, and the results are the slots of the next round,
+    until one window is left. A window that holds all slots gives the flat result. `copying`: see
+    `CrossAttention`.
     """
 
     def __init__(
@@ -40,19 +41,19 @@ class Aggregator(nn.Module):
 
     @torch.no_grad()
     def leave_out(self, directions: Tensor) -> None:
-        """Takes the span of directions [n, D] out of what a copying aggregator reads."""
+        """Projects the span of directions [n, D] out of the values of a copying aggregator."""
         basis = torch.linalg.qr(directions.T).Q  # (D, n)
         for block in cross_blocks(self.blocks):
             block.v.weight.sub_(block.v.weight @ basis @ basis.T)
 
     @torch.no_grad()
     def compare(self, questions: Tensor, documents: Tensor, codes: Tensor) -> None:
-        """Starts queries and keys of one head from latents [Q, T, D] of questions and [N, T, D] of
-        documents, so that a question finds its document before any training.
+        """Sets queries and keys so that a question attends to its document before any training.
 
-        Latents are compared after whitening their scatter within documents, which makes what tells
-        one passage from the next count; latents of one place are drawn together by their codes
-        [T, D]. What all questions share is taken off by the bias of the queries' norm.
+        `questions` [Q, T, D] and `documents` [N, T, D] are latents; there must be one head. Latents
+        are compared after whitening their scatter within documents, which emphasises what
+        distinguishes one passage from the next. The codes [T, D] add a bonus for latents at the
+        same place. The bias of the queries' norm removes the mean of all questions.
         """
         places = torch.linalg.qr(codes.T).Q  # (D, T)
         for block in cross_blocks(self.blocks):
@@ -82,11 +83,11 @@ class Aggregator(nn.Module):
 
     @property
     def finder(self) -> CrossAttention:
-        """The first block, whose attention finds what the others refine."""
+        """The first block; its attention says which documents are read."""
         return cross_blocks(self.blocks)[0]
 
     def project(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of slots [B, S, D] for each block; can be kept between questions."""
+        """Keys and values of slots [B, S, D] for each block; the same for every question."""
         return [block.project(slots) for block in cross_blocks(self.blocks)]
 
     def attend(
@@ -101,19 +102,25 @@ class Aggregator(nn.Module):
     def shares(
         self, question: Tensor, slots: Tensor, bias: Tensor | None, wanted: Tensor
     ) -> Tensor:
-        """Each block's attention [blocks, B] on the wanted of slots [S, D]; see `share`."""
-        tokens, found = question, []
+        """Each block's attention [blocks, B] on the `wanted` of slots [S, D]; see `share`."""
+        tokens, shares = question, []
         for block, (keys, values) in zip(
             cross_blocks(self.blocks), self.project(slots[None]), strict=True
         ):
-            found.append(block.share(tokens, keys, bias, wanted))
+            shares.append(block.share(tokens, keys, bias, wanted))
             tokens = block(tokens, keys, values, bias)
-        return torch.stack(found)
+        return torch.stack(shares)
 
     def forward(
         self, question: Tensor, slots: Tensor, log_mass: Tensor | None = None, window: int = 0
     ) -> Tensor:
-        """`slots` [S, D] shared or [B, S, D]; `log_mass` [S] or [B, S]; `window` 0 is flat."""
+        """Memory tokens [B, T, D].
+
+        `slots` are [S, D], shared by all questions, or [B, S, D]; `log_mass` is [S] or [B, S];
+        `window` 0 aggregates all slots at once.
+
+        Raises InputError for a window that holds fewer than two results.
+        """
         if slots.dim() == 2:
             slots = slots[None]
         if log_mass is not None and log_mass.dim() == 1:
@@ -130,7 +137,7 @@ class Aggregator(nn.Module):
             mass = None if log_mass is None else log_mass[:, at : at + window]
             part = self.project(slots[:, at : at + window])
             parts.append(self.attend(question, part, mass))
-            if mass is not None:  # a window of hidden slots alone has a hidden result
+            if mass is not None:  # the result of a window of hidden slots is hidden
                 hidden = (mass <= HIDDEN).all(1, keepdim=True).expand(-1, tokens)
                 masses.append(torch.where(hidden, HIDDEN, 0.0).to(mass))
         results = torch.cat(masses, 1) if masses else None

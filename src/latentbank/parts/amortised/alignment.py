@@ -21,9 +21,9 @@ __all__ = ["PrefixAlignment", "StateAlignment", "as_prefix", "as_states"]
 class PrefixAlignment(nn.Module):
     """π: memory tokens [B, T, D] → keys and values of `virtual` tokens for each layer.
 
-    The tokens are repeated to A = 2 · L · `virtual` and each passes a network of its own, as in
+    The tokens are repeated to A = 2 · L · `virtual`, and each passes a network of its own, as in
     MAC's published code: LayerNorm, Linear to 768, GELU, Linear, and a skip where the widths agree.
-    The result is [2·L, B, H_kv, virtual, d_h] with the number of key/value heads, which
+    The result is [2·L, B, H_kv, virtual, d_h]. It has the number of key/value heads, as
     grouped-query attention needs.
     """
 
@@ -51,6 +51,7 @@ class PrefixAlignment(nn.Module):
         self.second_bias = nn.Parameter(torch.zeros(actual, out))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Keys, then values [2·L, B, H_kv, virtual, d_h] of memory tokens [B, T, D]."""
         entered = tokens[:, self.repeated]  # (B, A, D)
         normal = nn.functional.layer_norm(entered, entered.shape[-1:]) * self.norm + self.norm_bias
         hidden = torch.einsum("bad,adh->bah", normal, self.first) + self.first_bias
@@ -78,6 +79,7 @@ class StateAlignment(nn.Module):
         nn.init.zeros_(self.skip.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """States [B, T, D] in standardised units."""
         normal = self.norm(tokens)
         aligned: Tensor = self.skip(normal) + self.mlp(normal)
         return aligned
@@ -99,7 +101,7 @@ def as_prefix(aligned: Tensor, layer: int, backbone: Backbone) -> KVPrefix:
 
 
 def as_states(aligned: Tensor, layer: int, backbone: Backbone, standard: Standardiser) -> MidStates:
-    """States [B, T, D] that enter `layer`, the start token's state before them."""
+    """States [B, 1 + T, D] that enter `layer`: the start token's state, then the aligned ones."""
     states = standard.restore(aligned)
     start = backbone.start_state(layer).to(states).expand(states.shape[0], -1, -1)
     states = torch.cat([start, states], 1)

@@ -23,17 +23,18 @@ from latentbank.parts.pooling import segment_means
 
 __all__ = ["PerceiverAmortiser", "T5Amortiser", "T5Texts", "TokenwiseMLP"]
 
-INDEX_GAIN = 2.0  # size of the codes that tell a text's latents apart, from sweeps in LOG.md
+INDEX_GAIN = 2.0  # scale of the codes that mark the latents of a text, from sweeps in LOG.md
 
 
 class PerceiverAmortiser(nn.Module):
     """Features [B, L, F] (mask [B, L] bool) → latents [B, T, D].
 
-    T learned queries cross-attend the features (a Perceiver resampler); then each latent passes its
-    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked. With `start`
-    "mean" the query of latent t is a small code of its own and, outside the codes' span, what
-    `forward` is given as `base` plus `MEAN_GAIN` times the mean of the whole text; the rest starts
-    at zero; the features then have the latents' width.
+    T learned queries cross-attend the features (a Perceiver resampler). Then each latent passes its
+    own MLP (LayerNorm, Linear, tanh, Linear, plus skip), as in MAC. Padding is masked.
+
+    With `start` "mean" a latent starts as a sum. One term is a small code of its own. The other,
+    outside the span of the codes, is `base` plus `MEAN_GAIN` times the mean of the text. The output
+    of the attention starts at zero. The features must have the latents' width.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class TokenwiseMLP(nn.Module):
             self.skip_bias = nn.Parameter(torch.zeros(tokens, out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The tokens after their MLPs, same shape."""
         hidden = torch.einsum("btd,tdh->bth", self.norm(x), self.first) + self.first_bias
         added = torch.einsum("bth,tho->bto", hidden.tanh(), self.second) + self.second_bias
         if not hasattr(self, "skip"):
@@ -107,8 +109,9 @@ class TokenwiseMLP(nn.Module):
 
 
 class T5Amortiser(nn.Module):
-    """The papers' amortiser: a T5 encoder-decoder whose decoder inputs are T learned prompts, each
-    output passing its own MLP to the backbone's width (MAC, section 3.1).
+    """The papers' amortiser: a T5 encoder-decoder with T learned prompts as decoder inputs.
+
+    Each output passes its own MLP to the backbone's width (MAC, section 3.1).
 
     `t5` is any `T5Model` or `T5ForConditionalGeneration`; token ids come from its own tokenizer.
     """

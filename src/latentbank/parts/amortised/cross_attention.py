@@ -1,4 +1,4 @@
-"""Cross-attention over slots, the block that amortised memory's networks are made of.
+"""Cross-attention over slots: the block of which the networks of amortised memory are made.
 
 Knows tensors only.
 """
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from latentbank.errors import InputError
 
 HIDDEN = -1e9  # the log mass of a slot that must not be read
-# Of a soft copy's start, from sweeps in LOG.md: size of query and key weights, and of a text's mean
-# in each of its latents.
+# Used by the copying start, from sweeps in LOG.md: scale of the query and key weights, and of a
+# text's mean in each of its latents.
 COPY_GAIN, MEAN_GAIN = 3.0, 12.0
-SCORES_AT_ONCE = 1 << 22  # attention scores that are held to see which owners they fall on
+SCORES_AT_ONCE = 1 << 22  # attention scores held in memory by `owner_shares`
 
 
 def quiet_mlp(width: int, hidden: int) -> nn.Sequential:
@@ -29,9 +29,9 @@ class CrossAttention(nn.Module):
     """Pre-norm cross-attention and MLP: queries [B, T, D] over slots, with log masses.
 
     `inner` is the attention's width. Query and key projections start equal, so that attention
-    starts as a similarity of the normalised inputs. `copying` starts it as a soft copy: values have
-    the full width D, value and output projections are the identity, queries and keys a random
-    rotation, so that what is read is a mean of the slots that resemble the query.
+    starts as a similarity of the normalised inputs. With `copying` the block starts as a soft copy:
+    it reads a mean of the slots that resemble the query. Values then have the full width D, value
+    and output projections start as the identity, query and key projections as a random rotation.
     """
 
     def __init__(
@@ -79,8 +79,10 @@ class CrossAttention(nn.Module):
     def _asked(
         self, queries: Tensor, keys: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """(projected queries [B, heads, T, d], score mask). Where all share the slots (keys of
-        batch 1), the queries of all are one long row [1, heads, B·T, d]: no copy of the slots.
+        """(projected queries [B, heads, T, d], mask that is added to the scores).
+
+        Where all questions share the slots (keys of batch 1), the queries form one long row
+        [1, heads, B·T, d], so that the slots need not be copied.
         """
         batch, tokens, _ = queries.shape
         projected = self.q(self.norm_q(queries))
@@ -92,8 +94,9 @@ class CrossAttention(nn.Module):
         return self._split(projected.reshape(1, batch * tokens, -1)), mask
 
     def share(self, queries: Tensor, keys: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
-        """Attention [B] that falls on the wanted slots [B, S] or, for each query, [B, T, S] bool;
-        mean of queries and heads.
+        """Attention [B] on the `wanted` slots, the mean over queries and heads.
+
+        `wanted` is bool: [B, S], or [B, T, S] with a choice for each query.
         """
         asked, mask = self._asked(queries, keys, bias)
         scores = (
@@ -108,8 +111,10 @@ class CrossAttention(nn.Module):
     def owner_shares(
         self, queries: Tensor, keys: Tensor, bias: Tensor | None, owner: Tensor, owners: int
     ) -> Tensor:
-        """Attention [B, owners] that falls on the slots of each owner, mean of queries and heads;
-        `owner` [S] in 0 … owners-1. Holds a part of the scores at a time.
+        """Attention [B, owners] on the slots of each owner, the mean over queries and heads.
+
+        `owner` [S] holds numbers from 0 to `owners` - 1. The scores are computed in parts, which
+        bounds the memory.
         """
         asked, mask = self._asked(queries, keys, bias)
         depth, (batch, tokens, _) = asked.shape[-1] ** 0.5, queries.shape
@@ -117,8 +122,8 @@ class CrossAttention(nn.Module):
         spans = [slice(at, at + size) for at in range(0, keys.shape[2], size)]
 
         def scores(span: slice) -> Tensor:
-            found: Tensor = asked @ keys[:, :, span].transpose(2, 3) / depth
-            return found if mask is None else found + mask[..., span]
+            part: Tensor = asked @ keys[:, :, span].transpose(2, 3) / depth
+            return part if mask is None else part + mask[..., span]
 
         total = torch.stack([scores(span).logsumexp(-1) for span in spans]).logsumexp(0)
         shares = torch.zeros(batch, owners, device=keys.device)
@@ -130,5 +135,5 @@ class CrossAttention(nn.Module):
 
 
 def cross_blocks(blocks: nn.ModuleList) -> list[CrossAttention]:
-    """The blocks of a list as what they are."""
+    """The blocks of a list, with their type."""
     return [block for block in blocks if isinstance(block, CrossAttention)]

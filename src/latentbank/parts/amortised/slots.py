@@ -16,8 +16,13 @@ from latentbank.errors import InputError
 
 @dataclass(frozen=True)
 class Slots:
-    """S slots: `values` [S, D]; `log_mass` [S] is added to attention scores; `owner` [S] is the
-    number of the document a slot came from, -1 for none.
+    """S slots.
+
+    `values` are [S, D]. `log_mass` [S] is added to the attention scores. `owner` [S] is the number
+    of the document that a slot came from, -1 for none.
+
+    Raises:
+        InputError: the three parts have different lengths.
     """
 
     values: Tensor
@@ -47,7 +52,7 @@ class Slots:
     def append(cls, parts: Sequence[Slots]) -> Slots:
         """All slots of the parts, in order. Raises InputError for no parts."""
         if not parts:
-            raise InputError("slots of nothing: append needs at least one part")
+            raise InputError("Slots.append needs at least one part, got none")
         return cls(
             torch.cat([p.values for p in parts]),
             torch.cat([p.log_mass for p in parts]),

@@ -31,7 +31,7 @@ def learned_share(count: int, share: float, step: int) -> tuple[list[int], list[
 def own_slots(batch: Batch, latents: int, aligned: bool = False) -> Tensor:
     """Which slots belong to each question's own document: [Q, D·T] bool.
 
-    `aligned`: which of them has the place of memory token t, the t-th: [Q, T, D·T] bool.
+    With `aligned` the answer is [Q, T, D·T] bool: memory token t owns only the document's slot t.
     """
     documents = torch.arange(len(batch.documents)).repeat_interleave(latents)
     own = documents[None] == torch.tensor(batch.owner)[:, None]

@@ -59,11 +59,11 @@ def weighed(
     if not ranking or max(matches) < least:
         return [Candidate(None, max(matches, default=0.0))]
     top = max(ranking[0][1], 1e-9)
-    found = [
-        Candidate(name, fit * min(1.0, max(score, 0.0) / top) ** 2)
-        for (name, score), fit in zip(ranking, matches, strict=True)
+    documents = [
+        Candidate(id, fit * min(1.0, max(score, 0.0) / top) ** 2)
+        for (id, score), fit in zip(ranking, matches, strict=True)
     ]
-    return [*found, Candidate(None, closed)] if closed else found
+    return [*documents, Candidate(None, closed)] if closed else documents
 
 
 def supported(
@@ -81,4 +81,4 @@ def supported(
 def shares(ranking: Ranking) -> tuple[tuple[str, float], ...]:
     """The scores of one ranking as shares that sum to 1."""
     total = sum(max(score, 0.0) for _, score in ranking) or 1.0
-    return tuple((name, max(score, 0.0) / total) for name, score in ranking)
+    return tuple((id, max(score, 0.0) / total) for id, score in ranking)

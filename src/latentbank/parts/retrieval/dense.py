@@ -18,22 +18,22 @@ from latentbank.parts.retrieval.lexical import Ranking
 __all__ = ["INDEX_FROM", "DenseKeys", "DenseSelector"]
 
 INDEX_FROM = 16_384  # documents; a flat search of so many 64-byte keys takes about 0.5 ms
-_CANDIDATES = 64  # rows that the index names for a question, at least
+_CANDIDATES = 64  # least number of rows that the index returns for a question
 _DEAD_ROWS = 1024  # removed keys that may stay in the matrix, or an eighth of all
 
 
 class DenseSelector(nn.Module):
     """Two linear attention-pooling encoders, questions and documents → unit keys [B, key_width].
 
-    Trained with an in-batch contrastive loss plus a queue of earlier document keys as negatives;
-    `queue` 0 keeps to the batch.
+    Trained with an in-batch contrastive loss. A queue of earlier document keys gives further
+    negatives; with `queue` 0 there are only those of the batch.
     """
 
     def __init__(self, width: int, key_width: int = 128, queue: int = 2048) -> None:
         super().__init__()
         self.score = nn.ModuleList([nn.Linear(width, 1) for _ in range(2)])
         self.project = nn.ModuleList([nn.Linear(width, key_width, bias=False) for _ in range(2)])
-        # equal at the start: the two sides then compare like with like from the first step
+        # Both sides start equal, so that a dot product is a similarity from the first step.
         self.score[1].load_state_dict(self.score[0].state_dict())
         self.project[1].load_state_dict(self.project[0].state_dict())
         self.log_scale = nn.Parameter(torch.tensor(3.0))
@@ -43,7 +43,7 @@ class DenseSelector(nn.Module):
     def _keys(self, side: int, states: Tensor, mask: Tensor) -> Tensor:
         score = self.score[side](states).squeeze(-1)
         score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
-        weight = torch.softmax(score, 1) * mask  # no tokens, no key: zero and not NaN
+        weight = torch.softmax(score, 1) * mask  # without tokens the key is zero, not NaN
         pooled = (weight[..., None] * states).sum(1)
         return nn.functional.normalize(self.project[side](pooled), dim=-1)
 
@@ -70,7 +70,7 @@ class DenseSelector(nn.Module):
 
     @property
     def queue(self) -> Tensor | None:
-        """Keys [N, K] of earlier documents, newest first: what a resumed run continues with."""
+        """Keys [N, K] of earlier documents, newest first; a resumed run needs them."""
         return self._queue
 
     @queue.setter
@@ -82,21 +82,21 @@ class DenseKeys:
     """int8 document keys and their search by cosine.
 
     A key costs `width` bytes: unit vectors are scaled by 127 / max. Up to `INDEX_FROM` documents,
-    or where faiss (the extra `scale`) is not installed, a search is one matrix product over all
-    keys and exact. Beyond, an index names candidates, whose cosines are then the exact ones; it is
-    made at the first search, in memory.
+    or without faiss (the extra `scale`), a search is one exact matrix product over all keys. Beyond
+    that an index in memory names candidates, and their cosines are exact. It is built at the first
+    search.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
         self._ids: list[str] = []
         self._place: dict[str, int] = {}
-        self._keys = np.zeros((0, width), np.int8)  # with room for more; the first len(_ids) count
+        self._keys = np.zeros((0, width), np.int8)  # spare rows follow the first len(_ids)
         self._matrix: Tensor | None = None
         self._dead: set[int] = set()  # rows whose documents were removed
         self._index: KeyIndex | None = None
-        self._numbers = np.zeros(0, np.int64)  # of the first rows in the index, ascending
-        self._indexed = 0  # how many rows that are
+        self._numbers = np.zeros(0, np.int64)  # the index's numbers of the first rows, ascending
+        self._indexed = 0  # how many rows the index holds
 
     @staticmethod
     def encode(keys: Tensor) -> list[bytes]:
@@ -105,7 +105,7 @@ class DenseKeys:
         return [row.tobytes() for row in scaled.round().to(torch.int8).cpu().numpy()]
 
     def add(self, ids: Sequence[str], keys: Sequence[bytes]) -> None:
-        """Adds documents; the caller sees to it that ids are new."""
+        """Adds documents; the ids must be new."""
         if ids:
             first, last = len(self._ids), len(self._ids) + len(ids)
             if last > len(self._keys):
@@ -118,24 +118,25 @@ class DenseKeys:
             self._matrix = None
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Removes documents; unknown ids are ignored. Their rows are freed now and then, so that
-        a removal costs nothing like the whole matrix.
+        """Removes documents; unknown ids are ignored.
+
+        Rows are freed only when many are dead, because freeing copies the whole matrix.
         """
-        gone = [row for name in ids if (row := self._place.pop(name, None)) is not None]
+        gone = [row for id in ids if (row := self._place.pop(id, None)) is not None]
         self._dead.update(gone)
         self._pass_over(gone)
         if len(self._dead) > max(_DEAD_ROWS, len(self._ids) // 8):
             self._free()
 
     def _free(self) -> None:
-        """Gives up the rows of removed documents."""
+        """Frees the rows of removed documents."""
         kept = np.ones(len(self._ids), bool)
         kept[list(self._dead)] = False
         stays = kept[: self._indexed]
         self._numbers, self._indexed = self._numbers[: self._indexed][stays], int(stays.sum())
         self._keys = self._keys[: len(self._ids)][kept]
-        self._ids = [name for name, stays in zip(self._ids, kept, strict=True) if stays]
-        self._place = {name: row for row, name in enumerate(self._ids)}
+        self._ids = [id for id, stays in zip(self._ids, kept, strict=True) if stays]
+        self._place = {id: row for row, id in enumerate(self._ids)}
         self._matrix, self._dead = None, set()
 
     def __len__(self) -> int:
@@ -146,18 +147,18 @@ class DenseKeys:
         if not self._place:
             return [[] for _ in range(len(asked))]
         asked, top = asked.detach().float().cpu(), min(top, len(self._place))
-        found = self._candidates(asked, max(_CANDIDATES, 4 * top))
-        if found is None or bool(((found >= 0).sum(1) < top).any()):
+        candidates = self._candidates(asked, max(_CANDIDATES, 4 * top))
+        if candidates is None or bool(((candidates >= 0).sum(1) < top).any()):
             return self._search_all(asked, top)
-        rows = torch.from_numpy(found)
-        scores = torch.einsum("bcw,bw->bc", self._unit_keys(found), asked)
+        rows = torch.from_numpy(candidates)
+        scores = torch.einsum("bcw,bw->bc", self._unit_keys(candidates), asked)
         best = scores.masked_fill(rows < 0, -torch.inf).topk(top, dim=1)
         return self._named(rows.gather(1, best.indices), best.values)
 
     def cosines(self, asked: Tensor, rows: Sequence[Sequence[str]]) -> list[list[float]]:
         """The cosines of question keys [B, width] with the documents named for each."""
         asked = asked.detach().float().cpu()
-        places = [np.array([self._place[name] for name in row], np.int64) for row in rows]
+        places = [np.array([self._place[id] for id in row], np.int64) for row in rows]
         return [(self._unit_keys(at) @ asked[i]).tolist() for i, at in enumerate(places)]
 
     def _search_all(self, asked: Tensor, top: int) -> list[Ranking]:
@@ -178,7 +179,7 @@ class DenseKeys:
         ]
 
     def _candidates(self, asked: Tensor, reach: int) -> npt.NDArray[np.int64] | None:
-        """Rows [B, reach] that the index finds, -1 for none; None without an index."""
+        """Rows [B, reach] that the index returns, -1 for none; None without an index."""
         if len(self._place) < INDEX_FROM or load_faiss() is None:
             return None
         more = len(self._ids) - self._indexed
@@ -195,7 +196,7 @@ class DenseKeys:
         return np.where(numbers < 0, -1, rows)
 
     def _catch_up(self, index: KeyIndex) -> None:
-        """Puts the rows into the index that came since."""
+        """Adds the rows to the index that it does not hold yet."""
         known, count = self._indexed, len(self._ids)
         if count > len(self._numbers):
             larger = np.zeros(len(self._keys), np.int64)
@@ -206,7 +207,7 @@ class DenseKeys:
         self._pass_over([row for row in self._dead if row >= known])
 
     def _pass_over(self, rows: Sequence[int]) -> None:
-        """Tells the index of rows that are dead, as far as it has them."""
+        """Removes dead rows from the index, if it holds them."""
         known = [row for row in rows if row < self._indexed]
         if self._index is not None and known:
             self._index.remove(self._numbers[known])

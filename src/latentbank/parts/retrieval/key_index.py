@@ -1,8 +1,7 @@
 """An approximate index over many document keys: inverted lists of faiss.
 
-Knows vectors and their numbers; no ids, no bank, no questions' words. It lives in memory only and
-is an optional extra: `load_faiss` gives None where the library is not installed, and a flat search
-does the work.
+Lives in memory only. faiss is an optional extra: `load_faiss` gives None where it is not installed,
+and callers then search all keys. Knows vectors and their numbers; knows no ids, bank or words.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ import numpy.typing as npt
 
 __all__ = ["KeyIndex", "load_faiss"]
 
-_TRAINING_ROWS = 40  # for each list: what its centre is learned from
+_TRAINING_ROWS = 40  # keys for each list that its centre is learned from
 _ROUNDS = 6  # of k-means
-_PROBED = 24  # one list in so many is looked at
+_PROBED = 24  # a search probes one list in 24
 _LEAST_PROBED = 32
 _GROWTH = 1.5
 _SEED = 1234
@@ -46,15 +45,15 @@ def unit_rows(keys: npt.NDArray[np.int8]) -> Floats:
 
 
 class KeyIndex:
-    """Inverted lists over product-quantised unit keys; the numbers that it finds are candidates.
+    """Inverted lists over product-quantised unit keys. A search returns candidates, not results.
 
-    About 2√N lists; the nearest 24th of them is looked at. A key takes a quarter of its width in
-    bytes, and 8 for its number. Keys are added to lists that were learned before, and removed keys
-    are only passed over (faiss 1.15 mixes up codes that are added after `remove_ids`), so whoever
-    holds the index makes a new one when `outgrown` says so. Nothing is drawn at random: one set of
-    keys gives one index.
+    There are about 2√N lists; a search probes the nearest 24th of them. A key takes a quarter of
+    its width in bytes, and 8 bytes for its number. The lists are learned once. Later keys are added
+    to them, and removed keys are skipped (faiss 1.15 mixes up codes that are added after
+    `remove_ids`). So the caller makes a new index when `outgrown` says so. Equal keys give an equal
+    index.
 
-    Needs faiss; whoever makes one asks `load_faiss` first.
+    Needs faiss: call `load_faiss` first.
     """
 
     def __init__(self, keys: npt.NDArray[np.int8]) -> None:
@@ -71,7 +70,7 @@ class KeyIndex:
         index.train(unit_rows(keys[chosen]))
         self._index: Any = index
         self._learned = count
-        self._live = np.zeros(0, np.uint8)  # one bit for each number, the lowest first
+        self._live = np.zeros(0, np.uint8)  # one bit for each number, lowest bit first
         self._removed = 0
         self.add(keys)
 
@@ -84,8 +83,10 @@ class KeyIndex:
         return len(load_faiss().serialize_index(self._index)) + len(self._live)
 
     def outgrown(self, more: int) -> bool:
-        """Whether, with `more` keys, it has taken half as many again as its lists were learned
-        from, or most are gone.
+        """Whether the lists no longer fit the keys, once `more` keys are added.
+
+        That is so when the keys are 1.5 times as many as the lists were learned from, or when three
+        quarters of those are gone.
         """
         taken = int(self._index.ntotal) + more
         return bool(taken > _GROWTH * self._learned or 4 * (len(self) + more) < self._learned)
@@ -103,19 +104,20 @@ class KeyIndex:
         return np.arange(first, last, dtype=np.int64)
 
     def remove(self, numbers: Numbers) -> None:
-        """Passes over keys from now on; numbers [N] were given by `add` and not yet removed."""
+        """Skips these keys from now on; numbers [N] come from `add` and are not removed yet."""
         bits = np.left_shift(1, numbers & 7).astype(np.uint8)
         np.bitwise_and.at(self._live, numbers >> 3, ~bits)
         self._removed += len(numbers)
 
     def search(self, asked: Floats, reach: int) -> Numbers:
-        """Numbers [B, reach] of the likely nearest keys to unit vectors [B, width], -1 where the
-        lists looked at hold fewer.
+        """Numbers [B, reach] of keys that are likely nearest to unit vectors [B, width].
+
+        -1 where the probed lists hold fewer keys.
         """
         options = None
         if self._removed:
             faiss = load_faiss()
             chosen = faiss.IDSelectorBitmap(self._live)
             options = faiss.SearchParametersIVF(sel=chosen, nprobe=self._index.nprobe)
-        found: Numbers = self._index.search(asked, reach, params=options)[1]
-        return found
+        numbers: Numbers = self._index.search(asked, reach, params=options)[1]
+        return numbers

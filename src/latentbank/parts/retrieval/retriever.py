@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentbank.config import setting
-from latentbank.errors import InputError
+from latentbank.config import require_at_least, require_share, setting
 from latentbank.parts.retrieval.candidates import (
     Candidate,
     QuestionGain,
@@ -52,14 +51,9 @@ class RetrievalConfig:
     gain_scale: float = setting(0.0, "Nats over which the gain counts; 0 switches reranking off.")
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "together"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("least_match", "closed_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.gain_scale < 0:
-            raise InputError(f"gain_scale must not be negative, got {self.gain_scale}")
+        require_at_least(self, 1, "candidates", "together")
+        require_share(self, "least_match", "closed_weight")
+        require_at_least(self, 0, "gain_scale")
 
     @property
     def question_gain(self) -> QuestionGain | None:
@@ -68,10 +62,10 @@ class RetrievalConfig:
 
 
 class Retriever:
-    """The documents of a bank as they can be found.
+    """Index over the documents of a bank.
 
-    `words_of` gives the content of a document, as words or hashes; `age_of` gives what is larger
-    for a newer document. Both are asked only where two documents may be versions of one.
+    `words_of` gives the content of a document, as words or hashes. `age_of` gives a value that is
+    larger for a newer document. Both are called only for documents that may be versions of one.
     `question_keys` makes unit keys [B, key_width] of B questions, for entries that have keys.
     `only` holds the ids that may be found; None: all.
     """
@@ -96,14 +90,14 @@ class Retriever:
         self.short = ShortTexts()
 
     def add_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
-        """Makes texts findable; an id that is already there is left as it is."""
+        """Indexes texts; an id that is already there is left as it is."""
         self.texts.add(ids, texts)
         self.short.add(ids, texts)
 
     def add_keys(
         self, ids: Sequence[str], sketches: Sequence[bytes], keys: Sequence[bytes]
     ) -> None:
-        """Makes entries without text findable by their sketches and int8 keys; ids must be new."""
+        """Indexes entries without text by their sketches and int8 keys; the ids must be new."""
         self.keys.add(ids, sketches, keys)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -115,8 +109,16 @@ class Retriever:
     def select(self, questions: Sequence[str]) -> tuple[list[Ranking], tuple[float, ...]]:
         """(documents to read together for each question, best match of each question)."""
         rankings = self.rank(questions, self.config.together)
-        matches = self.matches(questions, [[name for name, _ in row] for row in rankings])
+        matches = self.matches(questions, [[id for id, _ in row] for row in rankings])
         return supported(rankings, matches, self.config.least_match)
+
+    def choose(
+        self, questions: Sequence[str], documents: Sequence[str] | None
+    ) -> tuple[list[Ranking], tuple[float, ...]]:
+        """As `select`, or the documents that the caller names, one for each question."""
+        if documents is None:
+            return self.select(questions)
+        return [[(id, 1.0)] for id in documents], ()
 
     def candidates(
         self, questions: Sequence[str], closed_differs: bool
@@ -132,7 +134,7 @@ class Retriever:
         if self.config.together > 1 or not contested:
             return None
         rankings = self.rank(questions, top)
-        matches = self.matches(questions, [[name for name, _ in row] for row in rankings])
+        matches = self.matches(questions, [[id for id, _ in row] for row in rankings])
         least = self.config.least_match
         return [weighed(*row, least, closed) for row in zip(rankings, matches, strict=True)]
 
@@ -141,17 +143,16 @@ class Retriever:
         lexical = [self._newest(q, self._search_texts(q, top), top) for q in questions]
         if not len(self.keys) or self._question_keys is None:
             return lexical
-        reach = max(top, REACH) if self.only is None else len(self.keys)
-        found = self.keys.search(questions, self._question_keys(questions), reach)
+        reach = max(top, REACH)
+        depth = reach if self.only is None else len(self.keys)
+        by_key = self.keys.search(questions, self._question_keys(questions), depth)
         if self.only is not None:
-            found = [
-                [pair for pair in row if pair[0] in self.only][: max(top, REACH)] for row in found
-            ]
-        fused = [self._newest(q, row, top) for q, row in zip(questions, found, strict=True)]
+            by_key = [[pair for pair in row if pair[0] in self.only][:reach] for row in by_key]
+        fused = [self._newest(q, row, top) for q, row in zip(questions, by_key, strict=True)]
         if not len(self.texts):
             return fused
-        both = [a + b for a, b in zip(lexical, fused, strict=True)]  # scores of two kinds
-        matches = self.matches(questions, [[name for name, _ in row] for row in both])
+        both = [a + b for a, b in zip(lexical, fused, strict=True)]  # their scores do not compare
+        matches = self.matches(questions, [[id for id, _ in row] for row in both])
         ranked = [
             sorted(zip(row, fits, strict=True), key=lambda pair: -pair[1])
             for row, fits in zip(both, matches, strict=True)
@@ -170,22 +171,22 @@ class Retriever:
         ]
 
     def _search_texts(self, question: str, top: int) -> Ranking:
-        """The best texts; where the best one is short, as deep as versions of it may lie."""
+        """The best texts; searches deeper where many versions of a short best text may follow."""
         reach = max(top, REACH)
         while True:
-            found = self.texts.search(question, reach, self.only)
-            full = len(found) == reach < _MOST and bool(self.short(found[0][0]))
-            if not full or found[-1][1] < NEAR * found[0][1]:
-                return found
+            ranking = self.texts.search(question, reach, self.only)
+            full = len(ranking) == reach < _MOST and bool(self.short(ranking[0][0]))
+            if not full or ranking[-1][1] < NEAR * ranking[0][1]:
+                return ranking
             reach = min(8 * reach, _MOST)
 
-    def resolve(self, question: str, found: Ranking, top: int) -> list[Resolved]:
-        """The `top` of what a search found, without those that a newer version supersedes."""
+    def resolve(self, question: str, ranking: Ranking, top: int) -> list[Resolved]:
+        """The `top` of a ranking, without documents that a newer version supersedes."""
 
         def matches(ids: Sequence[str]) -> list[float]:
             return self.matches([question], [ids])[0]
 
-        return Versions(self._words_of, self._age_of, self.short, matches).resolve(found, top)
+        return Versions(self._words_of, self._age_of, self.short, matches).resolve(ranking, top)
 
-    def _newest(self, question: str, found: Ranking, top: int) -> Ranking:
-        return [(one.id, one.score) for one in self.resolve(question, found, top)]
+    def _newest(self, question: str, ranking: Ranking, top: int) -> Ranking:
+        return [(one.id, one.score) for one in self.resolve(question, ranking, top)]
