@@ -18,7 +18,8 @@ from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import rans
-from latentbank.codec.integer_lm import IntegerLM, _angles, _exponentials, _sigmoids, integer_lm
+from latentbank.codec.exact_tables import angles, exponentials, sigmoids
+from latentbank.codec.integer_lm import IntegerLM, integer_lm
 from latentbank.codec.packaged import token_codec
 from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.token_counts import TokenCounts, count_tokens
@@ -109,13 +110,13 @@ def test_threads_dtype_and_adapters_do_not_matter(backbones: Backbones, model: I
 def test_more_tokens_than_the_context_are_refused(model: IntegerLM) -> None:
     cache = model.cache()
     model.feed(torch.zeros(1, model.context, dtype=torch.long), cache)
-    with pytest.raises(InputError, match=f"{model.context} tokens at once"):
+    with pytest.raises(InputError, match=f"at most {model.context} tokens"):
         model.feed(torch.zeros(1, 1, dtype=torch.long), cache)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3"])
 def test_other_models_are_refused(backbones: Backbones, family: str) -> None:
-    with pytest.raises(InputError, match=r"plain Llama models.* use packed or verbatim"):
+    with pytest.raises(InputError, match=r"needs a plain Llama model.* use packed or verbatim"):
         IntegerLM(backbones.shared(family))
 
 
@@ -125,15 +126,15 @@ def test_float16_is_refused(backbones: Backbones) -> None:
 
 
 def test_the_tables() -> None:
-    steps = np.arange(len(_exponentials()) - 1)
+    steps = np.arange(len(exponentials()) - 1)
     wanted = np.exp(-steps / 256) * 2**30
-    np.testing.assert_allclose(_exponentials()[:-1], wanted, atol=0.5 + 1e-6)
-    gates = (np.arange(len(_sigmoids())) - len(_sigmoids()) // 2) / 512
-    np.testing.assert_allclose(_sigmoids(), 1 / (1 + np.exp(-gates)), atol=2**-24)
-    cosine, sine = _angles(10_000.0, 16)
-    angles = np.arange(512)[:, None] * 10_000.0 ** (-np.arange(8) / 8)
-    np.testing.assert_allclose(cosine, np.cos(angles), atol=2**-20)
-    np.testing.assert_allclose(sine, np.sin(angles), atol=2**-20)
+    np.testing.assert_allclose(exponentials()[:-1], wanted, atol=0.5 + 1e-6)
+    gates = (np.arange(len(sigmoids())) - len(sigmoids()) // 2) / 512
+    np.testing.assert_allclose(sigmoids(), 1 / (1 + np.exp(-gates)), atol=2**-24)
+    cosine, sine = angles(10_000.0, 16)
+    wanted = np.arange(512)[:, None] * 10_000.0 ** (-np.arange(8) / 8)
+    np.testing.assert_allclose(cosine, np.cos(wanted), atol=2**-20)
+    np.testing.assert_allclose(sine, np.sin(wanted), atol=2**-20)
 
 
 # ---- the codec

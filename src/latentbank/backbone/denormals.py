@@ -1,4 +1,4 @@
-"""Numbers too small for full precision, and why some loops must not meet them."""
+"""Flushes denormal numbers to zero in loops that would be slow with them. Knows torch only."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Rounds denormal numbers to 0 in this thread, and restores what was set before.
+    """Flushes denormal numbers to 0 in this thread; restores the earlier setting afterwards.
 
-    Sharp attention leaves shares below 1e-38, which many CPUs multiply ten times slower.
+    Sharp attention gives shares below 1e-38. Many CPUs multiply such numbers ten times slower.
     """
     before = _flushing()
     torch.set_flush_denormal(True)

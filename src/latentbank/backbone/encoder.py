@@ -1,6 +1,6 @@
-"""Text → features: the backbone's own states at one layer, cached on disk when asked.
+"""Text → features: the backbone's own states at one layer, optionally cached on disk.
 
-Knows the backbone and files; knows nothing about what a method does with the features.
+Knows the backbone and files; knows no method.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CACHE_BYTES = 8 << 30  # of states on disk; SQuAD's split `train` takes about 7 
 class BackboneEncoder:
     """States that enter layer `layer` of the frozen backbone, for texts with a start token.
 
-    Without gradients always. `cache` is a folder for float16 features, filled as texts are met; a
-    text is looked up by content, so several trainings share one cache.
+    They never carry gradients. `cache` is a folder for float16 features. Texts are looked up by
+    content, so several trainings can share one cache.
     """
 
     def __init__(self, backbone: Backbone, layer: int, cache: Path | None = None) -> None:
@@ -45,12 +45,12 @@ class BackboneEncoder:
             states, mask = self._compute([texts[i] for i in missing])
             for at, i in enumerate(missing):
                 rows[i] = self.cache.keep(keys[i], states[at, mask[at]])
-        found = [row for row in rows if row is not None]
-        lengths = [row.shape[0] for row in found]
-        where = found[0].device
+        complete = [row for row in rows if row is not None]
+        lengths = [row.shape[0] for row in complete]
+        where = complete[0].device
         padded = torch.zeros(len(texts), max(lengths), self.backbone.geometry.width, device=where)
         mask = torch.zeros(len(texts), max(lengths), dtype=torch.bool, device=where)
-        for i, row in enumerate(found):
+        for i, row in enumerate(complete):
             padded[i, : lengths[i]] = row.float()
             mask[i, : lengths[i]] = True
         return padded.to(self.backbone.device), mask.to(self.backbone.device)
@@ -92,9 +92,9 @@ class MemoryCache:
 class FeatureCache:
     """Append-only float16 rows [tokens, width] on disk: one data file, one index of json lines.
 
-    A row is listed in the index after its data is written, so that a killed run leaves no row that
-    points at nothing. Not for several writers at once. Beyond `limit_bytes` of data nothing more is
-    stored; the folder may be deleted at any time between two runs.
+    A row enters the index after its data is written, so a killed run leaves no row without data.
+    Only one process may write at a time. Beyond `limit_bytes` of data nothing more is stored. The
+    folder may be deleted at any time between two runs.
     """
 
     def __init__(self, folder: Path, width: int, limit_bytes: int = CACHE_BYTES) -> None:
@@ -116,11 +116,11 @@ class FeatureCache:
             lost.discard(key)
             if offset + tokens * width * 2 > size:
                 lost.add(key)
-            elif tokens >= 0:  # -1: an earlier run has found it lost
+            elif tokens >= 0:  # -1: an earlier run noted that the row is lost
                 self._index[key] = (offset, tokens)
         if not line.endswith("\n"):
             self._index_file.write("\n")
-        for key in lost:  # later rows will lie where the lost ones were: take back what was said
+        for key in lost:  # later rows will take the place of the lost ones
             self._index_file.write(json.dumps([key, 0, -1]) + "\n")
         self._index_file.flush()
 
@@ -130,10 +130,10 @@ class FeatureCache:
 
     def get(self, key: str) -> Tensor | None:
         """The row stored under `key`, float16 [tokens, width], or None."""
-        found = self._index.get(self._key(key))
-        if found is None:
+        place = self._index.get(self._key(key))
+        if place is None:
             return None
-        offset, tokens = found
+        offset, tokens = place
         self._data.seek(offset)
         raw = self._data.read(tokens * self.width * 2)
         return torch.from_numpy(np.frombuffer(raw, np.float16).reshape(tokens, self.width).copy())
@@ -146,8 +146,9 @@ class FeatureCache:
         return half if bool(half.isfinite().all()) else whole
 
     def put(self, key: str, row: np.ndarray) -> None:
-        """Stores float16 `row` [tokens, width]; a row beyond float16's range, or beyond the limit
-        of the file, is left out.
+        """Stores float16 `row` [tokens, width].
+
+        Skips a row with infinities, and one that the file's limit leaves no room for.
         """
         offset = self._data.seek(0, 2)
         if not np.isfinite(row).all() or offset + row.nbytes > self.limit_bytes:

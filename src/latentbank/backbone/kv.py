@@ -1,11 +1,13 @@
-"""Keys and values that a text attends to as memory, row by row.
+"""Keys and values: those that a text attends to as memory, and the caches that grow with a text.
 
-Knows tensors only; how they are made and attached, the backbone knows.
+Knows tensors only. The backbone makes and attaches them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +17,10 @@ from torch import Tensor
 class KVMemory:
     """Keys and values that text attends to, in the layers `layer` … L-1.
 
-    `keys`, `values`: one tensor [B, H_kv, M, head_dim] per layer from `layer` upward, keys as they
-    stand in a cache (after rotary embedding, where they have a position). `bias` [B, M] is added to
-    the attention scores: 0, a log mass, or -inf for padding. `start` [B] is the position of the
-    first text token. `positions` [B, M] puts memory under a sliding window as text would be; None
-    lets every layer see it.
+    `keys`, `values`: one tensor [B, H_kv, M, head_dim] per layer from `layer` upward. Keys are as
+    in a cache: rotated, where they have a position. `bias` [B, M] is added to the attention scores:
+    0, a log mass, or -inf for padding. `start` [B] is the position of the first text token.
+    `positions` [B, M] makes sliding windows treat memory like text; with None every layer sees it.
     """
 
     keys: tuple[Tensor, ...]
@@ -71,3 +72,29 @@ class GrowingCache:
             held.keys = torch.cat([held.keys, keys], 2)
             held.values = torch.cat([held.values, values], 2)
         return self.layers[index].keys, self.layers[index].values
+
+
+@cache
+def stage_cache_class() -> Any:
+    """The class of transformers' cache for a stage whose first layer has index `offset`."""
+    from transformers import DynamicCache
+
+    base: Any = DynamicCache
+
+    class StageCache(base):  # type: ignore[misc]
+        """Keeps layer `offset` as its first one."""
+
+        def __init__(self, offset: int) -> None:
+            super().__init__()
+            self.offset = offset
+
+        def update(
+            self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor]:
+            """See `GrowingCache.update`."""
+            updated: tuple[Tensor, Tensor] = super().update(
+                keys, values, layer - self.offset, *args, **kwargs
+            )
+            return updated
+
+    return StageCache

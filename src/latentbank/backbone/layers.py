@@ -30,9 +30,10 @@ class Geometry:
 
 
 class _NoPositions(nn.Module):
-    """Stands in for a learned position embedding above the first layer, where it was added."""
+    """Replaces the learned position embedding in a stage above layer 0, which added it already."""
 
     def forward(self, position_ids: Tensor) -> Tensor:
+        """A zero, which changes no state."""
         return torch.zeros((), device=position_ids.device)
 
 
@@ -66,8 +67,8 @@ class Decoder:
     def stage(self, first: int, last: int) -> Any:
         """Layers first … last-1 as a module that shares the model's weights.
 
-        The final norm belongs to the stage that ends at the last layer, the learned position
-        embedding (GPT-2) to the one that starts at layer 0.
+        Only the stage that ends at the last layer has the final norm. Only the stage that starts at
+        layer 0 has the learned position embedding (GPT-2).
         """
         part = copy.copy(self.body)
         part._modules = dict(self.body._modules)
@@ -123,7 +124,10 @@ def _find_norm(body: Any) -> str:
     for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
         if name in body._modules:
             return name
-    raise InputError(f"{type(body).__name__} has no final norm that latentbank knows")
+    raise InputError(
+        f"{type(body).__name__} has no final norm under a known name; expected norm, ln_f, "
+        "final_layer_norm or final_layernorm"
+    )
 
 
 def attention_modules(decoder: Decoder) -> list[nn.Module]:
@@ -133,7 +137,8 @@ def attention_modules(decoder: Decoder) -> list[nn.Module]:
         names = [name for name in ("self_attn", "attn", "attention") if hasattr(layer, name)]
         if not names:
             raise InputError(
-                f"{type(layer).__name__} has no attention module that latentbank knows"
+                f"{type(layer).__name__} has no attention module under a known name; "
+                "expected self_attn, attn or attention"
             )
         modules.append(getattr(layer, names[0]))
     return modules

@@ -1,8 +1,8 @@
 """Low-rank weights over the backbone's attention projections, switched on for a `with` block.
 
-Knows projections and matrices; knows no method. PEFT wraps a model that transformers loaded. A
-model that was loaded for a quick start gets `LowRankLinear`, which computes the same numbers:
-importing PEFT takes about 0.6 s of processor time and wrapping SmolLM2 with it 0.5 s for each set.
+PEFT wraps a model that transformers loaded. A `QuickLlama` gets `LowRankLinear`, which computes the
+same numbers. It starts faster: importing PEFT takes about 0.6 s of processor time, and wrapping
+SmolLM2 another 0.5 s for each set. Knows projections and matrices; knows no method.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _names = itertools.count()
 class LoraWeights:
     """Low-rank updates of the attention projections of the layers from `layer` upward.
 
-    `targets`: `kv` (MBC's KV-LoRA: key and value projections only) or `attention` (all four). GPT-2
-    has one projection for query, key and value, which `kv` covers whole. Outside of `attach` the
+    `targets` is `kv` (key and value projections, MBC's KV-LoRA) or `attention` (all four). GPT-2
+    has a single projection for query, key and value; `kv` covers all of it. Outside of `attach` the
     updates are off, and the projections compute exactly what they did before.
 
     Hu et al., 2021, https://arxiv.org/abs/2106.09685
@@ -67,21 +67,21 @@ class LoraWeights:
         self._switch(False)
 
     def _switch(self, on: bool) -> None:
-        # PEFT's own switches also freeze and unfreeze every matrix. That is slow, and wrong for an
-        # optimiser or a data-parallel wrapper that is made meanwhile.
+        # PEFT's own switches also freeze and unfreeze every matrix. That is slow, and an optimiser
+        # or a data-parallel wrapper that is made meanwhile would miss the frozen ones.
         for module in self.modules.values():
             if on:
                 module._active_adapter = [self.name]
             module._disable_adapters = not on
 
     def train(self, mode: bool = True) -> None:
-        """Dropout on or off; the backbone itself stays in eval mode."""
+        """Switches the updates' dropout on or off; the backbone stays in eval mode."""
         for module in self.modules.values():
             module.lora_dropout[self.name].train(mode)
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
-        """The updates are on within the block."""
+        """Switches the updates on for the length of the block."""
         self._switch(True)
         try:
             yield backbone
@@ -110,8 +110,8 @@ class LoraWeights:
 class LowRankLinear(nn.Module):
     """A linear map with low-rank updates by name: base(x) + B·A·x · alpha / rank.
 
-    Keeps PEFT's names, so that `LoraWeights` and the names of the weights are the same with both.
-    The updates have the dtype of the weight, as PEFT gives them.
+    Attributes and weights have PEFT's names, so that `LoraWeights` works with both. The updates
+    have the dtype of the weight, as in PEFT.
     """
 
     def __init__(self, base: nn.Linear) -> None:
@@ -124,7 +124,7 @@ class LowRankLinear(nn.Module):
         self._disable_adapters = True
 
     def add(self, name: str, rank: int, alpha: int, dropout: float) -> None:
-        """A new update that changes nothing until it is trained or loaded."""
+        """Adds an update `name` that changes nothing until it is trained or loaded."""
         weight = self.base_layer.weight
         options: dict[str, Any] = {"bias": False, "device": weight.device, "dtype": weight.dtype}
         outer = nn.Linear(rank, self.base_layer.out_features, **options)
@@ -161,7 +161,7 @@ def _projections(backbone: Backbone, layer: int, names: Sequence[str]) -> list[s
 def _inject_plain(
     model: nn.Module, paths: Sequence[str], name: str, rank: int, alpha: int, dropout: float
 ) -> dict[str, LowRankLinear]:
-    """Wraps the linear maps at `paths`, once each, and adds an update to each."""
+    """Adds an update to each linear map at `paths`; wraps a map if it is not wrapped yet."""
     wrapped = {}
     for path in paths:
         parent_path, _, last = path.rpartition(".")
@@ -180,8 +180,8 @@ def _inject_peft(
 ) -> dict[str, nn.Module]:
     """Wraps the maps at `paths` with PEFT and leaves no other trace on the model.
 
-    PEFT keeps its list of configs on the model and warns of several adapters when it finds one.
-    Here each adapter has its own switch, so the list is removed, or put back if it was a caller's.
+    PEFT keeps a list of configs on the model and warns if it finds one. Here each adapter has its
+    own switch, so the list is removed again; a caller's own list is restored.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

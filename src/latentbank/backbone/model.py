@@ -1,25 +1,24 @@
 """The frozen causal LM: geometry, states at a layer, memory inside attention, answer loss.
 
-The only file that touches transformers' caches. Knows no method and no bank; what a memory is made
-of does not matter here, only where it enters: as keys and values of the layers from `layer` upward.
+A memory enters as keys and values of the layers from `layer` upward. Knows no method and no bank.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone.kv import GrowingCache, KVMemory
+from latentbank.backbone.kv import GrowingCache, KVMemory, stage_cache_class
 from latentbank.backbone.layers import Decoder, plain_weights
 from latentbank.backbone.loading import load_pretrained, parse_device, parse_dtype
 from latentbank.backbone.quick import QuickLlama
+from latentbank.backbone.text_run import TextRun
 from latentbank.errors import InputError
 
 IGNORED = -100
@@ -27,8 +26,10 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class AnswerLogits:
-    """Logits [N, V] in float32 that predict `tokens` [N], the answers' tokens row by row; `places`
-    [B, T] bool marks where they stand.
+    """Logits at the answers' tokens.
+
+    `logits` [N, V] are float32 and predict `tokens` [N], the answers' tokens row by row. `places`
+    [B, T] bool marks their positions in the rows.
     """
 
     logits: Tensor
@@ -36,35 +37,11 @@ class AnswerLogits:
     places: Tensor
 
 
-@functools.cache
-def _stage_cache_class() -> Any:
-    """transformers' growing cache for a stage of the model whose first layer is not layer 0."""
-    from transformers import DynamicCache
-
-    base: Any = DynamicCache
-
-    class StageCache(base):  # type: ignore[misc]
-        def __init__(self, offset: int) -> None:
-            super().__init__()
-            self.offset = offset
-
-        def update(
-            self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
-        ) -> tuple[Tensor, Tensor]:
-            updated: tuple[Tensor, Tensor] = super().update(
-                keys, values, layer - self.offset, *args, **kwargs
-            )
-            return updated
-
-    return StageCache
-
-
 class Backbone:
-    """A frozen causal LM with an entrance for memory at any layer.
+    """A frozen causal LM that takes a memory at any layer.
 
-    The model's weights never get gradients and are never changed here. `memory` is what
-    `with_memory` attached, None outside of it. `quick`: the model is a `QuickLlama`, and
-    transformers need not be imported.
+    The model's weights never get gradients and never change. `memory` is what `with_memory`
+    attached, else None. `quick` is True for a `QuickLlama`, which does not need transformers.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
@@ -84,17 +61,19 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        found: torch.device = self.model.device
-        return found
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
-        found: torch.dtype = self.model.dtype
-        return found
+        """The dtype of the weights."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     @property
     def fingerprint(self) -> str:
-        """`name:hash` of the configuration and a sample of every weight; dtype does not count."""
+        """`name:hash` of the geometry and a sample of every weight; independent of the dtype."""
         if not hasattr(self, "_fingerprint"):
             digest = hashlib.blake2b(digest_size=8)
             digest.update(repr(self.geometry).encode())
@@ -120,7 +99,8 @@ class Backbone:
     def start_id(self) -> int:
         """The token before every text: begin of sequence, or end of sequence where there is none.
 
-        Models put an attention sink on the first token; a constant one keeps it off the content.
+        Models put an attention sink on the first token. A constant token keeps the sink off the
+        content.
         """
         for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if token is not None:
@@ -166,7 +146,7 @@ class Backbone:
 
     def new_cache(self, offset: int) -> Any:
         """An empty cache for a stage whose first layer has index `offset`."""
-        return GrowingCache(offset) if self.quick else _stage_cache_class()(offset)
+        return GrowingCache(offset) if self.quick else stage_cache_class()(offset)
 
     def run(
         self, first: int, last: int, hidden: Tensor, positions: Tensor, mask: Any, cache: Any
@@ -207,7 +187,7 @@ class Backbone:
 
         Never carries a gradient. Layer 0 gives the token embeddings.
         """
-        return _TextRun(self, layer, None, mask.shape[0]).feed(ids, mask)
+        return TextRun(self, layer, None, mask.shape[0]).feed(ids, mask)
 
     def start_state(self, layer: int) -> Tensor:
         """The start token's state [1, D] that enters `layer`, float32 on the CPU.
@@ -224,8 +204,8 @@ class Backbone:
     ) -> KVMemory:
         """Runs states [B, M, D] (mask [B, M] bool, right-padded) through the layers from `layer`.
 
-        They take the positions 0 … M-1 and see each other causally; what the layers keep of them is
-        the memory. `bias` [B, M] is the log mass of each slot. Gradients flow.
+        They take the positions 0 … M-1 and see each other causally. Their keys and values are the
+        memory. `bias` [B, M] is the log mass of each slot. Gradients flow.
         """
         positions = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
         causal = positions[:, :, None] >= positions[:, None, :]
@@ -253,17 +233,20 @@ class Backbone:
 
     @contextmanager
     def with_memory(self, memory: KVMemory | None) -> Iterator[Backbone]:
-        """Attaches a memory for the duration of the block; batch rows must match the text's."""
+        """Attaches a memory for the length of the block; its batch rows must match the text's."""
         before, self.memory = self.memory, memory
         try:
             yield self
         finally:
             self.memory = before
 
-    def session(self, batch: int, split: int = 0) -> _TextRun:
-        """A text run of `batch` rows over the attached memory, fed token by token or in blocks.
+    def session(self, batch: int, split: int = 0) -> TextRun:
+        """A run of `batch` texts over the attached memory; feed it token by token or in blocks.
 
-        Without memory, `split` is the layer from which it may later be repeated over one.
+        Without a memory, `split` is the layer from which the run can be repeated over one.
+
+        Raises:
+            InputError: the memory has another number of rows.
         """
         memory = self.memory
         if memory is not None and memory.bias.shape[0] != batch:
@@ -271,15 +254,15 @@ class Backbone:
                 f"the attached memory has {memory.bias.shape[0]} rows, the text {batch}; "
                 "read the memory with the same questions"
             )
-        return _TextRun(self, self.geometry.layers, memory, batch, split)
+        return TextRun(self, self.geometry.layers, memory, batch, split)
 
     def answer_logits(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
     ) -> AnswerLogits:
         """Logits at the answers' tokens with the attached memory; rows [B] of token ids.
 
-        `answers` hold the token ids to predict, the end token included. The vocabulary head runs at
-        answer positions only. Gradients flow to the memory and to attached low-rank weights.
+        `answers` hold the token ids to predict, with the end token. The vocabulary head runs at
+        these positions only. Gradients flow to the memory and to attached low-rank weights.
         """
         rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
         ids, mask = self.pad(rows)
@@ -294,119 +277,10 @@ class Backbone:
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
     ) -> tuple[Tensor, Tensor]:
         """(summed negative log-likelihood [B], answer tokens [B]); see `answer_logits`."""
-        found = self.answer_logits(prompts, answers)
-        loss = nn.functional.cross_entropy(found.logits, found.tokens, reduction="none")
-        summed = torch.zeros(found.places.shape, device=loss.device)
-        return summed.masked_scatter(found.places, loss).sum(1), found.places.sum(1)
-
-
-class _TextRun:
-    """Text flowing through the layers, below the memory's layer without it and above with it."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        last: int,
-        memory: KVMemory | None,
-        batch: int,
-        split: int = 0,
-    ) -> None:
-        self.backbone, self.memory = backbone, memory
-        split = memory.layer if memory is not None else split
-        self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
-        self.caches: list[Any] = [backbone.new_cache(first) for first, _ in self.bounds]
-        device = backbone.device
-        self.seen = torch.zeros(batch, 0, dtype=torch.bool, device=device)
-        self.seen_positions = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        if memory is not None:
-            for i, (key, value) in enumerate(zip(memory.keys, memory.values, strict=True)):
-                self.caches[-1].update(key, value, split + i)
-
-    def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """States [B, T, D] of the next tokens ids [B, T], mask [B, T] bool (padding anywhere)."""
-        count = self.seen.sum(1, keepdim=True)
-        positions = (count + mask.cumsum(1) - 1).clamp_min(0)
-        self.seen = torch.cat([self.seen, mask], 1)
-        self.seen_positions = torch.cat([self.seen_positions, positions], 1)
-        return self._through(self.backbone.model.get_input_embeddings()(ids), 0)
-
-    def _through(self, hidden: Tensor, stage: int) -> Tensor:
-        """Final states [B, T, D] of the last T tokens, whose states `hidden` enter a stage."""
-        past = self.seen.shape[1] - hidden.shape[1]
-        order = torch.arange(self.seen.shape[1], device=hidden.device)
-        causal = order[None, past:, None] >= order[None, None, :]
-        text_visible, positions = causal & self.seen[:, None, :], self.seen_positions[:, past:]
-        for index in range(stage, len(self.bounds)):
-            upper = index == len(self.bounds) - 1
-            masks, own = self._masks(positions, text_visible, self.memory if upper else None)
-            self.entered = hidden
-            hidden = self.backbone.run(*self.bounds[index], hidden, own, masks, self.caches[index])
-        return hidden
-
-    def repeat(self, rows: Tensor, memory: KVMemory) -> tuple[_TextRun, Tensor]:
-        """(run of the text of batch rows `rows` [B'] over `memory`, its final states [B', T, D]).
-
-        Layers below the memory's are not run again; the text was fed at once to a run that is split
-        there.
-        """
-        run = _TextRun(self.backbone, self.bounds[-1][1], memory, len(rows))
-        if run.bounds != self.bounds or self.entered.shape[1] != self.seen.shape[1]:
-            raise ValueError("the run is not split where the memory enters, or was fed twice")
-        for cache, own in zip(self.caches[:-1], run.caches, strict=False):
-            for i, layer in enumerate(cache.layers):
-                own.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), i)
-        run.seen = self.seen.index_select(0, rows)
-        run.seen_positions = self.seen_positions.index_select(0, rows)
-        states = self.entered.index_select(0, rows)
-        return run, run._through(states, len(self.bounds) - 1)
-
-    def _masks(
-        self, positions: Tensor, visible: Tensor, memory: KVMemory | None
-    ) -> tuple[Any, Tensor]:
-        """(attention masks, positions of the new tokens) of one stage."""
-        backbone = self.backbone
-        if memory is None:
-            masks = backbone.attention_masks(positions, self.seen_positions, visible)
-            return masks, positions
-        start = memory.start[:, None]
-        batch, queries, _ = visible.shape
-        open_slots = (memory.bias > -torch.inf)[:, None, :].expand(batch, queries, -1)
-        bias = torch.cat([memory.bias, torch.zeros_like(self.seen, dtype=memory.bias.dtype)], 1)
-        places = memory.positions
-        if places is None:
-            places = torch.full_like(memory.bias, -1, dtype=torch.long)
-        masks = backbone.attention_masks(
-            positions + start,
-            torch.cat([places, self.seen_positions + start], 1),
-            torch.cat([open_slots, visible], 2),
-            bias.nan_to_num(neginf=torch.finfo(backbone.dtype).min),
-        )
-        return masks, positions + start
-
-    def keep(self, mask: Tensor) -> None:
-        """Undoes the tokens that were fed last but for those of `mask` [B, T] bool."""
-        older = self.seen.shape[1] - mask.shape[1]
-        self.seen = torch.cat([self.seen[:, :older], self.seen[:, older:] & mask], 1)
-
-    def reorder(self, index: Tensor) -> None:
-        """Keeps the batch rows `index` [B'] (beam search); the memory's rows follow."""
-        for cache in self.caches:
-            for layer in cache.layers:
-                layer.keys = layer.keys.index_select(0, index)
-                layer.values = layer.values.index_select(0, index)
-        self.seen = self.seen.index_select(0, index)
-        self.seen_positions = self.seen_positions.index_select(0, index)
-        if self.memory is not None:
-            self.memory = replace(
-                self.memory,
-                keys=(),
-                values=(),
-                bias=self.memory.bias.index_select(0, index),
-                start=self.memory.start.index_select(0, index),
-                positions=None
-                if self.memory.positions is None
-                else self.memory.positions.index_select(0, index),
-            )
+        read = self.answer_logits(prompts, answers)
+        loss = nn.functional.cross_entropy(read.logits, read.tokens, reduction="none")
+        by_place = torch.zeros(read.places.shape, device=loss.device)
+        return by_place.masked_scatter(read.places, loss).sum(1), read.places.sum(1)
 
 
 def load_backbone(
@@ -418,9 +292,10 @@ def load_backbone(
 ) -> Backbone:
     """Loads a frozen backbone.
 
-    `spec`: `smollm2-135m` (packaged), a folder, a `.gguf` file or a hub id. `dtype`: `auto` picks
-    float32 or bfloat16 by a short cached measurement. With `quick` True a Llama on disk starts
-    several seconds sooner, as a `QuickLlama`: for reading and writing a bank, not for training.
+    `spec` is `smollm2-135m` (packaged), a folder, a `.gguf` file or a hub id. `dtype` `auto` takes
+    float32 or bfloat16, whichever a short cached measurement finds faster. With `quick` a Llama on
+    disk is loaded as a `QuickLlama`, which saves several seconds. It can read and write a bank; use
+    the other form for training.
 
     Raises:
         InputError: the model cannot be found or is not a decoder-only LM, or no such device.

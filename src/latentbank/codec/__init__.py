@@ -1,4 +1,4 @@
-"""Codes, float arrays and text to bytes and back. Nothing here knows banks, methods or models."""
+"""Codes, float arrays and texts to bytes and back. Knows no bank and no method."""
 
 from latentbank.codec.arrays import (
     ARRAY_CODECS,

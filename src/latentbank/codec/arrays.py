@@ -1,7 +1,7 @@
 """Codes and float arrays to bytes and back: bit packing, float32, float16, int8.
 
-Knows nothing about banks, methods or models. Decoding never trusts its input: damaged bytes
-raise `BankError`, and no input makes a decoder allocate more than its stated limit.
+Decoding does not trust its input: damaged bytes raise `BankError`, and no input makes a decoder
+allocate more than its stated limit. Knows no bank, method or model.
 """
 
 from collections.abc import Mapping
@@ -44,11 +44,13 @@ def _check_bits(bits: int) -> None:
 
 
 def pack_bits(codes: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
-    """Pack integer codes [any shape, read in C order] into `packed_bytes(bits, codes.size)` bytes.
+    """Packs integer codes (any shape, in C order) into `packed_bytes(bits, codes.size)` bytes.
 
-    Code i occupies bits i*bits to (i+1)*bits - 1 of a little-endian bit stream; the last byte is
-    padded with zero bits. Raises `InputError` if `bits` is not 1..16, if the array is not of
-    integers, or if a code does not fit.
+    Code i occupies bits i*bits to (i+1)*bits - 1 of a little-endian bit stream. The last byte is
+    padded with zero bits.
+
+    Raises:
+        InputError: `bits` is not 1..16, the array is not of integers, or a code does not fit.
     """
     _check_bits(bits)
     flat = np.asarray(codes).reshape(-1)
@@ -75,10 +77,11 @@ def pack_bits(codes: npt.NDArray[np.integer[Any]], bits: int) -> bytes:
 
 
 def unpack_bits(data: bytes, bits: int, count: int) -> npt.NDArray[np.int32]:
-    """Unpack `count` codes written by `pack_bits`; returns int32 [count].
+    """The `count` codes that `pack_bits` wrote, int32 [count].
 
-    Raises `InputError` if `bits` is not 1..16, `BankError` if `data` has not exactly
-    `packed_bytes(bits, count)` bytes or its padding bits are not zero.
+    Raises:
+        InputError: `bits` is not 1..16.
+        BankError: `data` does not have `packed_bytes(bits, count)` bytes, or its padding is not 0.
     """
     _check_bits(bits)
     if count < 0 or len(data) != packed_bytes(bits, count):
@@ -112,7 +115,7 @@ def unpack_bits(data: bytes, bits: int, count: int) -> npt.NDArray[np.int32]:
 
 
 class ArrayCodec(Protocol):
-    """Float rows [rows, dim] to bytes and back to float32 [rows, dim]."""
+    """Float rows [rows, dim] to bytes, and back to float32 [rows, dim]."""
 
     @property
     def name(self) -> str:
@@ -122,10 +125,10 @@ class ArrayCodec(Protocol):
         """Bytes that one row of `dim` numbers takes."""
 
     def encode(self, array: npt.NDArray[np.floating[Any]]) -> bytes:
-        """Encode [rows, dim]; raises `InputError` on another shape or values that do not fit."""
+        """Bytes of [rows, dim]; raises `InputError` for another shape or values out of range."""
 
     def decode(self, data: bytes, dim: int) -> Float32Array:
-        """Decode to float32 [rows, dim]; raises `BankError` if the bytes are not whole rows."""
+        """Float32 [rows, dim] of bytes; raises `BankError` if they are not whole rows."""
 
 
 def _rows(array: npt.NDArray[np.floating[Any]]) -> Float32Array:
@@ -161,11 +164,11 @@ class Float32Codec:
         return 4 * dim
 
     def encode(self, array: npt.NDArray[np.floating[Any]]) -> bytes:
-        """Encode [rows, dim]; raises `InputError` (see `ArrayCodec`)."""
+        """See `ArrayCodec`."""
         return _rows(array).astype("<f4").tobytes()
 
     def decode(self, data: bytes, dim: int) -> Float32Array:
-        """Decode to [rows, dim]; raises `BankError` (see `ArrayCodec`)."""
+        """See `ArrayCodec`."""
         rows = _row_count(data, dim, self.row_bytes(dim), self.name)
         return np.frombuffer(data, "<f4").astype(np.float32).reshape(rows, dim)
 
@@ -180,7 +183,7 @@ class Float16Codec:
         return 2 * dim
 
     def encode(self, array: npt.NDArray[np.floating[Any]]) -> bytes:
-        """Encode [rows, dim]; raises `InputError` (see `ArrayCodec`), also beyond ±65504."""
+        """See `ArrayCodec`; the range is ±65504."""
         rows = _rows(array)
         with np.errstate(over="ignore"):
             half = rows.astype("<f2")
@@ -192,7 +195,7 @@ class Float16Codec:
         return half.tobytes()
 
     def decode(self, data: bytes, dim: int) -> Float32Array:
-        """Decode to [rows, dim]; raises `BankError` (see `ArrayCodec`)."""
+        """See `ArrayCodec`."""
         rows = _row_count(data, dim, self.row_bytes(dim), self.name)
         return np.frombuffer(data, "<f2").astype(np.float32).reshape(rows, dim)
 
@@ -200,8 +203,8 @@ class Float16Codec:
 class Int8Codec:
     """One float16 scale per row and one signed byte per number: dim + 2 bytes a row.
 
-    scale = absmax / 127, rounded up to a float16, so that no number is clipped and each is off by
-    at most half a scale. Layout: all scales, then all rows.
+    scale = absmax / 127, rounded up to a float16. So no number is clipped, and the error is at most
+    half a scale. Layout: all scales, then all rows.
     """
 
     name = "int8"
@@ -211,7 +214,7 @@ class Int8Codec:
         return dim + 2
 
     def encode(self, array: npt.NDArray[np.floating[Any]]) -> bytes:
-        """Encode [rows, dim]; raises `InputError` (see `ArrayCodec`), also beyond ±8.3 million."""
+        """See `ArrayCodec`; the range is ±8.3 million."""
         rows = _rows(array)
         absmax = np.abs(rows).max(axis=1, initial=0.0)
         with np.errstate(over="ignore"):
@@ -229,7 +232,7 @@ class Int8Codec:
         return encoded
 
     def decode(self, data: bytes, dim: int) -> Float32Array:
-        """Decode to [rows, dim]; raises `BankError` (see `ArrayCodec`)."""
+        """See `ArrayCodec`."""
         rows = _row_count(data, dim, self.row_bytes(dim), self.name)
         scale = np.frombuffer(data, "<f2", count=rows).astype(np.float32)
         codes = np.frombuffer(data, np.int8, offset=2 * rows).astype(np.float32)
@@ -242,7 +245,7 @@ ARRAY_CODECS: Mapping[str, ArrayCodec] = MappingProxyType(
 
 
 def array_codec(name: str) -> ArrayCodec:
-    """Return the array codec called `name`; raises `UnknownNameError` listing the known ones."""
+    """The array codec `name`; raises `UnknownNameError`, which lists the known ones."""
     if name not in ARRAY_CODECS:
         raise unknown("array codec", name, ARRAY_CODECS)
     return ARRAY_CODECS[name]

@@ -1,6 +1,6 @@
-"""The tables that the counts of tokens are kept in, small enough to ship.
+"""Packs tables of token counts into few bytes, so that they can be shipped with the package.
 
-Knows nothing about banks or methods.
+Knows no bank and no method.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ _MAX_TABLE_BYTES = 1 << 28
 
 
 def pack_tables(tables: CountTables) -> bytes:
-    """Tables in about 2 bytes a count: ids as differences, bytes sorted by place, zstd."""
+    """Bytes of tables, about 2 for each count.
+
+    Ids are stored as differences. The bytes of all numbers are grouped by significance and
+    compressed with zstd.
+    """
     planes = {}
     for field in fields(tables):
         values = getattr(tables, field.name)
@@ -34,11 +38,11 @@ def pack_tables(tables: CountTables) -> bytes:
 
 
 def unpack_tables(data: bytes) -> CountTables:
-    """What `pack_tables` packed. Raises BankError if the bytes are damaged."""
+    """The tables that `pack_tables` packed. Raises BankError if the bytes are damaged."""
     try:
-        found = load(zstandard.ZstdDecompressor().decompress(data, _MAX_TABLE_BYTES))
+        planes = load(zstandard.ZstdDecompressor().decompress(data, _MAX_TABLE_BYTES))
         values = {
-            field.name: _whole(found[field.name]).astype(np.int64) for field in fields(CountTables)
+            field.name: _whole(planes[field.name]).astype(np.int64) for field in fields(CountTables)
         }
         for kind in ("pair", "triple"):
             rows, steps = values[f"{kind}_rows"], values[f"{kind}_tokens"]
@@ -49,24 +53,26 @@ def unpack_tables(data: bytes) -> CountTables:
 
 
 def _whole(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Numbers [N] from their bytes [4, N]."""
     return np.ascontiguousarray(planes.T).view("<u4")[:, 0]
 
 
 def _firsts(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where the rows that hold something begin."""
+    """Index of the first item of each row that is not empty."""
     return (np.cumsum(rows) - rows)[rows > 0]
 
 
 def _differences(
     rows: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Ids of each row after the first as the step from the one before."""
+    """The ids of each row as steps: the first id, then the difference to the id before."""
     steps = np.diff(tokens, prepend=0)
     steps[_firsts(rows)] = tokens[_firsts(rows)]
     return steps
 
 
 def _sums(rows: npt.NDArray[np.int64], steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The inverse of `_differences`."""
     running, first = np.cumsum(steps), _firsts(rows)
     before = running[first] - steps[first]
     return running - np.repeat(before, rows[rows > 0])

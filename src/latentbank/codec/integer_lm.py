@@ -1,59 +1,60 @@
 """A Llama-type model in whole numbers: the same probabilities however it is run.
 
-A text that is coded by a model's probabilities can be decoded only with the very same ones, and
-ordinary inference gives others with each batch size, number of threads and library. Here every sum
-is one of whole numbers small enough to be exact in its floating-point format, so that its order
-does not matter: weights and activations are rounded to 8 bits before each product (largest sum
-below 2^24 in float32), queries, keys and values to a fixed grid (below 2^53 in float64). What
-remains are single additions, products, divisions and square roots, which IEEE 754 rounds alike;
-exponentials and angles come from tables that decimal arithmetic fills. Measured on 10
-SQuAD paragraphs the rounding costs 1.4 % more bits than float32.
+A text that is coded by a model's probabilities can be decoded only with exactly the same ones. But
+ordinary inference gives slightly different ones for each batch size, number of threads and library.
+Here every sum is a sum of whole numbers that its floating-point format holds exactly, so its order
+does not matter. Weights and activations are rounded to 8 bits before each product; sums stay below
+2^24 in float32. Queries, keys and values are rounded to a fixed grid; sums stay below 2^53 in
+float64. Single additions, products, divisions and square roots are rounded by IEEE 754 everywhere
+alike. Exponentials and angles come from `exact_tables`. On 10 SQuAD paragraphs the rounding costs
+1.4 % more bits than float32.
 
-Knows a backbone's weights; no text, no codec, no bank.
+Knows a backbone's weights; knows no text, no codec and no bank.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from latentbank.backbone.layers import plain_weights
 from latentbank.backbone.model import Backbone
+from latentbank.codec.exact_tables import (
+    CONTEXT,
+    GATE_RANGE,
+    GATES,
+    RANGE,
+    STEPS,
+    angles,
+    exponentials,
+    sigmoids,
+)
 from latentbank.errors import InputError
 
 __all__ = ["CONTEXT", "IntegerCache", "IntegerLM", "integer_lm"]
 
-CONTEXT = 512  # positions that the tables know
 _EIGHT_BITS = 127
-_SUM_BITS, _WIDE_BITS = 24, 53  # whole numbers up to 2^these are exact in float32, in float64
-_NORM_BITS = 19  # of a state before it is squared
-_GRID, _REACH = 1 << 10, float((1 << 20) - 1)  # queries, keys, values: steps of 1, and the most
-_MASS_BITS = 20  # of the shares that attention gives
-_STEPS, _RANGE = 256, 24  # the exponential's table: steps of 1, and where it ends
-_GATES, _GATE_RANGE = 512, 20  # the same of the sigmoid's
-_ANGLE_BITS = 20
+_SUM_BITS, _WIDE_BITS = 24, 53  # whole numbers up to 2^24 are exact in float32, 2^53 in float64
+_NORM_BITS = 19  # bits of a state before it is squared
+_GRID, _REACH = 1 << 10, float((1 << 20) - 1)  # queries, keys, values: steps per 1, largest number
+_MASS_BITS = 20  # bits of an attention share
 _TINY = 1e-20
-_DIGITS = 50
 
 
 class IntegerLM:
     """The model of a backbone in whole numbers, on the CPU.
 
-    Takes about the backbone's size in float32 beside it. `vocabulary`: number of token ids;
-    `context`: tokens that it reads at once.
+    Takes about the backbone's size in float32, besides the backbone. `vocabulary` is the number of
+    token ids; `context` is the number of tokens that it reads at most.
 
-    Raises InputError unless the backbone is a plain Llama (rotary positions without scaling, SiLU,
-    no biases) in float32 or bfloat16.
+    Raises:
+        InputError: the backbone is not a plain Llama (rotary positions without scaling, SiLU, no
+            biases) in float32 or bfloat16.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -63,7 +64,7 @@ class IntegerLM:
         self.layers, self.head_dim = geometry.layers, geometry.head_dim
         self.heads, self.kv_heads = geometry.heads, geometry.kv_heads
         self._epsilon = float(config.rms_norm_eps)
-        # The dtype that the backbone was loaded in must not matter.
+        # bfloat16 first, so that the dtype in which the backbone was loaded does not matter.
         weights = {
             name.removeprefix("model."): weight.detach().to("cpu", torch.bfloat16)
             for name, weight in plain_weights(backbone.model)
@@ -73,7 +74,7 @@ class IntegerLM:
         self._head = _Linear([weights.get("lm_head.weight", self._embedding)])
         self._layers = [_Layer.of(weights, f"layers.{i}.") for i in range(self.layers)]
         theta = float(config.rope_parameters["rope_theta"])
-        self._cosine, self._sine = _angles(theta, self.head_dim)
+        self._cosine, self._sine = angles(theta, self.head_dim)
 
     def cache(self) -> IntegerCache:
         """An empty cache of keys and values, for a new batch of texts."""
@@ -83,12 +84,12 @@ class IntegerLM:
     def feed(self, ids: Tensor, cache: IntegerCache) -> Tensor:
         """Final states [B, T, width] of the next tokens `ids` [B, T] after what `cache` holds.
 
-        Raises InputError beyond `context` places.
+        Raises InputError beyond `context` tokens.
         """
         rows, count = ids.shape
         first, last = cache.length, cache.length + count
         if last > self.context:
-            raise InputError(f"the integer model reads {self.context} tokens at once, got {last}")
+            raise InputError(f"the integer model reads at most {self.context} tokens, got {last}")
         places = torch.arange(first, last)
         hidden = torch.arange(last)[None, :] > places[:, None]
         cache.make_room(rows, last)
@@ -109,8 +110,9 @@ class IntegerLM:
 
     @torch.no_grad()
     def masses(self, states: Tensor, total: int) -> Tensor:
-        """Whole-number masses [N, V] in float64 of the next token after final states [N, width]:
-        each at least 1, all of them together at most `total`.
+        """Masses [N, V] of the next token after final states [N, width].
+
+        They are whole numbers in float64, each at least 1, with a sum of at most `total`.
         """
         powers = _powers(self._head(states))
         spare = total - self.vocabulary
@@ -132,7 +134,7 @@ class IntegerLM:
         return torch.cat([one * cosine - other * sine, other * cosine + one * sine], -1)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
-        """Mixed values [B, H, T, D]; all arguments on the grid."""
+        """Attention's mixed values [B, H, T, D]; query, keys and values are on the grid."""
         rows, _, count, width = query.shape
         grouped = query.double().reshape(rows, self.kv_heads, -1, count, width)
         scores = torch.einsum("bgstd,bgld->bgstl", grouped, keys.double()).float()
@@ -144,15 +146,15 @@ class IntegerLM:
 
 
 class IntegerCache:
-    """Keys and values on the grid of a batch of texts, `length` tokens of each."""
+    """Keys and values of a batch of texts, on the grid; `length` tokens of each text."""
 
     def __init__(self, sizes: tuple[int, int, int]) -> None:
-        """`sizes`: layers, kv heads, head width."""
+        """`sizes`: layers, key/value heads, head width."""
         self._sizes, self.length = sizes, 0
         self.data = torch.zeros(2, sizes[0], 0, sizes[1], 0, sizes[2])
 
     def make_room(self, rows: int, places: int) -> None:
-        """Hold at least so many tokens of each text."""
+        """Grows to hold at least `places` tokens of each of `rows` texts."""
         held = self.data.shape[4]
         if places <= held and rows == self.data.shape[2]:
             return
@@ -164,14 +166,14 @@ class IntegerCache:
         self.data = data
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these texts of the batch only."""
+        """Drops all other texts of the batch."""
         self.data = self.data[:, :, rows]
 
 
 class _Linear:
-    """A product with weights rounded to 8 bits a number, one scale an output.
+    """A product with weights of 8 bits and one scale for each output.
 
-    Longer inputs are cut, so that no sum within a product leaves what float32 holds exactly.
+    Long inputs are split into parts, so that float32 holds every sum exactly.
     """
 
     def __init__(self, weights: list[Tensor]) -> None:
@@ -195,6 +197,8 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Layer:
+    """The weights of one decoder layer."""
+
     norm_attention: Tensor
     norm_mlp: Tensor
     qkv: _Linear
@@ -218,89 +222,28 @@ class _Layer:
 
 
 def _top(values: Tensor) -> Tensor:
+    """Largest magnitude [..., 1], at least `_TINY`."""
     return values.abs().amax(-1, keepdim=True).clamp_min(_TINY)
 
 
 def _on_grid(values: Tensor) -> Tensor:
+    """Values rounded to whole steps of the grid."""
     return torch.round(values * _GRID).clamp(-_REACH, _REACH)
 
 
 def _powers(scores: Tensor) -> Tensor:
-    """Whole numbers [..., K] in proportion to exp(scores), in float64; a row's largest is 2^30."""
+    """Whole numbers [..., K] proportional to exp(scores), in float64; the largest is 2^30."""
     below = scores.amax(-1, keepdim=True) - scores
-    return _exponentials()[torch.round(below * _STEPS).clamp_max(_STEPS * _RANGE).long()]
+    return exponentials()[torch.round(below * STEPS).clamp_max(STEPS * RANGE).long()]
 
 
 def _sigmoid(values: Tensor) -> Tensor:
-    reach = _GATES * _GATE_RANGE
-    return _sigmoids()[(torch.round(values * _GATES).clamp(-reach, reach) + reach).long()]
-
-
-@lru_cache(maxsize=1)
-def _exponentials() -> Tensor:
-    """2^30 e^(−i / _STEPS), rounded; the last is 0."""
-    values = list(_falling(_STEPS, _STEPS * _RANGE))
-    whole = [*(round(value * (1 << 30)) for value in values), 0]
-    return torch.tensor(whole, dtype=torch.float64)
-
-
-@lru_cache(maxsize=1)
-def _sigmoids() -> Tensor:
-    """1 / (1 + e^(−i / _GATES)) for i from −reach to reach, in steps of 2^−24."""
-    with localcontext() as context:
-        context.prec = _DIGITS
-        above = [1 / (1 + power) for power in _falling(_GATES, _GATES * _GATE_RANGE + 1)]
-        whole = [round(value * (1 << 24)) for value in above]
-    both = [(1 << 24) - value for value in whole[:0:-1]] + whole
-    return torch.tensor(both).float() / (1 << 24)
-
-
-def _falling(steps: int, count: int) -> Iterator[Decimal]:
-    """e^(−i / steps) for i below `count`."""
-    with localcontext() as context:
-        context.prec = _DIGITS
-        factor, value = (Decimal(-1) / steps).exp(), Decimal(1)
-        found = []
-        for _ in range(count):
-            found.append(value)
-            value *= factor
-    return iter(found)
-
-
-@lru_cache(maxsize=4)
-def _angles(theta: float, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [CONTEXT, D/2] of the rotary positions, in steps of 2^−20."""
-    tables: npt.NDArray[np.float64] = np.zeros((2, CONTEXT, head_dim // 2))
-    with localcontext() as context:
-        context.prec = _DIGITS
-        for pair in range(head_dim // 2):
-            angle = (-Decimal(theta).ln() * (2 * pair) / head_dim).exp()
-            turn = _cosine_sine(angle)
-            real, imaginary = Decimal(1), Decimal(0)
-            for place in range(CONTEXT):
-                tables[:, place, pair] = (
-                    round(real * 2**_ANGLE_BITS),
-                    round(imaginary * 2**_ANGLE_BITS),
-                )
-                real, imaginary = (
-                    real * turn[0] - imaginary * turn[1],
-                    real * turn[1] + imaginary * turn[0],
-                )
-    cosine, sine = torch.from_numpy(tables / 2**_ANGLE_BITS).float()
-    return cosine, sine
-
-
-def _cosine_sine(angle: Decimal) -> tuple[Decimal, Decimal]:
-    """By the power series; for angles up to 1."""
-    term, sums = Decimal(1), [Decimal(1), Decimal(0)]
-    for power in range(1, 48):
-        term = term * angle / power
-        sums[power % 2] += -term if power % 4 in (2, 3) else term
-    return sums[0], sums[1]
+    reach = GATES * GATE_RANGE
+    return sigmoids()[(torch.round(values * GATES).clamp(-reach, reach) + reach).long()]
 
 
 def _plain_llama(backbone: Backbone) -> Any:
-    """The configuration of a backbone that this file can compute."""
+    """The configuration of a backbone. Raises InputError where this file cannot compute it."""
     config = backbone.model.config
     kind = getattr(config, "model_type", "")
     rope = getattr(config, "rope_parameters", None) or {}
@@ -322,7 +265,7 @@ def _plain_llama(backbone: Backbone) -> Any:
     for wrong, reason in reasons:
         if wrong:
             raise InputError(
-                f"the lm codec computes plain Llama models, and {backbone.name} is none: {reason}; "
+                f"the lm codec needs a plain Llama model, and {backbone.name} is none: {reason}; "
                 "use packed or verbatim texts"
             )
     return config
@@ -332,7 +275,7 @@ _MODELS: weakref.WeakKeyDictionary[Backbone, IntegerLM] = weakref.WeakKeyDiction
 
 
 def integer_lm(backbone: Backbone) -> IntegerLM:
-    """The backbone's model in whole numbers, made once (about a second for 135 M weights)."""
+    """The backbone's integer model; made once, which takes about a second for 135 M weights."""
     if backbone not in _MODELS:
         _MODELS[backbone] = IntegerLM(backbone)
     return _MODELS[backbone]

@@ -1,4 +1,4 @@
-"""Files that ship inside the package and serve every bank."""
+"""Codecs over files that ship inside the package. Knows the files and a backbone's tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentbank.codec.token_text import TokenModel, TokenTextCodec
 if TYPE_CHECKING:
     from latentbank.backbone.model import Backbone
 
-COUNTED_VOCABULARY = "c0f9bb3293469bf5"  # of SmolLM2's tokenizer, whose tokens are counted
+COUNTED_VOCABULARY = "c0f9bb3293469bf5"  # hash of SmolLM2's vocabulary, whose tokens are counted
 
 
 @functools.cache
@@ -31,14 +31,14 @@ def packaged_counts() -> CountTables:
 
 
 def packaged_packer(backbone: Backbone) -> TokenTextCodec | None:
-    """The codec by counts for a backbone with SmolLM2's vocabulary; None for others."""
+    """The codec by token counts for a backbone with SmolLM2's vocabulary; None for others."""
     if not backbone.tokenizer_fingerprint.endswith(f":{COUNTED_VOCABULARY}"):
         return None
     return token_codec(backbone, TokenCounts(packaged_counts()))
 
 
 def token_codec(backbone: Backbone, model: TokenModel) -> TokenTextCodec:
-    """Texts by a model of the backbone's tokens; zstd and the packaged dictionary behind it."""
+    """The codec by a model of the backbone's tokens; falls back on zstd and its dictionary."""
     return TokenTextCodec(
         lambda texts: backbone.encode(texts, start=False),
         functools.partial(

@@ -1,10 +1,10 @@
 """Token ids to bytes by the predictions of a language model, and back.
 
 Delétang et al., "Language Modeling Is Compression", 2023 (https://arxiv.org/abs/2309.10668): the
-better a model predicts a text, the fewer bytes it takes. Coding runs the model once over a text;
-decoding runs it token by token, many texts side by side. Every text begins after the start token;
-a longer one begins anew at each window. The leading part of a text coded lately is coded without
-the model: its tokens were predicted already. Knows nothing about text.
+better a model predicts a text, the fewer bytes it takes. Encoding runs the model once over a text.
+Decoding runs it token by token, for many texts side by side. Every text begins after the start
+token; a long text begins again at each window. A cache holds the predictions of recent texts, so
+that coding their leading part needs no model. Knows token ids; knows no text.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["NextTokenModel", "TokenPredictions"]
 
 IntArray = npt.NDArray[np.int64]
 
-_TOGETHER, _PLACES = 64, 1 << 14  # texts, and tokens of all of them, decoded side by side
+_TOGETHER, _PLACES = 64, 1 << 14  # texts decoded side by side, and tokens of all of them
 _ROWS = 64  # distributions held at once
-_KNOWN_TOKENS = 1 << 19  # of texts whose intervals are remembered, at about 50 bytes each
-_HEAD = 16  # tokens that a remembered text is found by
+_KNOWN_TOKENS = 1 << 19  # size of the cache of predictions in tokens, about 50 bytes each
+_HEAD = 16  # first tokens of a text, its key in the cache
 
 
 class NextTokenModel(Protocol):
@@ -41,16 +41,16 @@ class NextTokenModel(Protocol):
         ...
 
     def feed(self, ids: Tensor, cache: Any) -> Tensor:
-        """States [B, T, width] of ids [B, T], which follow what the cache holds and join it."""
+        """States [B, T, width] of ids [B, T] that follow what the cache holds; adds them to it."""
         ...
 
     def masses(self, states: Tensor, total: int) -> Tensor:
-        """Whole numbers [N, V] of states [N, width]: each at least 1, a row's sum to `total`."""
+        """Whole numbers [N, V] of states [N, width]: each at least 1, with sums up to `total`."""
         ...
 
 
 class TokenPredictions:
-    """The `TokenModel` of a language model. `start`: the id before every text, never coded."""
+    """The `TokenModel` of a language model. `start`, the id before every text, is not coded."""
 
     def __init__(self, model: NextTokenModel, start: int) -> None:
         self.vocabulary = model.vocabulary
@@ -64,11 +64,11 @@ class TokenPredictions:
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
         """Bytes of each text of token ids below the vocabulary."""
-        found = []
+        streams = []
         for text in texts:
             lower, width = self._intervals(list(text))
-            found += rans.encode(lower[None], width[None], [len(text)])
-        return found
+            streams += rans.encode(lower[None], width[None], [len(text)])
+        return streams
 
     def _intervals(self, text: list[int]) -> IntArray:
         """(lower, width) [2, T] of the tokens of a text."""
@@ -93,33 +93,33 @@ class TokenPredictions:
         """(lower, width) [2, T] of the tokens of one window."""
         ids = torch.tensor([[self._start, *text[:-1]]])
         states, tokens = self._model.feed(ids, self._model.cache())[0], torch.tensor(text)
-        found = []
+        windows = []
         for part, token in zip(torch.split(states, _ROWS), torch.split(tokens, _ROWS), strict=True):
             masses = self._model.masses(part, rans.TOTAL - 1)
             width = masses.gather(1, token[:, None])[:, 0]
             upper = masses.cumsum(1).gather(1, token[:, None])[:, 0]
-            found.append(torch.stack([1 + upper - width, width]).long().numpy())
-        intervals: IntArray = np.concatenate(found, 1)
+            windows.append(torch.stack([1 + upper - width, width]).long().numpy())
+        intervals: IntArray = np.concatenate(windows, 1)
         return intervals
 
     def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
         """Token ids of each stream; raises BankError where the bytes are damaged."""
-        found: list[list[int]] = []
+        texts: list[list[int]] = []
         at = 0
         while at < len(streams):
-            # Two tokens a byte is more than most texts have; a window holds no more than context.
+            # Most texts have fewer than two tokens for each byte.
             longest = max(len(data) for data in streams[at : at + _TOGETHER])
             places = max(1, min(2 * longest, self._model.context))
             count = max(1, min(_TOGETHER, _PLACES // places))
-            found += self._decode(streams[at : at + count])
+            texts += self._decode(streams[at : at + count])
             at += count
-        return found
+        return texts
 
     def _decode(self, streams: Sequence[bytes]) -> list[list[int]]:
         source = rans.Decoder(streams)
-        most = [self.most_tokens(len(data)) for data in streams]
-        said: list[list[int]] = [[] for _ in streams]
-        rows = held = source.unfinished()  # held: in the cache, finished ones among them
+        limits = [self.most_tokens(len(data)) for data in streams]
+        texts: list[list[int]] = [[] for _ in streams]
+        rows = held = source.unfinished()  # `held` are in the cache, including finished ones
         cache: Any = None
         step = 0
         while len(rows):
@@ -130,29 +130,32 @@ class TokenPredictions:
                 if 2 * len(rows) <= len(held):
                     cache.keep(torch.from_numpy(np.searchsorted(held, rows)))
                     held = rows
-                last = [said[row][-1] for row in held.tolist()]
+                last = [texts[row][-1] for row in held.tolist()]
             states = self._model.feed(torch.tensor(last)[:, None], cache)[:, 0]
             here = torch.from_numpy(np.searchsorted(held, rows))
             masses = self._model.masses(states[here], rans.TOTAL - 1)
             ends = masses.cumsum(1).long().numpy()
             lower, width, tokens = self._find(ends, source.points(rows))
-            if any(step >= most[row] for row in rows.tolist()):
-                raise BankError("A stored text is damaged: it holds more tokens than it may.")
+            if any(step >= limits[row] for row in rows.tolist()):
+                raise BankError("A stored text is damaged: it holds too many tokens for its bytes.")
             source.advance(rows, lower, width)
             for row, token in zip(rows.tolist(), tokens, strict=True):
-                said[row].append(token)
+                texts[row].append(token)
             step += 1
             rows = source.unfinished()
-        return said
+        return texts
 
     def _find(self, ends: IntArray, points: IntArray) -> tuple[IntArray, IntArray, list[int]]:
-        """(lower, width, token) of the intervals that hold `points`; `ends` [N, V] their sums."""
+        """(lower, width, token) of the intervals that hold `points` [N].
+
+        `ends` [N, V] are the cumulative sums of the masses.
+        """
         tokens = [
             int(np.searchsorted(row, point - 1, side="right"))
             for row, point in zip(ends, points.tolist(), strict=True)
         ]
         if (points < 1).any() or max(tokens) >= self.vocabulary:
-            raise BankError("A stored text is damaged: it holds no token that is known.")
+            raise BankError("A stored text is damaged: it holds an unknown token.")
         at = np.arange(len(tokens))
         upper = 1 + ends[at, tokens]
         lower = np.where(np.array(tokens) > 0, 1 + ends[at, np.maximum(tokens, 1) - 1], 1)

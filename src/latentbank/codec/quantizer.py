@@ -1,8 +1,7 @@
-"""Vector quantisation: nearest codewords, learning by gradient or moving averages, online updates,
-resets of dead codes, and telemetry.
+"""Vector quantisation: codebooks, how they learn, resets of dead codes, and telemetry.
 
-Knows tensors only. VQ-VAE (van den Oord et al., 2017) for the losses and moving averages; MBC
-(Katraouras and Rafailidis, 2026) for the online objective and reset.
+The losses and moving averages are those of VQ-VAE (van den Oord et al., 2017), the online objective
+and the reset those of MBC (Katraouras and Rafailidis, 2026). Knows tensors only.
 """
 
 from __future__ import annotations
@@ -43,8 +42,11 @@ class CodebookConfig:
 
 @dataclass(frozen=True)
 class Quantized:
-    """`values` [N, D] with a straight-through gradient, `codes` [N] int64, `loss` the scalar
-    `‖q − sg(x)‖² + β‖sg(q) − x‖²` (mean over elements; the first term only by gradient).
+    """Quantised latents.
+
+    `values` [N, D] have a straight-through gradient; `codes` [N] are int64. `loss` is the scalar
+    `‖q − sg(x)‖² + β‖sg(q) − x‖²`, a mean over elements. The first term is only there for learning
+    by gradient.
     """
 
     values: Tensor
@@ -54,8 +56,11 @@ class Quantized:
 
 @dataclass(frozen=True)
 class CodebookHealth:
-    """`perplexity` exp of the entropy of usage, in 1 … K; `dead` codes under the threshold;
-    `residual` share of the latents' variance that the codes miss, in [0, 1] for a fitted codebook.
+    """Telemetry of a codebook.
+
+    `perplexity` is exp of the entropy of usage, in 1 … K. `dead` counts the codes below the
+    threshold. `residual` is the share of the latents' variance that the codes miss, in [0, 1] for a
+    fitted codebook.
     """
 
     perplexity: float
@@ -120,10 +125,10 @@ class Codebook(nn.Module):
     ) -> Tensor:
         """One step of usage, moving averages (if `ema`) and reset; returns the replaced codes [R].
 
-        `decay` overrides the config's: the discount α of MBC's online objective
-        `Σ_i α^(t−i) ‖m_i − c(m_i)‖²`, whose minimiser the discounted means are. `protected` [K]
-        bool marks codes that stored documents use: they are never reset. Under data parallelism
-        every rank sums the same statistics and takes the same candidates, so all stay equal.
+        `decay` overrides the config's. It is the discount α of MBC's online objective
+        `Σ_i α^(t−i) ‖m_i − c(m_i)‖²`, which the discounted means minimise. `protected` [K] bool
+        marks codes that are never reset, because stored documents use them. Under data parallelism
+        every rank sees the statistics of all, so that all codebooks stay equal.
         """
         config = self.config
         latents, codes = _gathered(latents), _gathered(codes)
@@ -172,7 +177,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def fit(self, latents: Tensor, rounds: int = 20, seed: int = 0) -> None:
-        """Starts from k-means (Lloyd) on latents [N, D]; empty clusters take the worst latents.
+        """Sets the codewords by k-means (Lloyd) on latents [N, D].
+
+        An empty cluster takes one of the latents with the largest error.
 
         Raises:
             InputError: fewer latents than codes.
@@ -212,7 +219,7 @@ class Codebook(nn.Module):
 
 
 class ResidualMeter:
-    """Share of the variance of latents that their codewords miss, added up over batches."""
+    """The share of the variance of latents that their codewords miss, over all batches."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -221,14 +228,14 @@ class ResidualMeter:
 
     @torch.no_grad()
     def add(self, latents: Tensor, words: Tensor) -> None:
-        """Counts latents [N, D] and the codewords [N, D] that stand for them."""
+        """Adds latents [N, D] and their codewords [N, D]."""
         self.count += latents.shape[0]
         self._missed += float((latents - words).pow(2).sum())
         self._squares += float(latents.pow(2).sum())
         self._sum = self._sum + latents.double().sum(0)
 
     def value(self) -> float | None:
-        """The share, 0 for a perfect codebook; None before two different latents were seen."""
+        """The share; 0 for a perfect codebook, None before two different latents were added."""
         if not self.count:
             return None
         spread = self._squares - float(torch.as_tensor(self._sum).pow(2).sum()) / self.count
@@ -236,7 +243,7 @@ class ResidualMeter:
 
 
 def usage_perplexity(counts: Tensor) -> float:
-    """exp of the entropy of counts [K], in 1 … K; 0 where nothing was counted."""
+    """exp of the entropy of counts [K], in 1 … K; 0 without any count."""
     share = counts.double() / counts.sum().clamp_min(1)
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
     return float(entropy.exp()) if bool(counts.any()) else 0.0
@@ -245,7 +252,7 @@ def usage_perplexity(counts: Tensor) -> float:
 def clear_moments(
     optimizer_state: Callable[[Tensor], dict[str, Tensor]], weight: Tensor, rows: Tensor
 ) -> None:
-    """Zeroes the optimiser's moments of replaced codewords `rows` of a gradient codebook."""
+    """Sets the optimiser's moments of the rows `rows` of `weight` to zero."""
     for value in optimizer_state(weight).values():
         if torch.is_tensor(value) and value.shape == weight.shape:
             value[rows] = 0

@@ -1,7 +1,7 @@
-"""Text to bytes and back with zstd and a trained dictionary; imported by way of `codec`.
+"""Text to bytes and back with zstd and a trained dictionary.
 
-Knows nothing about banks, methods or models. Decoding never trusts its input: damaged bytes
-raise `BankError`, and no input makes the decoder produce more than 64 MiB.
+Decoding does not trust its input: damaged bytes raise `BankError`, and no input makes the decoder
+produce more than 64 MiB. Knows no bank, method or model.
 """
 
 import functools
@@ -49,18 +49,22 @@ def _digested(dictionary: bytes, level: int) -> zstandard.ZstdCompressionDict:
 class ZstdTextCodec:
     """Text to zstd bytes and back, tuned so that short texts cost the fewest bytes.
 
-    The first byte tells what follows: the UTF-8 text itself (where zstd would not make it
-    shorter), one zstd block whose header is rebuilt on decoding (texts up to 128 KiB), or a
-    magicless zstd frame. No magic number, content size, checksum or dictionary id is stored; the
-    bank's page checksum covers the bytes. Measured on 500 SQuAD paragraphs (622 bytes each, level
-    19, zstd 1.5.7): 240.5 bytes each with a 64 KiB dictionary, 253.4 in ordinary zstd frames;
-    without a dictionary 357.4 against 366.3.
+    The first byte says what follows. It is the UTF-8 text itself where zstd saves nothing, a single
+    zstd block whose header is rebuilt on decoding (texts up to 128 KiB), or a magicless zstd frame.
+    No magic number, content size, checksum or dictionary id is stored; the checksum of the bank's
+    page covers the bytes. On 500 SQuAD paragraphs of 622 bytes (level 19, zstd 1.5.7) a text takes
+    240.5 bytes with a 64 KiB dictionary, and 253.4 in an ordinary zstd frame; without a dictionary
+    it takes 357.4 and 366.3.
+
+    Two threads must not use one instance at the same time.
 
     Args:
-        dictionary: what `train_dictionary` returned; the same bytes are needed to decode.
+        dictionary: what `train_dictionary` returned; decoding needs the same bytes.
         level: zstd level, 1 (fast) to 22 (small).
-    Raises `InputError` if the level is out of range, `BankError` if the dictionary is damaged.
-    One instance must not be used by two threads at once.
+
+    Raises:
+        InputError: the level is out of range.
+        BankError: the dictionary is damaged.
     """
 
     def __init__(self, dictionary: bytes | None = None, level: int = 19) -> None:
@@ -86,7 +90,7 @@ class ZstdTextCodec:
         )
 
     def encode(self, text: str) -> bytes:
-        """Encode a text; raises `InputError` if it exceeds 64 MiB or is not valid Unicode."""
+        """Bytes of a text; raises `InputError` above 64 MiB or for invalid Unicode."""
         try:
             raw = text.encode()
         except UnicodeEncodeError as error:
@@ -104,7 +108,7 @@ class ZstdTextCodec:
         return best if len(best) <= len(raw) else _RAW + raw
 
     def decode(self, data: bytes) -> str:
-        """Decode a text of at most 64 MiB; raises `BankError` if the bytes are damaged."""
+        """The text of bytes, at most 64 MiB; raises `BankError` if they are damaged."""
         kind, body = data[:1], data[1:]
         if kind == _RAW:
             raw = body
@@ -135,7 +139,7 @@ class ZstdTextCodec:
         return [self.decode(data) for data in payloads]
 
     def _decompress(self, frame: bytes, limit_bytes: int) -> bytes:
-        # The frame declares no size, so the output buffer is ours to bound: a small one first.
+        # The frame declares no size. A small output buffer is enough for most texts.
         try:
             guess = min(limit_bytes, max(16 * 1024, 32 * len(frame)))
             return self._decompressor.decompress(
@@ -161,9 +165,9 @@ def _is_one_block(frame: bytes) -> bool:
 
 
 def train_dictionary(texts: Iterable[str], size_bytes: int) -> bytes:
-    """Train a zstd dictionary of at most `size_bytes` bytes on sample texts.
+    """A zstd dictionary of at most `size_bytes` bytes, trained on sample texts.
 
-    Raises `InputError` if `size_bytes` is under 256 or the texts are too few or too short for it.
+    Raises `InputError` if `size_bytes` is below 256, or the texts are too few or too short.
     """
     samples: list[bytes | bytearray | memoryview] = [text.encode() for text in texts if text]
     if size_bytes < 256:

@@ -1,13 +1,14 @@
-"""How likely each next token of a text is, by counting: a language model of integers.
+"""A language model of counts: the probability of the next token as an interval of whole numbers.
 
 Trigrams, bigrams and continuation counts with absolute discounting and interpolation (Kneser and
-Ney, 1995), mixed with what the text itself said so far (a cache of its tokens and of what followed
-the present one; Kuhn and De Mori, 1990). Every probability is an interval of whole numbers, the
-same on every machine; `rans` turns intervals to bytes. Knows nothing about text.
+Ney, 1995), mixed with two caches of the text so far: its tokens, and the tokens that followed the
+present one (Kuhn and De Mori, 1990). The intervals are the same on every machine; `rans` turns them
+into bytes. Knows token ids; knows no text.
 
-The intervals of one context are laid out by token id. Token w owns
-[1 + w + Σ_c ⌊B_c · C_c(w) / Z_c⌋, …): B_c is the share of component c, C_c(w) its discounted counts
-below w and Z_c all of them, so that widths add up without a division's rest and none is 0.
+The intervals of a context are laid out by token id. That of token w starts at
+1 + w + Σ_c ⌊B_c · C_c(w) / Z_c⌋ and ends where that of w + 1 starts. B_c is the mass of component
+c, C_c(w) the sum of its discounted counts below w, and Z_c the sum of all. So no interval is empty,
+and the rounding leaves no gaps.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ __all__ = ["CountTables", "TokenCounts", "count_tokens"]
 
 IntArray = npt.NDArray[np.int64]
 
-START = 0  # stands before every text; never coded, but a text may hold its id
+START = 0  # comes before every text and is not coded; a text may contain the same id
 UNIT, DISCOUNT = 100, 85  # a count of c is worth UNIT·c − DISCOUNT
 CONTINUATION, FLOOR = 10, 3  # a token after c different tokens is worth CONTINUATION·c + FLOOR
 WINDOW = 256  # tokens that the caches look back
-CACHE_SHARE, CACHE_HALF = 12, 30  # percent of the mass, and tokens until half of it is used
-FOLLOW_SHARE, FOLLOW_HALF = 30, 1
+CACHE_SHARE, CACHE_HALF = 12, 30  # percent of the mass; number of tokens that gives half of it
+FOLLOW_SHARE, FOLLOW_HALF = 30, 1  # the same for tokens that followed the present one
 
 
 @dataclass(frozen=True)
 class CountTables:
     """Counts of a corpus over `vocabulary` tokens.
 
-    `pair_rows` [V]: how many different tokens follow each; `pair_tokens`, `pair_counts` [P] those,
-    by id. `triple_rows` [P]: how many different tokens follow each of these pairs; `triple_tokens`,
-    `triple_counts` [R] those.
+    `pair_rows` [V] is the number of different tokens after each token; `pair_tokens` and
+    `pair_counts` [P] are these tokens, by id, and their counts. `triple_rows` [P] is the number of
+    different tokens after each of the pairs; `triple_tokens` and `triple_counts` [R] are these.
     """
 
     pair_rows: IntArray
@@ -56,7 +57,7 @@ class CountTables:
 
 
 def count_tokens(texts: Sequence[Sequence[int]], vocabulary: int) -> CountTables:
-    """Tables of texts given as token ids below `vocabulary`."""
+    """The tables of texts that are given as token ids below `vocabulary`."""
     rows = [np.asarray([START, *text], np.int64) for text in texts]
     stream = np.concatenate([np.zeros(0, np.int64), *rows])
     place = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(row)) for row in rows)])
@@ -78,7 +79,7 @@ def count_tokens(texts: Sequence[Sequence[int]], vocabulary: int) -> CountTables
 
 
 class _Followers:
-    """What follows each context, as sorted keys context · V + token and their discounted counts."""
+    """Tokens after each context, as sorted keys context · V + token, with discounted counts."""
 
     def __init__(self, rows: IntArray, tokens: IntArray, counts: IntArray, vocabulary: int) -> None:
         self.ends = np.concatenate([[0], np.cumsum(rows)])
@@ -87,21 +88,24 @@ class _Followers:
         self.vocabulary = vocabulary
 
     def share(self, context: IntArray, rest: IntArray) -> tuple[IntArray, IntArray]:
-        """(mass that the followers of each context get of `rest`, their worth); context −1: none"""
+        """(mass of `rest` that the followers of each context get, their discounted counts).
+
+        Both are 0 for context −1, which stands for an unknown one.
+        """
         first, last = self.ends[context], self.ends[context + 1]
         worth = np.where(context < 0, 0, self.below[last] - self.below[first])
         types = np.where(context < 0, 0, last - first)
         return worth * rest // np.maximum(worth + DISCOUNT * types, 1), worth
 
     def find(self, context: IntArray, token: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-        """(where each context's token is or would be, whether it is there)."""
+        """(index where each context's token is or would be, whether it is there)."""
         key = context * self.vocabulary + token
         at = np.searchsorted(self.keys, key)
         there = self.keys[np.minimum(at, len(self.keys) - 1)] == key if len(self.keys) else at < 0
         return at, there
 
     def span(self, context: IntArray, token: IntArray) -> tuple[IntArray, IntArray]:
-        """(worth of the followers below the token, worth of those up to it)."""
+        """(discounted counts of the followers below the token, of those up to it)."""
         at, there = self.find(context, token)
         start = self.below[self.ends[context]]
         low, high = self.below[at] - start, self.below[at + there] - start
@@ -110,18 +114,18 @@ class _Followers:
 
 @dataclass(frozen=True)
 class _Mix:
-    """The components of N contexts: their masses [N] and what they are made of."""
+    """The components of the mixture in N contexts, with their masses [N] and counts [N]."""
 
     pair: IntArray
     triple: IntArray
     masses: tuple[IntArray, ...]  # follow, cache, triples, pairs, unigrams
     worths: tuple[IntArray, ...]
-    recent: IntArray  # [N, W], −1 where nothing is
+    recent: IntArray  # [N, W], −1 before the text
     after: npt.NDArray[np.bool_]  # [N, W]: follows the present token
 
 
 class TokenCounts:
-    """Intervals of tokens in their context, and the way back."""
+    """Codes texts by the intervals of their tokens, and decodes them."""
 
     def __init__(self, tables: CountTables) -> None:
         self.vocabulary = v = tables.vocabulary
@@ -137,8 +141,10 @@ class TokenCounts:
     # ---- one distribution
 
     def _mix(self, before: IntArray, last: IntArray, recent: IntArray) -> _Mix:
-        """Components after tokens `before`, `last` [N] (before −1: the text's first token comes),
-        with `recent` [N, W] tokens ending in `last`, −1 where the text had not begun.
+        """The mixture after the tokens `before` and `last` [N].
+
+        `before` is −1 at the first token of a text. `recent` [N, W] are the tokens up to `last`, −1
+        before the text.
         """
         pair, there = self.pairs.find(before, last)
         triple = np.where(there & (before >= 0), pair, -1)
@@ -176,7 +182,7 @@ class TokenCounts:
         return lower, upper
 
     def _token_at(self, mix: _Mix, point: IntArray) -> IntArray:
-        """The token [N] whose interval each point lies in, by bisection."""
+        """The token [N] whose interval holds each point, by bisection."""
         low, high = np.zeros_like(point), np.full_like(point, self.vocabulary)
         while (high - low > 1).any():
             middle = (low + high) // 2
@@ -188,7 +194,7 @@ class TokenCounts:
 
     def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
         """Bytes of each text of token ids below the vocabulary."""
-        found: list[bytes] = []
+        streams: list[bytes] = []
         for at in range(0, len(texts), 64):
             part = texts[at : at + 64]
             shape = (len(part), max((len(text) for text in part), default=0))
@@ -198,11 +204,11 @@ class TokenCounts:
                     here = slice(begin, begin + WINDOW)
                     low, high = self._interval(*self._contexts(text, begin))
                     lower[row, here][: len(low)], upper[row, here][: len(low)] = low, high
-            found += rans.encode(lower, upper - lower, [len(text) for text in part])
-        return found
+            streams += rans.encode(lower, upper - lower, [len(text) for text in part])
+        return streams
 
     def _contexts(self, text: Sequence[int], begin: int) -> tuple[_Mix, IntArray]:
-        """(components, token) of up to WINDOW places of a text from `begin` on."""
+        """(mixture, token) at up to WINDOW places of a text from `begin` on."""
         tokens = np.asarray(text[max(begin - WINDOW, 0) : begin + WINDOW], np.int64)
         padded = np.concatenate([np.full(WINDOW - min(begin, WINDOW), -1), tokens])
         recent = np.lib.stride_tricks.sliding_window_view(padded[:-1], WINDOW)
@@ -231,11 +237,11 @@ class TokenCounts:
             mix = self._mix(before, last, recent)
             point = source.points(rows)
             if (point < 1).any() or (step >= most[rows]).any():
-                raise BankError("A stored text is damaged: it holds no token that is known.")
+                raise BankError("A stored text is damaged: it holds an unknown token.")
             token = self._token_at(mix, point)
             lower, upper = self._interval(mix, token)
             if (point >= upper).any():
-                raise BankError("A stored text is damaged: it holds no token that is known.")
+                raise BankError("A stored text is damaged: it holds an unknown token.")
             source.advance(rows, lower, upper - lower)
             said[rows, 2 + step] = token
             lengths[rows] += 1

@@ -1,8 +1,8 @@
-"""Text to the fewest bytes that predicting its tokens can reach.
+"""Text to bytes by predicting its tokens.
 
-A text becomes token ids, a model tells their probabilities, an entropy coder turns them to bytes.
-What does not survive the tokenizer byte for byte, and what zstd makes shorter, is left to zstd.
-Knows nothing about banks or methods.
+A tokenizer turns the text into ids, a model gives their probabilities, and an entropy coder turns
+these into bytes. zstd codes a text that the tokenizer would change, or that zstd makes shorter.
+Knows no bank and no method.
 """
 
 from __future__ import annotations
@@ -15,35 +15,33 @@ from latentbank.codec.text import ZstdTextCodec
 __all__ = ["TokenModel", "TokenTextCodec"]
 
 _ZSTD_KINDS = 3  # first bytes below this are `ZstdTextCodec`'s
-_CODED = b"\x03"  # before a coded text whose own first byte is not above this
+_CODED = b"\x03"  # put before a coded text whose first byte is not above this
 _TOGETHER = 1024  # texts decoded side by side
 
 
 class TokenModel(Protocol):
-    """How likely each next token of a text is, and token ids to bytes by it.
-
-    `encode` gives the bytes of each text, `decode` the ids of each, raising BankError where bytes
-    are damaged; `most_tokens`: what so many bytes may hold, which bounds the time that damaged
-    bytes take.
-    """
+    """Token ids to bytes and back, by the probabilities of a model."""
 
     vocabulary: int
 
-    def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]: ...
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
+        """Bytes of each text of token ids."""
 
-    def decode(self, streams: Sequence[bytes]) -> list[list[int]]: ...
+    def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
+        """Token ids of each stream; raises BankError for damaged bytes."""
 
-    def most_tokens(self, size_bytes: int) -> int: ...
+    def most_tokens(self, size_bytes: int) -> int:
+        """The most tokens that so many bytes may hold; bounds the time for damaged bytes."""
 
 
 class TokenTextCodec:
-    """Texts and bytes by the probabilities of tokens.
+    """Texts to bytes and back, by the probabilities of their tokens.
 
     Args:
         tokens: texts → token ids of each.
         text: token ids → text.
-        model: probabilities over the same ids.
-        fallback: for what the tokenizer would change.
+        model: codes the same ids.
+        fallback: codes texts that the tokenizer would change.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class TokenTextCodec:
 
     def encode_all(self, texts: Sequence[str]) -> list[bytes]:
         """Bytes of each text. Raises InputError as `ZstdTextCodec.encode` does."""
-        found = [self._fallback.encode(text) for text in texts]
+        payloads = [self._fallback.encode(text) for text in texts]
         rows = self._tokens(texts)
         fit = [
             i
@@ -69,26 +67,27 @@ class TokenTextCodec:
         ]
         for i, body in zip(fit, self._model.encode([rows[i] for i in fit]), strict=True):
             coded = body if body[:1] > _CODED else _CODED + body
-            if len(coded) < len(found[i]) and len(rows[i]) <= self._model.most_tokens(len(body)):
-                found[i] = coded
-        return found
+            allowed = self._model.most_tokens(len(body))
+            if len(coded) < len(payloads[i]) and len(rows[i]) <= allowed:
+                payloads[i] = coded
+        return payloads
 
     def decode_all(self, payloads: Sequence[bytes]) -> list[str]:
         """Texts of what `encode_all` gave; raises BankError if the bytes are damaged."""
-        found = [""] * len(payloads)
+        texts = [""] * len(payloads)
         coded: list[int] = []
         for i, data in enumerate(payloads):
             if data[:1] and data[0] >= _ZSTD_KINDS:
                 coded.append(i)
             else:
-                found[i] = self._fallback.decode(data)
+                texts[i] = self._fallback.decode(data)
         coded.sort(key=lambda i: len(payloads[i]))
         for at in range(0, len(coded), _TOGETHER):
             part = coded[at : at + _TOGETHER]
             rows = self._model.decode([payloads[i].removeprefix(_CODED) for i in part])
             for i, row in zip(part, rows, strict=True):
-                found[i] = self._text(row)
-        return found
+                texts[i] = self._text(row)
+        return texts
 
     def encode(self, text: str) -> bytes:
         """Bytes of one text."""

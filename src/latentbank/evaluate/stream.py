@@ -54,7 +54,7 @@ def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512)
 
 
 def _pieces(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> list[Document]:
-    """Chunks as documents of their own, named `document/0`, `document/1`, …"""
+    """Chunks as documents of their own, named `document/0`, `document/1` and so on."""
     found = chunk(document, count_tokens, chunk_tokens)
     if len(found) == 1:
         return found

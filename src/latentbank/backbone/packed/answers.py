@@ -1,7 +1,7 @@
 """The answer loss of many questions in one packed run, for training.
 
-A question reads the memory of its document, or none. What the frozen lower layers compute is taken
-from a cache. Knows token ids, states and low-rank weights; knows no method.
+A question reads the memory of its document, or none. The states after the frozen lower layers can
+come from a cache. Knows token ids, states and low-rank weights; knows no method.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _AT_ONCE = 64  # texts that run through the lower layers together
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """Final states [A, D] that predict `tokens` [A], the answers' tokens question by question;
-    `question` [A] is the number of each.
+    """Final states at the answers' tokens.
+
+    `states` [A, D] predict `tokens` [A], the answers' tokens question by question. `question` [A]
+    is the number of the question of each.
     """
 
     states: Tensor
@@ -41,7 +43,7 @@ class AnswerStates:
 
 @dataclass(frozen=True)
 class _Row:
-    """A question with its answer: `ids` without the last token, which predicts nothing."""
+    """A question with its answer; `ids` leave out the last token, which predicts nothing."""
 
     ids: tuple[int, ...]
     prompt: int  # tokens of the prompt
@@ -49,9 +51,9 @@ class _Row:
 
 
 class PackedAnswers:
-    """Answers read from layer `split` upward; below it nothing is trained.
+    """Computes answers with packed layers; only the layers from `split` upward are trained.
 
-    `cache` keeps the states that enter `split`, of prompts and passages.
+    `cache` keeps the states of prompts and passages that enter `split`.
     """
 
     def __init__(self, backbone: Backbone, split: int, cache: StateCache | None = None) -> None:
@@ -126,33 +128,31 @@ class PackedAnswers:
         """States [tokens, D] of each text that enter `split`, after its context (default: none)."""
         before = contexts if contexts is not None else [()] * len(texts)
         keys = [self._key(context, text) for context, text in zip(before, texts, strict=True)]
-        found: list[Tensor | None] = [None] * len(texts)
+        states: list[Tensor | None] = [None] * len(texts)
         if self.cache is not None:
-            found = [self.cache.get(key) for key in keys]
-        missing = [i for i, row in enumerate(found) if row is None]
+            states = [self.cache.get(key) for key in keys]
+        missing = [i for i, row in enumerate(states) if row is None]
         missing.sort(key=lambda i: (before[i], len(texts[i])))
         for at in range(0, len(missing), _AT_ONCE):
             part = missing[at : at + _AT_ONCE]
             made = self._computed([texts[i] for i in part], [before[i] for i in part])
             for i, row in zip(part, made, strict=True):
-                found[i] = row
+                states[i] = row
                 if self.cache is not None:
-                    found[i] = self.cache.keep(keys[i], row)
+                    states[i] = self.cache.keep(keys[i], row)
         device, dtype = self.backbone.device, self.backbone.dtype
-        return [row.to(device, dtype) for row in found if row is not None]
+        return [row.to(device, dtype) for row in states if row is not None]
 
     def _key(self, context: tuple[int, ...], text: tuple[int, ...]) -> str:
-        told = " ".join(map(str, text))
-        return (
-            f"{self._prefix}{' '.join(map(str, context))}|{told}"
-            if context
-            else (f"{self._prefix}{told}")
-        )
+        ids = " ".join(map(str, text))
+        if context:
+            ids = f"{' '.join(map(str, context))}|{ids}"
+        return self._prefix + ids
 
     def _computed(
         self, texts: Sequence[tuple[int, ...]], contexts: Sequence[tuple[int, ...]]
     ) -> list[Tensor]:
-        """Runs texts through the layers below `split`; texts of one context run beside it once."""
+        """Runs texts through the layers below `split`; a context runs once for all of its texts."""
         groups: list[Group] = []
         line: list[int] = []
         spans: list[slice] = []
@@ -183,7 +183,7 @@ class PackedAnswers:
         memories: Sequence[Tensor],
         members: Sequence[tuple[int, tuple[int, ...]]],
     ) -> AnswerStates:
-        """Runs the groups (memory or -1, questions) through the layers from `split`."""
+        """Runs the groups `members` (memory or -1, questions) through the layers from `split`."""
         dtype, device = self.backbone.dtype, self.backbone.device
         groups: list[Group] = []
         line: list[Tensor] = []
@@ -216,26 +216,26 @@ class PackedAnswers:
 
 
 def _common_prefix(rows: Sequence[_Row]) -> int:
-    """With how many equal tokens the prompts of several rows begin; 0 for one row alone.
+    """The number of equal tokens at the beginning of the prompts; 0 for a single row.
 
-    The last token of a prompt is never shared: it predicts the answer's first one.
+    The last token of a prompt is never shared: it predicts the first token of the answer.
     """
     if len(rows) < 2:
         return 0
-    most = min(row.prompt for row in rows) - 1
+    limit = min(row.prompt for row in rows) - 1
     first = rows[0].ids
-    for at in range(most):
+    for at in range(limit):
         if any(row.ids[at] != first[at] for row in rows[1:]):
             return at
-    return most
+    return limit
 
 
 def _grouped(owner: Sequence[int], rows: Sequence[_Row]) -> list[tuple[int, tuple[int, ...]]]:
-    """(memory or -1, its questions); those without memory in small groups of like length."""
+    """(memory or -1, its questions); questions without memory form small groups of like length."""
     own: dict[int, list[int]] = {}
     for question, memory in enumerate(owner):
         own.setdefault(int(memory), []).append(question)
     closed = sorted(own.pop(-1, []), key=lambda i: len(rows[i].ids))
-    found = [(memory, tuple(questions)) for memory, questions in own.items()]
-    found += [(-1, tuple(closed[at : at + _TOGETHER])) for at in range(0, len(closed), _TOGETHER)]
-    return found
+    groups = [(memory, tuple(questions)) for memory, questions in own.items()]
+    groups += [(-1, tuple(closed[at : at + _TOGETHER])) for at in range(0, len(closed), _TOGETHER)]
+    return groups

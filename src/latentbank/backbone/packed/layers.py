@@ -22,8 +22,10 @@ from latentbank.backbone.packed.step import FrozenLayer, LayerStep
 
 @dataclass(frozen=True)
 class _Updates:
-    """Low-rank updates of one layer: `a_qkv` [R, D], `b_qkv` [qkv, R], `a_out` [r, heads·d],
-    `b_out` [D, r], scaled; None where there are none. `dropout` acts on the input of `a_qkv`.
+    """The scaled low-rank updates of one layer; None where there are none.
+
+    `a_qkv` [R, D], `b_qkv` [qkv, R], `a_out` [r, heads·d], `b_out` [D, r]. `dropout` acts on the
+    input of `a_qkv`.
     """
 
     a_qkv: Tensor | None = None
@@ -34,7 +36,7 @@ class _Updates:
 
 
 class PackedLayers:
-    """The layers of a Llama-like backbone, prepared for packed runs. Copies the weights it runs."""
+    """The layers of a Llama-like backbone, prepared for packed runs; it copies their weights."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -42,7 +44,7 @@ class PackedLayers:
 
     @staticmethod
     def supports(backbone: Backbone) -> bool:
-        """Whether the backbone's layers are of the kind that this file computes."""
+        """Whether the backbone is a plain Llama, which packed runs need."""
         config = backbone.decoder.config
         return bool(
             getattr(config, "model_type", "") == "llama"
@@ -62,8 +64,8 @@ class PackedLayers:
     ) -> Tensor:
         """States [N, D] after the layers first … last-1, of states [N, D] that enter `first`.
 
-        `wanted` [W] names the tokens whose result is asked for: the result is [W, D]. After the
-        last layer of the backbone the final norm is applied.
+        With `wanted` [W] only these tokens are returned, [W, D]. After the last layer of the
+        backbone the final norm is applied.
         """
         geometry = self.backbone.geometry
         positions = layout.positions[None]

@@ -1,6 +1,6 @@
 """How packed texts lie in one line of tokens, and which of them see each other.
 
-A group is a memory, and texts that follow it and do not see each other. Knows lengths; no model.
+A group is a memory and texts after it that do not see each other. Knows lengths; knows no model.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_MOST_SCORES = 1 << 19  # attention scores of one head in a bucket on a CPU
-_WASTE = 1.25  # a bucket's longest group over its shortest
+_MOST_SCORES = 1 << 19  # limit of the attention scores of one head in a bucket, on a CPU
+_WASTE = 1.25  # limit of a bucket's longest group divided by its shortest
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Group:
 class Bucket:
     """Groups of like length that are attended to in one product.
 
-    `mask` [G, n, n] is added to the scores. `index` [G, n] names the tokens in the line, the token
-    after the last one for padding; None where the bucket is the one group from `start` on.
+    `mask` [G, n, n] is added to the scores. `index` [G, n] is the place of each token in the line,
+    and N for padding. It is None for a bucket of one group, which starts at `start`.
     """
 
     mask: Tensor
@@ -45,7 +45,7 @@ class Bucket:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(G, n)."""
+        """(G, n): groups, and tokens of the longest group."""
         return self.mask.shape[0], self.mask.shape[1]
 
     def take(self, line: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Layout:
-    """`positions` [N] of the tokens in their own text; the buckets cover every token once."""
+    """The `positions` [N] of the tokens in their own texts; `buckets` cover each token once."""
 
     positions: Tensor
     buckets: tuple[Bucket, ...]
@@ -105,14 +105,14 @@ class Layout:
 
 
 def _positions(group: Group) -> npt.NDArray[np.int64]:
-    """Texts follow the memory; each goes on after the shared tokens."""
+    """Positions [N] of a group's tokens: each text continues after the shared tokens."""
     first = group.memory + group.shared
     rests = [first + np.arange(length) for length in group.rests]
     return np.concatenate([np.arange(first), *rests]).astype(np.int64)
 
 
 def _visible(group: Group) -> npt.NDArray[np.bool_]:
-    """[n, n]: memory and shared tokens causally, then each text's own tokens."""
+    """What each token sees, [n, n]: earlier tokens of the memory, the shared part and its text."""
     n, first = group.tokens, group.memory + group.shared
     seen = np.tril(np.ones((n, n), dtype=bool))
     text = np.repeat(np.arange(len(group.rests)), group.rests)
@@ -121,17 +121,17 @@ def _visible(group: Group) -> npt.NDArray[np.bool_]:
 
 
 def _bucketed(groups: Sequence[Group], device: torch.device) -> list[list[int]]:
-    """Which groups are attended to together: on a CPU those of like length, else all."""
+    """The groups of each bucket: on a CPU groups of like length, else all in one."""
     order = sorted(range(len(groups)), key=lambda i: groups[i].tokens)
     if device.type != "cpu":
         return [order]
-    found: list[list[int]] = []
+    buckets: list[list[int]] = []
     for i in order:
-        last = found[-1] if found else []
+        last = buckets[-1] if buckets else []
         n = groups[i].tokens
         fits = last and n <= _WASTE * groups[last[0]].tokens
         if fits and (len(last) + 1) * n * n <= _MOST_SCORES:
             last.append(i)
         else:
-            found.append([i])
-    return found
+            buckets.append([i])
+    return buckets

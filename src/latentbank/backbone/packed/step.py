@@ -17,28 +17,27 @@ from latentbank.backbone.packed.layout import Bucket
 
 @dataclass(frozen=True)
 class FrozenLayer:
-    """One layer's weights; the norms' weights are folded into the projections that follow them."""
+    """One layer's weights; those of the norms are multiplied into the projections after them."""
 
     qkv: Tensor  # (heads·d + 2·kv_heads·d, D)
     out: Tensor  # (D, heads·d)
     gate_up: Tensor  # (2·F, D)
     down: Tensor  # (D, F)
-    norm: Tensor  # (D,), of the norm before the attention, for the low-rank updates
+    norm: Tensor  # (D,), norm before the attention; the low-rank updates need it
     epsilon: float
 
 
 def _normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """(x over its root mean square, the reciprocal of that [N, 1]); computed in float32."""
+    """(x divided by its root mean square, 1 / root mean square [N, 1]); computed in float32."""
     wide = x.float()
     scale = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
     return (wide * scale).to(x.dtype), scale
 
 
 def _normalised_gradient(gradient: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of what `_normalised` was given; `gradient` is overwritten."""
+    """The gradient of the input of `_normalised`; overwrites `gradient`."""
     share = (gradient * normal).sum(-1, keepdim=True, dtype=torch.float32) / normal.shape[-1]
-    found = gradient.addcmul_(normal, -share.to(normal.dtype)).mul_(scale.to(normal.dtype))
-    return found
+    return gradient.addcmul_(normal, -share.to(normal.dtype)).mul_(scale.to(normal.dtype))
 
 
 def _turned(heads: Tensor, rotary: tuple[Tensor, Tensor], back: bool = False) -> Tensor:
@@ -82,7 +81,7 @@ class LayerStep(torch.autograd.Function):
     """One decoder layer over packed tokens: pre-norm attention and a gated MLP (Llama).
 
     The low-rank updates are added to the weights once per call, so they cost nothing per token in
-    the forward pass; their own gradients use the low-rank form. The frozen weights get none.
+    the forward pass. Their gradients use the low-rank form. The frozen weights get no gradients.
     """
 
     @staticmethod
@@ -95,6 +94,10 @@ class LayerStep(torch.autograd.Function):
         b_out: Tensor | None,
         arguments: Any,
     ) -> Tensor:
+        """States after the layer, of all tokens or of the `wanted` ones.
+
+        `arguments`: the `FrozenLayer`, (cosine, sine), buckets, geometry, wanted tokens, dropout.
+        """
         layer, rotary, buckets, g, wanted, dropout = arguments
         normal, scale = _normalised(x, layer.epsilon)
         kept: Tensor | None = None
@@ -139,6 +142,7 @@ class LayerStep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Gradients of the states and of the four low-rank matrices."""
         layer, rotary, buckets, g, wanted, _ = ctx.arguments
         w_qkv, w_out = ctx.weights
         (normal, scale, kept, query, key, value, read, inner, inner_scale, both,
@@ -182,7 +186,7 @@ def _split_heads(qkv: Tensor, g: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _mlp_gradient(
     gradient: Tensor, layer: FrozenLayer, inner: Tensor, scale: Tensor, both: Tensor
 ) -> Tensor:
-    """The gradient that passes through the gated MLP and its norm, without the skip."""
+    """The gradient through the gated MLP and its norm, without the skip connection."""
     d_product = gradient @ layer.down
     gate, up = both.chunk(2, -1)
     opened = torch.sigmoid(gate)
@@ -206,11 +210,11 @@ def _attention_gradient(
     rotary: tuple[Tensor, Tensor],
     g: Any,
 ) -> Tensor:
-    """The gradient [N, (H + 2·H_kv)·d] of the projections, from that of what was read."""
+    """The gradient [N, (H + 2·H_kv)·d] of the projections; `d_seen` is that of the mixed values."""
     tokens = len(query)
     d_query, d_key = torch.empty_like(query), torch.empty_like(key)
-    found = query.new_empty(tokens, g.heads + 2 * g.kv_heads, g.head_dim)
-    d_value = found[:, g.heads + g.kv_heads :]
+    d_qkv = query.new_empty(tokens, g.heads + 2 * g.kv_heads, g.head_dim)
+    d_value = d_qkv[:, g.heads + g.kv_heads :]
     for bucket, share in zip(buckets, shares, strict=True):
         d_out = _gathered(d_seen, bucket, g.kv_heads)
         asked = _gathered(query, bucket, g.kv_heads)
@@ -220,6 +224,6 @@ def _attention_gradient(
         d_scores = d_share.addcmul_(share, d_share.sum(-1, keepdim=True), value=-1)
         _scattered(torch.bmm(d_scores, keys), bucket, g.kv_heads, d_query)
         _scattered(torch.bmm(d_scores.transpose(1, 2), asked), bucket, g.kv_heads, d_key)
-    found[:, : g.heads] = _turned(d_query.mul_(g.head_dim**-0.5), rotary, back=True)
-    found[:, g.heads : g.heads + g.kv_heads] = _turned(d_key, rotary, back=True)
-    return found.view(tokens, -1)
+    d_qkv[:, : g.heads] = _turned(d_query.mul_(g.head_dim**-0.5), rotary, back=True)
+    d_qkv[:, g.heads : g.heads + g.kv_heads] = _turned(d_key, rotary, back=True)
+    return d_qkv.view(tokens, -1)

@@ -18,26 +18,29 @@ from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
 
 Sources = tuple[tuple[tuple[str, float], ...], ...]
-"""For each of B questions the documents that it was read from, as (id, weight)."""
+"""For each of B questions, the documents that its answer was read from, as (id, weight)."""
 
 
 class Transport(Protocol):
-    """One way in. `attach` is a context manager that changes the backbone and restores it."""
+    """One way in which a memory enters the backbone."""
 
-    def attach(self, backbone: Backbone) -> Any: ...
+    def attach(self, backbone: Backbone) -> Any:
+        """A context manager that changes the backbone and restores it on exit."""
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """What a method's `read` returns for a batch of B questions.
 
-    `transports` are attached in order. `passages` [B] stand in the prompt before the question, None
-    for no text. `sources` [B] name the documents read, most important first, weights in [0, 1]; a
-    function gives them after decoding, from what attention did meanwhile.
-    `contrast` α > 0 asks for memory-aware decoding: logits (1 + α)·ℓ(memory) − α·ℓ(no memory).
-    `support` [B] in [0, 1] says how well what was selected fits the question, empty where a method
-    cannot tell; an answer is as much less sure. `quotable` [B] is the text of what the transports
-    bring, where it is at hand: an answer that quotes it, or a passage, is found in fewer steps.
+    - `transports` are attached in order.
+    - `passages` [B] come before the question in the prompt; None for no text.
+    - `sources` [B] name the documents that were read, best first, with weights in [0, 1]. A
+      function gives them after decoding, from the attention meanwhile.
+    - `contrast` α > 0 asks for memory-aware decoding: (1 + α)·ℓ(memory) − α·ℓ(no memory).
+    - `support` [B] in [0, 1] says how well the selected documents fit the question; the confidence
+      of the answer is multiplied by it. Empty where a method cannot tell.
+    - `quotable` [B] is the text behind the transports, where it is known. Decoding takes fewer
+      steps for an answer that quotes it, or a passage.
     """
 
     transports: tuple[Transport, ...] = ()
@@ -48,17 +51,17 @@ class Conditioning:
     quotable: tuple[str, ...] = ()
 
     def named_sources(self) -> Sources:
-        """`sources`; where they are a function, its result: ask it after the answers."""
+        """`sources`, or the result of the function; call it after the answers are decoded."""
         return self.sources() if callable(self.sources) else self.sources
 
     @property
     def layer(self) -> int:
-        """Below this layer the backbone computes what it does without the transports."""
+        """Below this layer the transports change nothing."""
         return min((getattr(one, "layer", 0) for one in self.transports), default=0)
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
-        """Attaches every transport; detaches all of them on exit, whatever happens."""
+        """Attaches every transport; detaches all of them on exit, also after an error."""
         with ExitStack() as stack:
             for transport in self.transports:
                 stack.enter_context(transport.attach(backbone))
@@ -73,16 +76,20 @@ class KVPrefix:
 
     @property
     def layer(self) -> int:
+        """The first layer that sees the memory."""
         return self.memory.layer
 
     def attach(self, backbone: Backbone) -> Any:
+        """Attaches the memory for the length of the block."""
         return backbone.with_memory(self.memory)
 
 
 @dataclass(frozen=True)
 class MidStates:
-    """States [B, M, D] that enter the residual stream at `layer`; the layers above read them with
-    their own projections. `mask` [B, M] bool; `bias` [B, M] log mass or None.
+    """States [B, M, D] that enter the residual stream at `layer`, before the text.
+
+    The layers from `layer` upward read them with their own projections. `mask` [B, M] is bool;
+    `bias` [B, M] is a log mass or None.
     """
 
     states: Tensor
@@ -92,6 +99,7 @@ class MidStates:
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
+        """Runs the states through the upper layers and attaches the keys and values."""
         memory = backbone.fill(self.states, self.mask, self.layer, self.bias)
         with backbone.with_memory(memory):
             yield backbone
@@ -101,9 +109,9 @@ class MidStates:
 class LayerHook:
     """Reads the residual stream at `layer` and may add to it.
 
-    `function` gets the states [B, T, D] that enter the layer and returns what is added to them, of
-    the same shape, or None. It runs at every forward pass, also token by token while decoding.
-    Gradients flow.
+    `function` gets the states [B, T, D] that enter the layer. It returns a tensor of the same shape
+    that is added to them, or None. It runs at every forward pass, also token by token while
+    decoding. Gradients flow.
     """
 
     function: Callable[[Tensor], Tensor | None]
@@ -111,6 +119,7 @@ class LayerHook:
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
+        """Hooks the layer for the length of the block. Raises InputError for an unknown layer."""
         layers = backbone.decoder.layers
         if not 0 <= self.layer < len(layers):
             raise InputError(

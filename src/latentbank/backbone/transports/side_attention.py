@@ -27,12 +27,12 @@ class SideMemory:
     """Keys and values that the text attends to in chosen layers, beside its own.
 
     `keys`, `values`: layer → [B, H_kv, M, head_dim]; `log_mass` [B, M] is added to the scores.
-    `queries`: layer → a function from the states [B, T, D] that enter the attention to queries
-    [B, H, T, head_dim] for the memory alone. These are not rotated. A layer without such a function
-    asks the memory with the queries of the text.
+    `queries`: layer → a function from the states [B, T, D] that enter the attention to unrotated
+    queries [B, H, T, head_dim], which attend to the memory only. A layer without such a function
+    uses the queries of the text.
 
-    Works with `model.generate` and gradient checkpointing. With beams a batch has several rows for
-    each question, one after another; they share the question's memory.
+    Works with `model.generate` and gradient checkpointing. With beams a batch has several
+    consecutive rows for each question; they share the question's memory.
     """
 
     keys: Mapping[int, Tensor]
@@ -42,6 +42,10 @@ class SideMemory:
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
+        """Replaces the attention of the chosen layers for the length of the block.
+
+        Raises InputError for a layer that the backbone does not have.
+        """
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
 
@@ -70,7 +74,7 @@ class SideMemory:
 
 
 def _query_hook(make: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-    """A hook that keeps the memory's queries of one forward pass on the attention module."""
+    """A hook that stores the memory's queries of a forward pass on the attention module."""
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         module.__dict__["_side_queries"] = make(args[0] if args else kwargs["hidden_states"])

@@ -1,7 +1,8 @@
 """Differences to named weights of the backbone, for the length of a `with` block.
 
-The backbone's own tensors are never written: inside the block its modules see weight + delta. So
-they are the same bits afterwards, and gradients flow to the deltas. Knows names and tensors.
+The backbone's own tensors are never written: inside the block its modules see weight + delta.
+Afterwards the weights are the same bit for bit. Gradients flow to the deltas. Knows names and
+tensors.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ class DenseDelta:
 
 @dataclass(frozen=True)
 class RowsDelta:
-    """Differences `values` [R, ...] to the rows `index` [R] of a weight; other rows stay."""
+    """Differences `values` [R, ...] to the rows `index` [R] of a weight."""
 
     index: Tensor
     values: Tensor
 
     def added_to(self, weight: Tensor) -> Tensor:
-        """See `Delta`. Raises InputError for other row shapes or a row that is not there."""
+        """See `Delta`. Raises InputError for another shape or a row that does not exist."""
         _check_shape("rows", self.values.shape, (len(self.index), *weight.shape[1:]))
         if len(self.index) and not 0 <= int(self.index.min()) <= int(self.index.max()) < len(
             weight
@@ -80,6 +81,7 @@ class WeightDelta:
 
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
+        """Adds the deltas for the length of the block. Raises InputError for an unknown weight."""
         weights = dict(plain_weights(backbone.model))
         missing = [name for name in self.deltas if name not in weights]
         if missing:
@@ -91,7 +93,7 @@ class WeightDelta:
                 one = DenseDelta(delta) if isinstance(delta, Tensor) else delta
                 changed = one.added_to(weights[name].detach())
                 for module, attribute in places[id(weights[name])]:
-                    module.__dict__[attribute] = changed  # found before the parameter
+                    module.__dict__[attribute] = changed  # hides the parameter
                     covered.append((module, attribute))
             yield backbone
         finally:
@@ -100,13 +102,13 @@ class WeightDelta:
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Where each parameter stands: by identity, (module, attribute) of every place."""
-    found: dict[int, list[tuple[nn.Module, str]]] = {}
+    """Identity of a parameter → (module, attribute) of every place that holds it."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
-                found.setdefault(id(parameter), []).append((module, attribute))
-    return found
+                places.setdefault(id(parameter), []).append((module, attribute))
+    return places
 
 
 def _check_shape(kind: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:

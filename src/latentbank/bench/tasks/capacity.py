@@ -48,7 +48,7 @@ class Capacity(Task):
         self.documents = self.sizes[-1]
 
     def run(self, session: Session) -> Outcome:
-        """Writes the facts and asks about them."""
+        """For each size, writes so many facts into a fresh bank and asks about them."""
         points, rows = [], []
         for size in self.sizes:
             facts = self.data.take(size)

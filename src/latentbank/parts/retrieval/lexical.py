@@ -114,8 +114,9 @@ class LexicalIndex:
         return math.log(1 + (size - held + 0.5) / (held + 0.5))
 
     def matches(self, question: str, ids: Sequence[str]) -> list[float]:
-        """For each document the share of the question's words that it holds, each word weighing
-        its inverse document frequency: 0 no word, 1 all. Unknown ids hold none.
+        """For each document, the share of the question's words that it holds, from 0 to 1.
+
+        A word counts with its inverse document frequency. Unknown ids hold no word.
         """
         held, total = [0.0] * len(ids), 0.0
         for word in content_words(question):
