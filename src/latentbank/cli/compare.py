@@ -96,8 +96,10 @@ def compare(
 
 
 def _own(folder: str | None, backbone: str) -> dict[str, Path]:
-    """The user's adapters by the row that takes them: METHOD where it has to be trained, else
-    METHOD+LoRA. Raises InputError where the folder is missing.
+    """The user's adapters by the row that takes them.
+
+    The row is METHOD for a method that needs training, else METHOD+LoRA. Raises InputError where
+    the folder is missing.
     """
     if folder is None:
         return {}
@@ -114,8 +116,9 @@ def _own(folder: str | None, backbone: str) -> dict[str, Path]:
 
 
 def _all_rows(backbone: str, own: dict[str, Path]) -> list[str]:
-    """Every method that can answer on this backbone: bare where it needs no training, and with its
-    adapter where there is one.
+    """Every method that can answer on this backbone.
+
+    Without an adapter where it needs no training, and with its adapter where there is one.
     """
     from latentbank.bench.plan import LORA, only_lora, packaged_for
     from latentbank.capabilities import Trained

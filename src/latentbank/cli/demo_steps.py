@@ -161,7 +161,7 @@ class Tour:
         return f"      {reader.label:<12}{mark} {text}  {note}"
 
     def _document(self, entry: str) -> Document:
-        """The paragraph that an entry was written from; a long one has several, ID#0, ID#1, …"""
+        """The paragraph that an entry was written from; a long one has several, ID#0 and so on."""
         known = {document.id: document for document in self.data.documents}
         return known[entry if entry in known else entry.rpartition("#")[0]]
 
@@ -200,8 +200,9 @@ class Tour:
         }
 
     def _about_a_kept_document(self, reader: Reader) -> tuple[Question, Answer]:
-        """A question that a document of the bank answered: a right answer if there is one, else the
-        first question of the sample whose document is read for it.
+        """A question that a document of the bank answered, with its answer.
+
+        A right answer if there is one, else that of a further question about a held document.
         """
         from latentbank.evaluate.metrics import contains_answer
 
