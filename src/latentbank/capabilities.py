@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from safetensors import SafetensorError
@@ -217,9 +218,13 @@ class Candidates(Method):
 
 
 class Retrieving(Method):
-    """Chooses what to read by retrieval. `retriever.only` keeps it to some entries."""
+    """Chooses what to read by retrieval. `retriever.only` restricts it to some entries."""
 
     retriever: Retriever
+
+    def nothing_read(self, support: tuple[float, ...]) -> Conditioning:
+        """The conditioning of questions that no document fits; `support` [B] is the best match."""
+        return replace(self.closed_book(), sources=((),) * len(support), support=support)
 
 
 class Telemetry(Method):

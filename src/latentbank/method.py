@@ -132,10 +132,4 @@ M = TypeVar("M", bound=type[Method])
 
 def register(name: str) -> Callable[[M], M]:
     """A class decorator that makes a method known as `name`."""
-
-    def decorate(cls: M) -> M:
-        cls.name = name
-        METHODS.register(name)(cls)
-        return cls
-
-    return decorate
+    return METHODS.register_class(name)

@@ -11,11 +11,12 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from latentbank.errors import unknown
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type[Any])
 
 
 class Registry(Generic[T]):
@@ -38,6 +39,16 @@ class Registry(Generic[T]):
 
         def decorate(item: T) -> T:
             self._items[name] = item
+            return item
+
+        return decorate
+
+    def register_class(self, name: str) -> Callable[[C], C]:
+        """As `register`, for classes; the attribute `name` of the class is set."""
+
+        def decorate(item: C) -> C:
+            item.name = name
+            self.register(name)(cast(T, item))
             return item
 
         return decorate

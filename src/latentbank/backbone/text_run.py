@@ -5,6 +5,7 @@ Knows token ids, positions, masks and caches; knows the backbone only as `Layers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -32,18 +33,12 @@ class Layers(Protocol):
     def new_cache(self, offset: int) -> Any:
         """See `Backbone.new_cache`."""
 
-    def run(
-        self, first: int, last: int, hidden: Tensor, positions: Tensor, mask: Any, cache: Any
-    ) -> Tensor:
+    @property
+    def run(self) -> Callable[..., Tensor]:
         """See `Backbone.run`."""
 
-    def attention_masks(
-        self,
-        q_positions: Tensor,
-        k_positions: Tensor,
-        visible: Tensor,
-        bias: Tensor | None = None,
-    ) -> Any:
+    @property
+    def attention_masks(self) -> Callable[..., Any]:
         """See `Backbone.attention_masks`."""
 
 

@@ -109,10 +109,4 @@ T = TypeVar("T", bound=type[Task])
 
 def register(name: str) -> Callable[[T], T]:
     """A class decorator that makes a protocol known as `name`."""
-
-    def decorate(cls: T) -> T:
-        cls.name = name
-        TASKS.register(name)(cls)
-        return cls
-
-    return decorate
+    return TASKS.register_class(name)

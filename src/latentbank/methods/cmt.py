@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import answer_ids, prompt_ids
-from latentbank.backbone.transports import Conditioning
+from latentbank.backbone.transports import Conditioning, Sources
 from latentbank.bank import MemoryBank
 from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
 from latentbank.method import register
-from latentbank.methods.mac import Mac, MacConfig, Sources, paper_presets, top_sources
+from latentbank.methods.mac import Mac, MacConfig
+from latentbank.parts.amortised.networks import paper_presets
+from latentbank.parts.amortised.slots import top_sources
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.pooling import whitening
 

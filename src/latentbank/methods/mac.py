@@ -24,7 +24,7 @@ from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import AnswerStates, PackedAnswers
-from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates
+from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates, Sources
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Encoding, Trained, forget
 from latentbank.codec import array_codec
@@ -33,15 +33,13 @@ from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import CALLS_ADD_UP, EXACT_DELETE, NAMES_SOURCES, WriteReport, register
 from latentbank.parts.amortised.alignment import as_prefix, as_states
-from latentbank.parts.amortised.networks import build_networks
-from latentbank.parts.amortised.slots import Slots
+from latentbank.parts.amortised.networks import build_networks, paper_presets
+from latentbank.parts.amortised.slots import Slots, top_sources
 from latentbank.parts.amortised.training import learned_share, own_slots
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
 LEVEL = "float32"
-NAMED = 4  # documents that an answer names at most
-Sources = tuple[tuple[tuple[str, float], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -88,32 +86,6 @@ class MacConfig:
                 f"window must be 0 or at least {2 * self.latents} slots (two times the "
                 f"latents), got {self.window}"
             )
-
-
-def paper_presets(**extra: Any) -> dict[str, dict[str, Any]]:
-    """The papers' settings by backbone: T5s of documents and questions, T, share of gradients.
-
-    The aggregator has 8 heads of 96 everywhere, as in the published code.
-    """
-    sizes: dict[str, tuple[str, str, int, float]] = {
-        "distilgpt2": ("t5-small", "t5-small", 12, 1.0),
-        "gpt2-large": ("t5-base", "t5-base", 24, 1.0),
-        "gpt2-xl": ("t5-large", "t5-base", 24, 0.75),
-        "llama-2-7b": ("t5-large", "t5-base", 24, 0.75),
-    }
-    return {
-        name: {
-            "amortiser": "t5",
-            "t5": f"google-t5/{documents}",
-            "question_t5": f"google-t5/{questions}",
-            "latents": latents,
-            "heads": 8,
-            "inner": 768,
-            "gradient_share": share,
-            **extra,
-        }
-        for name, (documents, questions, latents, share) in sizes.items()
-    }
 
 
 @register("mac")
@@ -298,7 +270,7 @@ class Mac(Trained, Encoding):
     def sources(self, question: Tensor) -> Sources:
         """The documents that each question [B, T, D] attends to, as (id, share of attention).
 
-        The attention is that of the aggregator's first block. Names the `NAMED` largest shares.
+        The attention is that of the aggregator's first block. See `top_sources`.
         """
         if not self._ids:
             return ()
@@ -403,14 +375,3 @@ class Mac(Trained, Encoding):
         matching = -shares.clamp_min(1e-6).log().mean()
         parts = {"matching": matching.item(), "share": float(shares.detach().mean())}
         return self.config.matching_weight * matching, parts
-
-
-def top_sources(shares: Tensor, ids: Sequence[Sequence[str]]) -> Sources:
-    """(id, share) of the `NAMED` largest shares [B, N] of each question; `ids` [B] rows of N."""
-    best = shares.topk(min(NAMED, shares.shape[1]), dim=1)
-    return tuple(
-        tuple((row[i], share) for i, share in zip(places, values, strict=True))
-        for row, places, values in zip(
-            ids, best.indices.tolist(), best.values.tolist(), strict=True
-        )
-    )

@@ -43,7 +43,8 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.methods.mac import Mac, MacConfig, paper_presets
+from latentbank.methods.mac import Mac, MacConfig
+from latentbank.parts.amortised.networks import paper_presets
 from latentbank.parts.amortised.slots import Slots
 from latentbank.parts.batch import Batch
 from latentbank.parts.low_rank import LoraSettings

@@ -23,7 +23,6 @@ from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank, Receipt
 from latentbank.capabilities import Candidates, Retrieving, Trained, forget
 from latentbank.config import require_share, setting
-from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
 from latentbank.method import (
@@ -124,8 +123,7 @@ class Rag(Trained, Candidates, Retrieving):
         """Puts the texts of the chosen documents before each question."""
         chosen, support = self.retriever.choose(questions, documents)
         if not any(chosen):
-            no_sources = ((),) * len(questions)
-            return replace(self.closed_book(), sources=no_sources, support=support)
+            return self.nothing_read(support)
         passages = tuple("\n\n".join(self._text(id) for id, _ in row) for row in chosen)
         sources = tuple(shares(row) for row in chosen)
         return replace(self.reading(), passages=passages, sources=sources, support=support)
@@ -135,9 +133,7 @@ class Rag(Trained, Candidates, Retrieving):
         return self.retriever.candidates(questions, self.closed_lora is not None)
 
     def _text(self, id: str) -> str:
-        """The text of an entry as it is read, relative dates with their meaning."""
-        entry = self.require_bank().get(id)
-        return annotate(self.texts.decode([entry])[0], entry.time) if entry is not None else ""
+        return self.texts.as_read(self.require_bank().get(id))
 
     @property
     def trained_from(self) -> int | None:

@@ -26,7 +26,6 @@ from latentbank.bank.ladder import VERBATIM
 from latentbank.capabilities import Candidates, Encoding, Fading, Retrieving, Trained
 from latentbank.codec import array_codec
 from latentbank.config import require_at_least, require_share, setting
-from latentbank.documents.dates import annotate
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
 from latentbank.method import (
@@ -232,8 +231,7 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         """Brings the chosen documents in, as states of a middle layer or as text."""
         chosen, support = self.retriever.choose(questions, documents)
         if not any(chosen):
-            no_sources = ((),) * len(questions)
-            return replace(self.closed_book(), sources=no_sources, support=support)
+            return self.nothing_read(support)
         reading = self.reading()
         sources = tuple(shares(row) for row in chosen)
         if self.config.read == "text":
@@ -273,14 +271,10 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
 
     def _text(self, id: str) -> str:
-        """The text of an entry as it is read, relative dates with their meaning."""
-        entry = self.require_bank().get(id)
-        return annotate(self.texts.decode([entry])[0], entry.time) if entry is not None else ""
+        return self.texts.as_read(self.require_bank().get(id))
 
     def _known_text(self, id: str) -> str:
-        """The text of a document that takes no time to decode, else an empty text."""
-        entry = self.require_bank().get(id)
-        return annotate(self.texts.known(entry), entry.time) if entry is not None else ""
+        return self.texts.known_as_read(self.require_bank().get(id))
 
     def _states(self, id: str) -> Tensor | None:
         """States [M, D] of a document, in the backbone's units; the start token's comes first."""
@@ -288,8 +282,7 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         if entry is None:
             return None
         if entry.level in TEXTS:
-            text = annotate(self.texts.decode([entry])[0], entry.time)
-            ids, mask = self.backbone.pad(passage_ids(self.backbone, [text]))
+            ids, mask = self.backbone.pad(passage_ids(self.backbone, [self.texts.as_read(entry)]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
         width = self.backbone.geometry.width
         body = array_codec("float16").decode(split_sketch(entry.payload)[1], width)

@@ -26,6 +26,7 @@ from latentbank.codec.packaged import packaged_dictionary, packaged_packer, toke
 from latentbank.codec.predictions import TokenPredictions
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_text import TokenTextCodec
+from latentbank.documents.dates import annotate
 from latentbank.errors import BankError, InputError
 
 __all__ = ["LM", "PACKED", "TEXTS", "WHOLE", "TextLevels", "leading"]
@@ -131,6 +132,17 @@ class TextLevels:
             if kind == _PREDICTIONS:
                 self._remember(kind, payloads, decoded)
         return texts
+
+    def as_read(self, entry: Entry | None) -> str:
+        """The text of an entry as the model reads it; relative dates carry their meaning.
+
+        Empty without an entry.
+        """
+        return "" if entry is None else annotate(self.decode([entry])[0], entry.time)
+
+    def known_as_read(self, entry: Entry | None) -> str:
+        """As `as_read`, but empty where decoding the text would take time."""
+        return "" if entry is None else annotate(self.known(entry), entry.time)
 
     def known(self, entry: Entry) -> str:
         """The text of an entry that takes no time to decode, else an empty text."""

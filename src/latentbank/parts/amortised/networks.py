@@ -18,7 +18,7 @@ from latentbank.parts.amortised.amortiser import PerceiverAmortiser, T5Texts
 from latentbank.parts.amortised.copy_start import CopyStart
 from latentbank.parts.pooling import Standardiser
 
-__all__ = ["Networks", "build_networks"]
+__all__ = ["Networks", "build_networks", "paper_presets"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,29 @@ def _amortiser(config: Any, width: int, t5_texts: T5Texts | None) -> nn.Module:
         head_hidden=config.head_hidden,
         start="mean" if config.start == "copy" else "random",
     )
+
+
+def paper_presets(**extra: Any) -> dict[str, dict[str, Any]]:
+    """The papers' settings by backbone: T5s of documents and questions, T, share of gradients.
+
+    The aggregator has 8 heads of 96 everywhere, as in the published code.
+    """
+    sizes: dict[str, tuple[str, str, int, float]] = {
+        "distilgpt2": ("t5-small", "t5-small", 12, 1.0),
+        "gpt2-large": ("t5-base", "t5-base", 24, 1.0),
+        "gpt2-xl": ("t5-large", "t5-base", 24, 0.75),
+        "llama-2-7b": ("t5-large", "t5-base", 24, 0.75),
+    }
+    return {
+        name: {
+            "amortiser": "t5",
+            "t5": f"google-t5/{documents}",
+            "question_t5": f"google-t5/{questions}",
+            "latents": latents,
+            "heads": 8,
+            "inner": 768,
+            "gradient_share": share,
+            **extra,
+        }
+        for name, (documents, questions, latents, share) in sizes.items()
+    }

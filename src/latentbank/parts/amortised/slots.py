@@ -1,6 +1,6 @@
 """Slots: what a reader attends to, with masses and owners.
 
-Knows tensors only. m identical slots and one slot of mass m give the same attention.
+Knows tensors and ids. m identical slots and one slot of mass m give the same attention.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentbank.backbone.transports import Sources
 from latentbank.errors import InputError
+
+NAMED = 4  # documents that an answer names at most
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,14 @@ class Slots:
     def bias(self, device: torch.device) -> Tensor | None:
         """Log masses [1, S] on `device`, or None where all are zero."""
         return self.log_mass[None].to(device) if bool((self.log_mass != 0).any()) else None
+
+
+def top_sources(shares: Tensor, ids: Sequence[Sequence[str]]) -> Sources:
+    """(id, share) of the `NAMED` largest shares [B, N] of each question; `ids` [B] rows of N."""
+    best = shares.topk(min(NAMED, shares.shape[1]), dim=1)
+    return tuple(
+        tuple((row[i], share) for i, share in zip(places, values, strict=True))
+        for row, places, values in zip(
+            ids, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    )
