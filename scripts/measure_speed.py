@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from latentbank.adapter import find_adapter, load_adapter
-from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.processor import flushed_denormals
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset, load_sample
 from latentbank.method import Method

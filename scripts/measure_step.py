@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import train_long
-from latentbank.backbone.denormals import flushed_denormals
+from latentbank.backbone.processor import flushed_denormals
 from latentbank.bench.record import DataInfo, Metric, new_record, write_record
 from latentbank.training import Trainer, batches
 

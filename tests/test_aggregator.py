@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
-from latentbank.backbone.denormals import flushed_denormals
+from latentbank.backbone.processor import flushed_denormals
 from latentbank.errors import InputError
 from latentbank.parts.amortised import cross_attention
 from latentbank.parts.amortised.aggregator import Aggregator

@@ -186,6 +186,25 @@ class Stateful(Method):
             raise BankError(f"the memory state of bank {bank.name} is damaged: {error}") from None
 
 
+class Incremental(Method):
+    """Takes in what others wrote to its bank without reading the whole bank again.
+
+    `unreadable`: id → sentence of each entry that cannot be decoded. Such an entry is left out of
+    reading; it can be deleted.
+    """
+
+    def __init__(self, config: Any, backbone: Any) -> None:
+        super().__init__(config, backbone)
+        self.unreadable: dict[str, str] = {}
+
+    @abstractmethod
+    def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+        """Forgets the ids `gone` and reads `entries`, which are new or have changed.
+
+        Must do no harm where the method knows of some of it already.
+        """
+
+
 class Fading(Method):
     """Can keep a document in fewer bytes, so that a full bank need not forget it at once."""
 
@@ -233,6 +252,14 @@ class Telemetry(Method):
     @abstractmethod
     def telemetry(self) -> dict[str, float]:
         """Figures by name; a name starts with its part, such as `codebook_perplexity`."""
+
+
+def follow(method: Method, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+    """Tells a method what others did to its bank; one that is not `Incremental` binds it anew."""
+    if isinstance(method, Incremental):
+        method.take(gone, entries)
+    else:
+        method.bind(method.require_bank())
 
 
 def trained_state(method: Method) -> dict[str, Tensor]:

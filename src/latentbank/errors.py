@@ -30,6 +30,10 @@ class BankError(LatentbankError):
     """A bank cannot be opened, read or written, or its bytes are damaged."""
 
 
+class DamageWarning(UserWarning):
+    """Something of a bank cannot be read and is left out; the rest works."""
+
+
 class BudgetError(BankError):
     """A change does not fit into the bank's budget; the bank is unchanged."""
 

@@ -7,8 +7,10 @@ validation of a training all come here. Knows methods through their contract.
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,21 @@ from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.loading import PACKAGED
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Sources
-from latentbank.bank import BankFingerprint, Footprint, MemoryBank, Receipt
-from latentbank.capabilities import Retrieving, lossless_levels, set_training
+from latentbank.bank import BankFingerprint, Follower, Footprint, MemoryBank, Receipt
+from latentbank.capabilities import (
+    Incremental,
+    Retrieving,
+    follow,
+    lossless_levels,
+    set_training,
+)
 from latentbank.config import merged, normalised
 from latentbank.documents.conditions import Conditions
 from latentbank.documents.document import Document, chunk, find_entries, whole
-from latentbank.errors import BankError, InputError
+from latentbank.errors import BankError, DamageWarning, InputError
 from latentbank.method import METHODS, Method, WriteReport
 from latentbank.methods import DEFAULT_METHOD
-from latentbank.upsert import Upsert
+from latentbank.upsert import Part, Upsert
 
 __all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank"]
 
@@ -43,6 +51,10 @@ ASKED_TOGETHER = 16  # questions
 
 class MemoryModel:
     """A frozen language model with a memory bank.
+
+    Threads may share one: writes and answers take turns, also with other models on the same
+    backbone. Each answer and each write first takes in what others, such as another process, wrote
+    to the bank: a deleted document is not answered from again, a new one is found.
 
     Examples:
         >>> model = MemoryModel.from_pretrained(bank="notes.bank")       # doctest: +SKIP
@@ -60,7 +72,11 @@ class MemoryModel:
         self.backbone = method.backbone
         self.bank = new_bank(":memory:", method) if bank is None else bank
         set_training(method, False)
-        method.bind(self.bank)
+        self._named: set[str] = set()  # unreadable entries that were warned of
+        with self.backbone.exclusive():
+            self._follower = Follower(self.bank)
+            method.bind(self.bank)
+            self._warn()
         self._upsert = Upsert(self.bank)
 
     @classmethod
@@ -157,15 +173,55 @@ class MemoryModel:
         """
         total, read = WriteReport(0, 0, 0.0), _Counted(as_documents(documents))
         size = self.method.write_batch if batch is None else as_count(batch, "batch")
-        for part in self._upsert.parts(read, self._pieces, size, on_conflict):
-            report = self.method.write(part.entries) if part.entries else WriteReport(0, 0, 0.0)
-            if part.old:  # the new version is there: a process that dies here leaves one, or both
-                self.method.delete(part.old)
-            report = replace(report, replaced=part.replaced, kept=part.kept)
-            total = total + report
-            if on_batch is not None:
-                on_batch(report, read.count)
+        # documents are taken from their source outside of the lock: it may be slow
+        while block := list(itertools.islice(read, size)):
+            with self._writing():
+                for part in self._upsert.parts(block, self._pieces, size, on_conflict):
+                    report = self._write_part(part)
+                    total = total + report
+                    if on_batch is not None:
+                        on_batch(report, read.count)
         return total
+
+    def _write_part(self, part: Part) -> WriteReport:
+        report = self.method.write(part.entries) if part.entries else WriteReport(0, 0, 0.0)
+        if part.old:  # the new version is there: a process that dies here leaves one, or both
+            self.method.delete(part.old)
+        return replace(report, replaced=part.replaced, kept=part.kept)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One thread at a time changes the bank, and the method knows what others wrote before."""
+        with self.backbone.exclusive():
+            self._follow()
+            try:
+                yield
+            except BaseException:
+                with suppress(BankError):
+                    self._follow()  # a part of the write may be stored
+                raise
+            self._follow(own=True)
+
+    def _follow(self, own: bool = False) -> None:
+        """Takes in what others wrote since the last look; `own`: the method wrote meanwhile."""
+        changes = self._follower.changes()
+        if changes is not None and (changes.by_others or not own):
+            follow(self.method, changes.gone, changes.entries)
+            self._warn()
+
+    def _warn(self) -> None:
+        """Names each entry that cannot be read, once; the others are not disturbed."""
+        if not isinstance(self.method, Incremental):
+            return
+        for id, sentence in self.method.unreadable.items():
+            if id not in self._named:
+                self._named.add(id)
+                warnings.warn(
+                    f"The document {id!r} of {self.bank.name} cannot be read and is left out: "
+                    f"{sentence} Delete it, or repair the bank.",
+                    DamageWarning,
+                    stacklevel=4,
+                )
 
     def _pieces(self, document: Document) -> list[Document]:
         """The entries of a document: itself, or its chunks."""
@@ -176,7 +232,8 @@ class MemoryModel:
 
     def delete(self, ids: Sequence[str] | str) -> Receipt:
         """Removes documents by id, with all chunks of long ones; the receipt names the entries."""
-        return self.method.delete(find_entries(list(self.bank.ids()), as_ids(ids))[0])
+        with self._writing():
+            return self.method.delete(find_entries(list(self.bank.ids()), as_ids(ids))[0])
 
     # ---- asking
 
@@ -227,12 +284,15 @@ class MemoryModel:
                 f"expected one document for each of the {len(questions)} questions, "
                 f"got {len(documents)}"
             )
-        check_questions(self.backbone, questions, decoding)
+        with self.backbone.exclusive():
+            check_questions(self.backbone, questions, decoding)
         for part in question_batches(questions, documents, as_count(batch, "batch")):
             given = None if documents is None else [documents[i] for i in part]
             asked = [questions[i] for i in part]
-            found = answer_batch(self.method, asked, given, decoding, memory)
-            self._note_hits([one.documents for one in found])
+            with self.backbone.exclusive():
+                self._follow()
+                found = answer_batch(self.method, asked, given, decoding, memory)
+                self._note_hits([one.documents for one in found])
             yield dict(zip(part, found, strict=True))
 
     @contextmanager
@@ -247,12 +307,13 @@ class MemoryModel:
                 f"method '{self.method.name}' reads all documents together; only methods that "
                 "retrieve can be kept to some of them"
             )
-        retriever, chosen = self.method.retriever, self.bank.select(conditions)
-        before, retriever.only = retriever.only, frozenset(chosen)
-        try:
-            yield len(chosen)
-        finally:
-            retriever.only = before
+        with self.backbone.exclusive():  # other threads ask of all documents
+            retriever, chosen = self.method.retriever, self.bank.select(conditions)
+            before, retriever.only = retriever.only, frozenset(chosen)
+            try:
+                yield len(chosen)
+            finally:
+                retriever.only = before
 
     def _note_hits(self, sources: Sources | Sequence[Any]) -> None:
         """Tells the bank which documents answered: those with at least half of the best share.
@@ -277,18 +338,21 @@ class MemoryModel:
         """
         if not prompt.strip():
             raise InputError("The prompt is empty.")
-        conditioning = self.method.read([prompt])
-        passage = conditioning.passages[0] if conditioning.passages else ""
-        ids = self.backbone.encode([f"{passage}\n\n{prompt}" if passage else prompt])
-        with conditioning.attach(self.backbone):
-            return generate(self.backbone, ids, decoding)[0].text
+        with self.backbone.exclusive():
+            self._follow()
+            conditioning = self.method.read([prompt])
+            passage = conditioning.passages[0] if conditioning.passages else ""
+            ids = self.backbone.encode([f"{passage}\n\n{prompt}" if passage else prompt])
+            with conditioning.attach(self.backbone):
+                return generate(self.backbone, ids, decoding)[0].text
 
     def prompt(self, question: str) -> str:
         """The text that the backbone sees for a question, memory aside."""
-        passages = self.method.read([question]).passages
-        text: str = self.backbone.tokenizer.decode(
-            prompt_ids(self.backbone, [question], passages)[0]
-        )
+        with self.backbone.exclusive():
+            self._follow()
+            passages = self.method.read([question]).passages
+            ids = prompt_ids(self.backbone, [question], passages)[0]
+            text: str = self.backbone.tokenizer.decode(ids)
         return text
 
     # ---- the rest

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latentbank.backbone.kv import GrowingCache, KVMemory, stage_cache_class
 from latentbank.backbone.layers import Decoder, plain_weights
 from latentbank.backbone.loading import load_pretrained, parse_device, parse_dtype
+from latentbank.backbone.processor import Exclusive
 from latentbank.backbone.quick import QuickLlama
 from latentbank.backbone.text_run import TextRun
 from latentbank.errors import InputError
@@ -56,6 +57,11 @@ class Backbone:
         self._stages: dict[tuple[int, int], Any] = {}
         self._start_states: dict[int, Tensor] = {}
         self.memory: KVMemory | None = None
+        self._exclusive = Exclusive()
+
+    def exclusive(self) -> Exclusive:
+        """A context manager for one thread at a time: a memory is attached to the backbone."""
+        return self._exclusive
 
     # ---- what it is
 

@@ -119,12 +119,21 @@ class Hits:
             work.pages.put_facts(page, Facts.of(rows))
 
 
+_AGAIN = "again"  # the level of an entry that stands for an id: compared by identity
+
+
 def append_entries(
-    session: Session, batch: Sequence[Entry], carried: Carried, fade: Fade | None, hits: Hits
+    session: Session,
+    batch: Sequence[Entry],
+    carried: Carried,
+    fade: Fade | None,
+    hits: Hits,
+    again: Sequence[str] = (),
 ) -> AppendReport:
     """See `MemoryBank.append`."""
     for entry in batch:
         check_entry(entry)
+    batch = [*batch, *(Entry(id, _AGAIN, b"") for id in again)]
     unique: dict[str, Entry] = {}
     for entry in batch:
         unique.setdefault(entry.id, entry)
@@ -184,6 +193,7 @@ class _Appender:
         self.work, self.fading, self.times = work, fading, times
         self.stored: dict[str, int] = {}  # id as given -> bytes
         self.stored_ids: dict[str, str] = {}
+        self.absent: list[str] = []
 
     def size(self, entry: Entry) -> int:
         """Bytes that an entry adds to the file; an upper bound."""
@@ -261,6 +271,9 @@ class _Appender:
             if seq is not None:
                 again.setdefault(seq, []).append(entry)
                 continue
+            if entry.level is _AGAIN:
+                self.absent.append(entry.id)
+                continue
             kept = self._kept(entry)
             number = session.number(kept.id)
             if number in numbers:  # two ids of this call with one hash
@@ -294,13 +307,15 @@ class _Appender:
 
     def report(self, given: int) -> AppendReport:
         """What happened to the `given` entries."""
+        absent = tuple(dict.fromkeys(self.absent))  # a part may be tried twice
         return AppendReport(
             len(self.stored),
-            given - len(self.stored),
+            given - len(self.stored) - sum(self.times[id] for id in absent),
             sum(self.stored.values()),
             tuple(self.fading.faded),
             tuple(self.fading.forgotten),
             self.stored_ids,
+            absent,
         )
 
 

@@ -144,6 +144,7 @@ class MemoryBank(BankReader):
         state: Bytes | None = None,
         *,
         fade: Fade | None = None,
+        again: Sequence[str] = (),
     ) -> AppendReport:
         """Store entries, and beside them blobs and a method's state.
 
@@ -170,13 +171,15 @@ class MemoryBank(BankReader):
                 `safetensors.torch.save` of its tensors; each replaces an earlier one. `get_state`
                 gives them back. They count in the budget and have their own line in `footprint`.
             fade: one entry at its next level, or None.
+            again: ids of documents that were in the bank a moment ago, so that nobody encoded them
+                once more: each is counted. One that has left since is named in `absent`.
 
         Raises `InputError` if an entry cannot be stored, `BudgetError` if the budget does not hold
         it. Then nothing of the call is stored (of a call in parts without blobs and state: nothing
         of its present part).
         """
         carried = Carried(blobs or {}, state or {})
-        return append_entries(self.session, list(entries), carried, fade, self._hits)
+        return append_entries(self.session, list(entries), carried, fade, self._hits, again)
 
     def delete(
         self, ids: Iterable[str], blobs: Bytes | None = None, state: Bytes | None = None

@@ -129,6 +129,23 @@ class BankReader:
                 page.check()
                 yield page
 
+    def page(self, number: int) -> Page | None:
+        """One page, checked; None if it is gone. Raises `BankError` if it is damaged."""
+        with self.session.reading():
+            found = self.session.find_page(number)
+        if found is not None:
+            found.check()
+        return found
+
+    def stamp(self) -> tuple[int, int]:
+        """(what changes when others write, own commits): equal while the bank stays as it is."""
+        return self.session.stamp()
+
+    def marks(self) -> dict[int, tuple[bytes, object]]:
+        """Number of each page → a value that differs when what the page holds does."""
+        with self.session.reading():
+            return self.session.marks()
+
     def ids(self) -> Iterator[str]:
         """All ids, in the order of `entries`."""
         for page in self.pages():

@@ -62,6 +62,7 @@ class AppendReport:
         faded: ids of documents that went down a level to make room, those of this call included.
         forgotten: ids of documents that left the bank to make room, those of this call included.
         stored_ids: in a bank without ids, the id that each stored entry got instead of its own.
+        absent: ids to count `again` that the bank did not hold, or no longer.
     """
 
     stored: int
@@ -70,6 +71,7 @@ class AppendReport:
     faded: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
     stored_ids: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     def stored_id(self, id: str) -> str:
         """The id under which the bank holds the entry that was given as `id`."""

@@ -127,6 +127,10 @@ class Cmt(Mac):
         super()._remember(ids, payloads)
         self._stored = None
 
+    def _forget(self, ids: Sequence[str]) -> None:
+        super()._forget(ids)
+        self._stored = None
+
     def memory_tokens(self, question: Tensor) -> Tensor:
         """ψ(question latents [B, T, D], slots of the `top_k` documents) → [B, T, D]."""
         memories = self._memories(question)

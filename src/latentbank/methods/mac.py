@@ -13,20 +13,20 @@ over the backbone's own states; `amortiser="t5"` is the paper's. Four settings a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import AnswerStates, PackedAnswers
+from latentbank.backbone.processor import flushed_denormals
 from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates, Sources
-from latentbank.bank import Entry, MemoryBank
-from latentbank.capabilities import Encoding, Trained, forget
+from latentbank.bank import Entry, MemoryBank, Receipt
+from latentbank.capabilities import Encoding, Incremental, Trained, forget
 from latentbank.codec import array_codec
 from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
@@ -89,7 +89,7 @@ class MacConfig:
 
 
 @register("mac")
-class Mac(Trained, Encoding):
+class Mac(Trained, Encoding, Incremental):
     """Memory of amortised contexts."""
 
     Config: ClassVar[type[Any]] = MacConfig
@@ -138,7 +138,8 @@ class Mac(Trained, Encoding):
     def bind(self, bank: MemoryBank) -> None:
         """Takes `bank` and decodes its entries into slots."""
         self.bank = bank
-        entries = list(bank.entries())
+        self.unreadable = {}
+        entries = self._readable(bank.entries())
         self._ids = [entry.id for entry in entries]
         parts = [self._decode_payload(entry.payload) for entry in entries]
         latents = torch.cat(parts) if parts else torch.zeros(0, self.backbone.geometry.width)
@@ -168,11 +169,40 @@ class Mac(Trained, Encoding):
         new = list({d.id: d for d in documents if d.id not in bank}.values())
         latents = self.amortise_all([d.text for d in new])
         payloads = dict(zip((d.id for d in new), self._encode_payloads(latents), strict=True))
-        entries = [Entry.of(d, self.level, payloads.get(d.id, b"")) for d in documents]
-        report = bank.append(entries, blobs=self._blobs(), fade=forget)
+        entries = [Entry.of(d, self.level, payloads[d.id]) for d in documents if d.id in payloads]
+        again = [d.id for d in documents if d.id not in payloads]
+        report = bank.append(entries, blobs=self._blobs(), fade=forget, again=again)
         self._remember([report.stored_id(d.id) for d in new], [payloads[d.id] for d in new])
         self._forget(report.forgotten)
-        return WriteReport.of(report, time.perf_counter() - began)
+        written = WriteReport.of(report, time.perf_counter() - began)
+        left = [d for d in documents if d.id in report.absent]
+        return written + self.write(left) if left else written
+
+    def delete(self, ids: Sequence[str]) -> Receipt:
+        """Removes documents from the bank and from the working state."""
+        receipt = self.require_bank().delete(ids)
+        self.take(receipt.deleted, ())
+        return self.qualified(receipt)
+
+    def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+        """Takes in what others deleted and wrote."""
+        for id in gone:
+            self.unreadable.pop(id, None)
+        self._forget([*gone, *(entry.id for entry in entries)])
+        readable = self._readable(entries)
+        self._remember([entry.id for entry in readable], [entry.payload for entry in readable])
+
+    def _readable(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The entries that can be decoded; the others are named in `unreadable`."""
+        kept = []
+        for entry in entries:
+            try:
+                self._decode_payload(entry.payload)
+                self.unreadable.pop(entry.id, None)
+                kept.append(entry)
+            except BankError as error:
+                self.unreadable[entry.id] = str(error)
+        return kept
 
     def _blobs(self) -> dict[str, bytes]:
         """Blobs to store in the transaction of new entries; MAC has none."""

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
-from latentbank.bank import HISTOGRAM, MemoryBank, Receipt
+from latentbank.bank import HISTOGRAM, Entry, MemoryBank, Receipt
 from latentbank.capabilities import Telemetry
 from latentbank.codec import pack_bits, unpack_bits
 from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
@@ -141,11 +141,10 @@ class Mbc(Mac, Telemetry):
             if len(counts) != 4 * codes:
                 raise BankError(f"the bank counts {len(counts) // 4} codes, expected {codes}")
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
-        self._ids = []
-        rows = []
-        for entry in bank.entries():
-            self._ids.append(entry.id)
-            rows.append(self._unpack(entry.payload))
+        self.unreadable = {}
+        entries = self._readable(bank.entries())
+        self._ids = [entry.id for entry in entries]
+        rows = [self._unpack(entry.payload) for entry in entries]
         self._codes = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
         self._refresh()
 
@@ -157,6 +156,17 @@ class Mbc(Mac, Telemetry):
                 f"the bank's codebook has {len(blob)} bytes, expected {2 * shape[0] * shape[1]}"
             )
         return torch.from_numpy(np.frombuffer(blob, np.float16).reshape(shape).copy())
+
+    def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+        """Takes in what others deleted and wrote."""
+        fixed = self.config.form == "indices" and self.config.adapt == "frozen"
+        if fixed:
+            super().take(gone, entries)
+        else:  # words and counts change with every write of others
+            self.bind(self.require_bank())
+
+    def _decode_payload(self, payload: bytes) -> Tensor:
+        return self._unpack(payload)
 
     def _unpack(self, payload: bytes) -> Tensor:
         """Codes [T] of one entry. Raises BankError for a code beyond the codebook."""

@@ -21,7 +21,7 @@ from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank, Receipt
-from latentbank.capabilities import Candidates, Retrieving, Trained, forget
+from latentbank.capabilities import Candidates, Incremental, Retrieving, Trained, forget
 from latentbank.config import require_share, setting
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
@@ -68,7 +68,7 @@ class RagConfig:
 
 
 @register("rag")
-class Rag(Trained, Candidates, Retrieving):
+class Rag(Trained, Incremental, Candidates, Retrieving):
     """Text store, retrieval and the prompt."""
 
     Config = RagConfig
@@ -94,8 +94,25 @@ class Rag(Trained, Candidates, Retrieving):
         """Takes `bank` and indexes its texts."""
         self.bank = bank
         self.retriever.clear()
-        entries = list(bank.entries())
-        self.retriever.add_texts([entry.id for entry in entries], self.texts.decode(entries))
+        self.unreadable = {}
+        self._index(list(bank.entries()))
+
+    def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+        """Takes in what others deleted and wrote."""
+        self._unindex([*gone, *(entry.id for entry in entries)])
+        if gone:
+            self.texts.forget_texts()
+        self._index(entries)
+
+    def _index(self, entries: Sequence[Entry]) -> None:
+        readable, damaged = self.texts.decode_readable(entries)
+        self.unreadable |= damaged
+        self.retriever.add_texts([entry.id for entry, _ in readable], [t for _, t in readable])
+
+    def _unindex(self, ids: Sequence[str]) -> None:
+        self.retriever.remove(ids)
+        for id in ids:
+            self.unreadable.pop(id, None)
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Stores and indexes texts; a full bank forgets the least valuable ones."""
@@ -114,7 +131,7 @@ class Rag(Trained, Candidates, Retrieving):
     def delete(self, ids: Sequence[str]) -> Receipt:
         """Removes documents from the bank and from the index."""
         receipt = self.require_bank().delete(ids)
-        self.retriever.remove(receipt.deleted)
+        self.take(receipt.deleted, ())
         return self.qualified(receipt)
 
     def read(

@@ -21,13 +21,20 @@ from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
-from latentbank.bank import Entry, MemoryBank
+from latentbank.bank import Entry, MemoryBank, Receipt
 from latentbank.bank.ladder import VERBATIM
-from latentbank.capabilities import Candidates, Encoding, Fading, Retrieving, Trained
+from latentbank.capabilities import (
+    Candidates,
+    Encoding,
+    Fading,
+    Incremental,
+    Retrieving,
+    Trained,
+)
 from latentbank.codec import array_codec
 from latentbank.config import require_at_least, require_share, setting
 from latentbank.documents.document import Document
-from latentbank.errors import InputError, unknown
+from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
@@ -94,7 +101,7 @@ class StrataConfig:
 
 
 @register("strata")
-class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
+class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
     """A bounded memory whose entries are texts or pooled states; one adapter reads both."""
 
     Config = StrataConfig
@@ -154,22 +161,47 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
 
     def fade(self, entry: Entry) -> Entry | None:
         """The text one level down; None for a pooled entry and below the last level."""
-        return self.texts.fade(entry)
+        try:
+            return self.texts.fade(entry)
+        except BankError:  # what cannot be read makes room first
+            return None
 
     def bind(self, bank: MemoryBank) -> None:
         """Takes `bank` and indexes its entries."""
         self.bank = bank
         self.reader.hot.clear()
         self.retriever.clear()
+        self.unreadable = {}
         self._index(list(bank.entries()))
+
+    def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+        """Takes in what others deleted and wrote."""
+        self._unindex([*gone, *(entry.id for entry in entries)])
+        if gone:
+            self.texts.forget_texts()
+        self._index(entries)
 
     def _index(self, entries: Sequence[Entry]) -> None:
         """Adds entries to retrieval: texts by their words, states by sketches and keys."""
         texts = [entry for entry in entries if entry.level in TEXTS]
-        self.retriever.add_texts([entry.id for entry in texts], self.texts.decode(texts))
-        states = [entry for entry in entries if entry.level not in TEXTS]
-        words = [split_sketch(entry.payload)[0] for entry in states]
-        self.retriever.add_keys([e.id for e in states], words, [e.key for e in states])
+        readable, damaged = self.texts.decode_readable(texts)
+        self.retriever.add_texts([entry.id for entry, _ in readable], [t for _, t in readable])
+        for entry in entries:
+            if entry.level not in TEXTS:
+                try:
+                    sketch, _ = self._pooled(entry)
+                    self.retriever.add_keys([entry.id], [sketch], [entry.key])
+                except BankError as error:
+                    damaged[entry.id] = str(error)
+        self.unreadable |= damaged
+
+    def _pooled(self, entry: Entry) -> tuple[bytes, Tensor]:
+        """(sketch, standardised states [k, D]) of a pooled entry; BankError if it is none."""
+        sketch, body = split_sketch(entry.payload)
+        if len(entry.key) != self.config.key_width:
+            raise BankError(f"A key of {len(entry.key)} bytes is none of this adapter's.")
+        states = array_codec("float16").decode(body, self.backbone.geometry.width)
+        return sketch, torch.from_numpy(states)
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Stores and indexes new documents; a full bank fades the least valuable ones."""
@@ -177,18 +209,28 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         new = list({d.id: d for d in documents if d.id not in bank}.values())
         stored = self._entries(new)
         known = {entry.id: entry for entry in stored}
-        again = [Entry(d.id, self.level, b"") for d in documents if d.id not in known]
+        again = [d.id for d in documents if d.id not in known]
         repeated = [known[d.id] for d in documents if d.id in known]
-        report = bank.append([*repeated, *again], fade=self.fade)
+        report = bank.append(repeated, fade=self.fade, again=again)
         self._index([replace(entry, id=report.stored_id(entry.id)) for entry in stored])
         self._unindex([*report.forgotten, *report.faded])
         self._index([entry for id in report.faded if (entry := bank.get(id)) is not None])
-        return WriteReport.of(report, time.perf_counter() - began)
+        written = WriteReport.of(report, time.perf_counter() - began)
+        left = [d for d in documents if d.id in report.absent]
+        return written + self.write(left) if left else written
+
+    def delete(self, ids: Sequence[str]) -> Receipt:
+        """Removes documents from the bank and from the working state."""
+        receipt = self.require_bank().delete(ids)
+        self.take(receipt.deleted, ())
+        return self.qualified(receipt)
 
     def _unindex(self, ids: Sequence[str]) -> None:
-        """Removes documents that faded or were forgotten from retrieval and the hot cache."""
+        """Takes documents out of everything that is remembered of them."""
         self.retriever.remove(ids)
         self.reader.hot.drop(ids)
+        for id in ids:
+            self.unreadable.pop(id, None)
 
     def _entries(self, documents: Sequence[Document]) -> list[Entry]:
         if self.config.entry in WHOLE:
@@ -284,9 +326,7 @@ class Strata(Trained, Encoding, Fading, Candidates, Retrieving):
         if entry.level in TEXTS:
             ids, mask = self.backbone.pad(passage_ids(self.backbone, [self.texts.as_read(entry)]))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
-        width = self.backbone.geometry.width
-        body = array_codec("float16").decode(split_sketch(entry.payload)[1], width)
-        pooled = self.standard.restore(torch.from_numpy(body))
+        pooled = self.standard.restore(self._pooled(entry)[1])
         return torch.cat([self.backbone.start_state(self.config.inject_from), pooled])
 
     # ---- training

@@ -144,6 +144,29 @@ class TextLevels:
         """As `as_read`, but empty where decoding the text would take time."""
         return "" if entry is None else annotate(self.known(entry), entry.time)
 
+    def decode_readable(
+        self, entries: Sequence[Entry]
+    ) -> tuple[list[tuple[Entry, str]], dict[str, str]]:
+        """(entries with their texts, id → sentence of each entry that holds no text).
+
+        Raises BankError where no text of a level can be read, because its codec is missing.
+        """
+        for kind in {self._kind(entry.level) for entry in entries}:
+            self._codec(kind)
+        try:
+            return list(zip(entries, self.decode(entries), strict=True)), {}
+        except BankError as error:
+            if len(entries) == 1:
+                return [], {entries[0].id: str(error)}
+        half = len(entries) // 2
+        first, second = (self.decode_readable(part) for part in (entries[:half], entries[half:]))
+        return first[0] + second[0], first[1] | second[1]
+
+    def forget_texts(self) -> None:
+        """Drops the texts that were remembered: one of them may belong to a deleted document."""
+        self._recent.clear()
+        self._remembered = 0
+
     def known(self, entry: Entry) -> str:
         """The text of an entry that takes no time to decode, else an empty text."""
         if entry.level not in TEXTS:

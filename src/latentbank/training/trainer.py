@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from latentbank.adapter import save_adapter
-from latentbank.backbone.denormals import flushed_denormals
 from latentbank.backbone.encoder import FeatureCache, StateCache
 from latentbank.backbone.packed import PackedAnswers, PackedLayers
+from latentbank.backbone.processor import flushed_denormals
 from latentbank.capabilities import Encoding, Trained
 from latentbank.codec.quantizer import clear_moments
 from latentbank.errors import InputError

@@ -6,7 +6,7 @@ date after another process has written; `apply` after a transaction of this one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -174,6 +174,11 @@ class Directory:
     def __len__(self) -> int:
         """Number of documents."""
         return len(self._index)
+
+    @property
+    def hashes(self) -> Mapping[int, bytes]:
+        """Number of each page → its hash."""
+        return self._hashes
 
     def find(self, number: int) -> int | None:
         """The page of an id's number, or None."""

@@ -6,6 +6,7 @@ or fading. `MemoryBank` offers it to users; `write.Write` changes pages through 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from latentbank.bank.reports import Settings
 from latentbank.bank.store.directory import Directory, id_number
 from latentbank.bank.store.facts import Facts
-from latentbank.bank.store.file import empty_log, sqlite_errors
+from latentbank.bank.store.file import connect, empty_log, sqlite_errors
 from latentbank.bank.store.items import BANK, ItemTable
 from latentbank.bank.store.pages import Page
 from latentbank.bank.store.tables import PageTable
@@ -28,6 +29,7 @@ MEMORY = ":memory:"  # the name of a bank without a file
 DELETING = "deleting"  # the item of the tombstones of a deletion that is not finished
 PENDING = "pending"  # the item that says from which order on documents do not count yet
 UNKNOWN_LOG = 1 << 62  # bytes of a log that was not looked at
+_LEFT_TO_PARENTS: list[sqlite3.Connection] = []  # connections of the process that forked
 _CHECKPOINT_PAGES = 4000  # of the log of a bank without a budget
 
 
@@ -42,6 +44,7 @@ class Session:
         directory: where ids and pages are, as of the last transaction.
         tombstones: entries that are gone although their pages still hold them.
         log_bytes: bytes that the write-ahead log may hold now; an upper bound.
+        commits: transactions that this session has committed.
     """
 
     def __init__(self, connection: sqlite3.Connection, name: str, read_only: bool) -> None:
@@ -53,7 +56,9 @@ class Session:
         self.directory = Directory()
         self.tombstones: Tombstones = {}
         self.log_bytes = UNKNOWN_LOG
+        self.commits = 0
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._open = True
         self._version: int | None = None  # of the file, as the directory knows it
 
@@ -62,8 +67,25 @@ class Session:
     @contextmanager
     def guard(self) -> Iterator[None]:
         """One thread at a time; SQLite's errors become `BankError`."""
+        if self._process != os.getpid():
+            self._enter_fork()
         with self._lock, sqlite_errors(self.name):
             yield
+
+    def _enter_fork(self) -> None:
+        """Opens the file anew in a forked process: SQLite's connections must not cross a fork.
+
+        The parent's connection is kept and never closed: closing it here would take its locks.
+        """
+        self._lock, self._process = threading.RLock(), os.getpid()
+        if self.name == MEMORY or not self._open:
+            return
+        _LEFT_TO_PARENTS.append(self.connection)
+        path = Path(self.name)
+        self.connection = connect(path, read_only=self.read_only, timeout_seconds=5.0)
+        self.items = ItemTable(self.connection, self.name)
+        self.pages = PageTable(self.connection, self.name)
+        self._version = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -101,6 +123,7 @@ class Session:
         """
         version, self._version = self._version, None
         self.connection.execute("COMMIT")
+        self.commits += 1
         yield
         self._version = version
 
@@ -112,6 +135,20 @@ class Session:
     def version(self) -> int | None:
         """A number that changes when another process writes; None: everything is out of date."""
         return self._version
+
+    def stamp(self) -> tuple[int, int]:
+        """(a number that changes when others write, own commits so far); costs microseconds."""
+        with self.guard():
+            if not self._open:
+                raise BankError(f"Bank {self.name} is closed; open it again.")
+            others = self.connection.execute("PRAGMA data_version").fetchone()[0]
+            return int(others), self.commits
+
+    def marks(self) -> dict[int, tuple[bytes, object]]:
+        """Number of each page → what differs when its visible entries do, as of the last sync."""
+        return {
+            seq: (hash, self.tombstones.get(seq)) for seq, hash in self.directory.hashes.items()
+        }
 
     @property
     def is_open(self) -> bool:
