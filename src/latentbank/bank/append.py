@@ -29,7 +29,6 @@ _ENTRY_BYTES = 14  # of an entry beside payload, key and ledger; an upper bound
 _LEDGER_BYTES = 40  # of the brackets and names around an entry's ledger
 _HIT_PAGES = 64  # whose hits are written at once
 _HITS_WAITING = 512  # documents with unwritten hits after which they are written
-_LEAST_PAGES = 6  # of the file of a bank without documents
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,9 @@ class Carried:
 
     def check_room(self, work: Write) -> None:
         """Raise `BudgetError` if even a bank without entries has no room for them."""
-        (need, cost), items = self.needs(work), work.session.items
+        need, cost = self.needs(work)
         space = work.session.settings.space
-        least = need + items.total_bytes(BLOB) + items.total_bytes(STATE)
-        least += _LEAST_PAGES * space.sqlite_page
+        least = need + work.empty_bytes()
         if least > space.file_limit(cost + work.cost(0)):
             raise work.too_large(least)
 

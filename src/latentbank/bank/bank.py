@@ -253,9 +253,10 @@ class MemoryBank(BankReader):
     ) -> AppendReport:
         """Change the budget of a bank in use. A smaller one fades documents and cuts the file.
 
-        `progress(done, total)` counts pages, once those that had to fade have. The report names
-        the documents that faded or were forgotten. Raises `BudgetError` if `fade` is None and the
-        documents do not fit; the bank then keeps its old budget.
+        One transaction: if it fails or is killed, no document has changed. Its log or journal may
+        take as much as the file has until it ends. `progress(done, total)` counts pages, once those
+        that had to fade have. The report names the documents that faded or were forgotten. Raises
+        `BudgetError` if they cannot fit, or do not and `fade` is None.
         """
         return rebudget_session(self.session, size_bytes(budget), fade, progress)
 

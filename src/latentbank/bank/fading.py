@@ -13,7 +13,6 @@ import numpy as np
 
 from latentbank.bank.entry import Entry
 from latentbank.bank.ladder import Fade
-from latentbank.bank.store.items import BLOB, STATE
 from latentbank.bank.store.page_writer import Placed
 from latentbank.bank.store.pages import MAX_DEPTH, Page, Slot
 from latentbank.bank.write import Write
@@ -23,7 +22,6 @@ __all__ = ["Fading"]
 
 _ENTRY_BYTES = 9  # of an entry beside payload, key and ledger
 _NEAR = 0.05  # values that differ by less count as equal: whole pages then fade at once
-_LEAST_PAGES = 6  # of the file of a bank without documents
 _STEPS_AT_ONCE = 32  # after so many steps that make it no smaller an entry is forgotten
 
 
@@ -55,10 +53,8 @@ class Fading:
         Raises `BudgetError` if they are more than the whole bank has, before anything fades.
         """
         work = self.work
-        space, items = work.session.settings.space, work.session.items
-        least = need + items.total_bytes(BLOB) + items.total_bytes(STATE)
-        possible = least + _LEAST_PAGES * space.sqlite_page <= work.file_limit()
-        possible = possible and self.fade is not None
+        space = work.session.settings.space
+        possible = self.fade is not None and work.empty_bytes() + need <= work.file_limit()
         if possible:
             work.fill()
         while (missing := need - work.free_bytes()) > 0:

@@ -22,6 +22,7 @@ __all__ = ["Write", "writing"]
 
 _TRIES = 50  # to begin behind another process that writes without pause
 _NO_LIMIT = 1 << 61
+_LEAST_PAGES = 7  # of the file of a bank without documents and large items
 _JOINED_PAGES = 8  # small pages that are made one at a time
 
 
@@ -132,6 +133,10 @@ class Write:
         """Give back what was reserved and not needed."""
         self._spent -= cost
 
+    def as_one(self) -> None:
+        """Keep what follows in one transaction, however large its log or journal becomes."""
+        self._room = _NO_LIMIT
+
     def save(self) -> Changes:
         """Mark the present state within the transaction; `restore` goes back to it."""
         self.session.connection.execute("SAVEPOINT part")
@@ -213,6 +218,13 @@ class Write:
         space = self.session.settings.space  # its margin is for what fading itself has to write
         unused = self.session.unused_pages() * space.sqlite_page - space.margin_bytes
         return self.file_limit() - self.session.size_bytes() + unused
+
+    def empty_bytes(self) -> int:
+        """Bytes that the file would take without its documents, margin included; an upper bound."""
+        space = self.session.settings.space
+        items = self.session.items.file_bytes(space.sqlite_page)
+        pointers = self.file_limit() // 100  # SQLite's map of a file that has once been full
+        return items + pointers + _LEAST_PAGES * space.sqlite_page + space.margin_bytes
 
     def fill(self) -> None:
         """Let the file grow to its limit. A full bank has one size, whatever was written."""

@@ -56,7 +56,7 @@ def snapshot_session(session: Session, path: Path, progress: Progress | None = N
 def rebudget_session(
     session: Session, budget: int | None, fade: Fade | None, progress: Progress | None = None
 ) -> AppendReport:
-    """See `MemoryBank.rebudget`."""
+    """See `MemoryBank.rebudget`. One transaction: what fails or is killed has changed nothing."""
     with session.reading():
         old = session.settings.space
     space = Space(budget)
@@ -67,18 +67,17 @@ def rebudget_session(
             "export it and import it with the new budget."
         )
     with writing(session) as work:
+        work.as_one()
         fading = Fading(work, fade)
         if budget is not None and (old.budget is None or budget < old.budget):
             _fit(work, fading, space)
-    with writing(session) as work:
         _set_budget(work, budget)
         numbers = session.pages.numbers()
         for done, seq in enumerate(numbers):
             if progress is not None:
                 progress(done + 1, len(numbers))
-            work.reserve(work.cost(0, pages=1))
-            if session.pages.find(seq) is not None:
-                work.pages.put_facts(*work.pages.read(seq))
+            work.pages.put_facts(*work.pages.read(seq))
+    session.invalidate()  # the budget decides how the log is emptied
     session.checkpoint()
     return AppendReport(0, 0, 0, tuple(fading.faded), tuple(fading.forgotten))
 
@@ -86,16 +85,12 @@ def rebudget_session(
 def _set_budget(work: Write, budget: int | None) -> None:
     """Store the budget and the span that follows from it, and go on under it."""
     session = work.session
-    documents = len(session.directory)
+    documents = sum(count for _, _, _, count, *_ in session.pages.overview())
     each = session.size_bytes() / max(1, documents)
     span = float(max(8, round(budget / each / 2))) if budget and documents else 0.0
-    work.reserve(work.cost(256, items=2))
     session.items.put_json(BANK, "budget_bytes", budget)
     session.items.put_json(BANK, "span", span)
-    work.commit()
     session.settings = dataclasses.replace(session.settings, budget_bytes=budget, span=span)
-    session.invalidate()
-    work.begin()
 
 
 def _fit(work: Write, fading: Fading, space: Space) -> None:

@@ -105,6 +105,12 @@ class ItemTable:
         query = "SELECT total(length(data)) FROM items WHERE kind = ?"
         return int(self.connection.execute(query, (kind,)).fetchone()[0])
 
+    def file_bytes(self, page_bytes: int) -> int:
+        """Bytes of the file that items of users and methods take; an upper bound."""
+        query = "SELECT length(data) FROM items WHERE kind <> ? AND length(data) > ?"
+        sizes = self.connection.execute(query, (BANK, page_bytes // 8))
+        return sum(size + page_bytes + 8 * (size // page_bytes) for (size,) in sizes)
+
     def fill(self, count: int) -> None:
         """Make the file grow by about `count` bytes, which are free afterwards."""
         query = "INSERT INTO items VALUES ('bank', 'fill', zeroblob(?), x'')"
