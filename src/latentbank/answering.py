@@ -62,11 +62,11 @@ def answer_batch(
         rows = method.candidates(questions)
     if rows is None:
         read = method.read(questions, documents) if memory else method.closed_book()
-        found = _read_once(Reading(method, questions, read, decoding))
+        answers = _read_once(Reading(method, questions, read, decoding))
     else:
-        found = _run_contest(method, questions, rows, decoding, began)
+        answers = _run_contest(method, questions, rows, decoding, began)
     seconds = (time.perf_counter() - began) / len(questions)
-    return [replace(one, seconds=seconds) for one in found]
+    return [replace(one, seconds=seconds) for one in answers]
 
 
 def _read_once(reading: Reading) -> list[Answer]:
@@ -137,12 +137,12 @@ class Reading:
         if drafts:
             pairs = zip(drafts, quotable, strict=True)
             quotable = [f" {draft}{text}" if draft else text for draft, text in pairs]
-        found = self._prompts.answers(rows, self._backbone.encode(quotable, start=False))
+        generated = self._prompts.answers(rows, self._backbone.encode(quotable, start=False))
         config = self._decoding or DecodingConfig()
         sources, support = read.named_sources() or ((),) * count, read.support or (1.0,) * count
         return [
             Answer(_ended(one, config), sources[i], one.confidence * support[i], 0.0, self._seconds)
-            for i, one in zip(rows, found, strict=True)
+            for i, one in zip(rows, generated, strict=True)
         ]
 
 

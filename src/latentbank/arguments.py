@@ -76,11 +76,11 @@ def _texts(given: Any, rule: str, noun: str) -> list[str]:
         return [given]
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise InputError(f"{rule}, expected a text or a list of texts, got {_kind(given)}")
-    found = list(given)
-    for place, item in enumerate(found, start=1):
+    texts = list(given)
+    for place, item in enumerate(texts, start=1):
         if not isinstance(item, str):
             raise InputError(f"{noun} {place}: expected a text, got {_kind(item)}")
-    return found
+    return texts
 
 
 def _kind(value: Any) -> str:

@@ -92,17 +92,19 @@ class Trained(Method):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name → parameter that training changes; none of them belongs to the backbone."""
-        found = {f"network.{k}": p for k, p in self.network.named_parameters() if p.requires_grad}
+        parameters = {
+            f"network.{k}": p for k, p in self.network.named_parameters() if p.requires_grad
+        }
         for kind, weights in self._low_rank().items():
-            found |= {f"{kind}.{k}": p for k, p in weights.parameters.items()}
-        return found
+            parameters |= {f"{kind}.{k}": p for k, p in weights.parameters.items()}
+        return parameters
 
     def state(self) -> dict[str, Tensor]:
         """Every trained tensor and buffer by name, each once: the content of an adapter."""
-        found = {f"network.{k}": v for k, v in self._network_state()[0].items()}
+        tensors = {f"network.{k}": v for k, v in self._network_state()[0].items()}
         for kind, weights in self._low_rank().items():
-            found |= {f"{kind}.{k}": v for k, v in weights.state().items()}
-        return found
+            tensors |= {f"{kind}.{k}": v for k, v in weights.state().items()}
+        return tensors
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes what `state` gave.

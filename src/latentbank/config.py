@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 def setting(default: T, help: str) -> T:
     """A config field with its default and help text."""
-    found: T = field(default=default, metadata={"help": help})
-    return found
+    made: T = field(default=default, metadata={"help": help})
+    return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +91,13 @@ def _typed(name: str, default: Any, value: Any) -> Any:
 def normalised(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with dotted names as nested mappings and moved fields under their new names."""
     aliases: Mapping[str, str] = getattr(cls, "ALIASES", {})
-    found: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for key, value in values.items():
         first, *rest = aliases.get(key, key).split(".")
         for name in reversed(rest):
             value = {name: value}
-        found = merged(found, {first: value})
-    return found
+        nested = merged(nested, {first: value})
+    return nested
 
 
 def require_at_least(config: Any, least: float, *names: str) -> None:
@@ -124,10 +124,10 @@ def require_rising(config: Any, name: str, least: int) -> None:
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`; a mapping changes only the fields of the group that it names."""
-    found = dict(base)
+    result = dict(base)
     for name, value in changes.items():
-        old = found.get(name)
+        old = result.get(name)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             value = merged(old, value)
-        found[name] = value
-    return found
+        result[name] = value
+    return result

@@ -117,9 +117,9 @@ class MemoryModel:
         values = dict(overrides or {})
         exists = path is not None and path.exists()
         if path is not None and (exists or read_only):
-            with MemoryBank.open(path, read_only=True) as found:
-                values = merged(normalised_overrides(found), values)
-                check_budget(found, budget_bytes)
+            with MemoryBank.open(path, read_only=True) as existing:
+                values = merged(normalised_overrides(existing), values)
+                check_budget(existing, budget_bytes)
         method = load_method(adapter, backbone, dtype, device, values, progress, quick)
         with ExitStack() as stack:
             if path is not None and exists:
@@ -145,8 +145,8 @@ class MemoryModel:
         Raises:
             BankError: no bank there, or a damaged one.
         """
-        with MemoryBank.open(bank, read_only=True) as found:
-            adapter, backbone = found.get_meta("adapter"), found.get_meta("backbone")
+        with MemoryBank.open(bank, read_only=True) as existing:
+            adapter, backbone = existing.get_meta("adapter"), existing.get_meta("backbone")
         if not isinstance(adapter, str) or not isinstance(backbone, str):
             raise BankError(f"the bank '{bank}' does not name its adapter; pass it yourself")
         options = {"adapter": adapter, "backbone": backbone, **options}
@@ -256,10 +256,10 @@ class MemoryModel:
     ) -> list[Answer]:
         """Answers to questions, in their order; see `answers`."""
         questions = as_questions(questions)
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         for answered in self.answers(questions, decoding, memory, documents, batch):
-            found.update(answered)
-        return [found[i] for i in range(len(questions))]
+            answers.update(answered)
+        return [answers[i] for i in range(len(questions))]
 
     def answers(
         self,
@@ -291,9 +291,9 @@ class MemoryModel:
             asked = [questions[i] for i in part]
             with self.backbone.exclusive():
                 self._follow()
-                found = answer_batch(self.method, asked, given, decoding, memory)
-                self._note_hits([one.documents for one in found])
-            yield dict(zip(part, found, strict=True))
+                answers = answer_batch(self.method, asked, given, decoding, memory)
+                self._note_hits([one.documents for one in answers])
+            yield dict(zip(part, answers, strict=True))
 
     @contextmanager
     def within(self, conditions: Conditions) -> Iterator[int]:

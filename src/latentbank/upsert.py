@@ -107,16 +107,16 @@ class Upsert:
         """
         if not document.version or self._bank.settings.ledger == "none":
             return {}
-        found: dict[str, str] = {}
+        held: dict[str, str] = {}
         whole = self._bank.get(entry_id(document.id))  # also hears of other processes
         if whole is not None:
-            found[whole.id] = whole.version
+            held[whole.id] = whole.version
         if self._seen is None or self._seen != self._bank.session.version:
             self._scan()
         for id, version in self._chunks.get(document.id, {}).items():
             if id in self._bank:
-                found[id] = version
-        return found
+                held[id] = version
+        return held
 
     def _named(
         self, document: Document, pieces: list[Document], held: dict[str, str]

@@ -57,8 +57,8 @@ class Age:
 
     def value(self, signals: Signals, span: float) -> Values:
         """Place in the order of writing, divided by `span`, [n]."""
-        found: Values = signals.order.astype(np.float64) / span
-        return found
+        values: Values = signals.order.astype(np.float64) / span
+        return values
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Hits:
 
     def value(self, signals: Signals, span: float) -> Values:
         """log2(1 + hits) / 4, [n]."""
-        found: Values = np.log2(1.0 + signals.hits) / 4
-        return found
+        values: Values = np.log2(1.0 + signals.hits) / 4
+        return values
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Redundancy:
 
     def value(self, signals: Signals, span: float) -> Values:
         """1 - redundancy, [n]."""
-        found: Values = 1.0 - signals.redundancy
-        return found
+        values: Values = 1.0 - signals.redundancy
+        return values
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Sample:
 
     def value(self, signals: Signals, span: float) -> Values:
         """order · (√5 - 1)/2 modulo 1, [n]."""
-        found: Values = signals.order.astype(np.float64) * _GOLDEN % 1.0
-        return found
+        values: Values = signals.order.astype(np.float64) * _GOLDEN % 1.0
+        return values
 
 
 POLICIES: Mapping[str, Policy] = {

@@ -78,13 +78,13 @@ class BankReader:
 
     def get(self, id: str) -> Entry | None:
         """The entry of that id, or None."""
-        found = self._find(id)
-        return None if found is None else found[0].entry(found[1])
+        place = self._find(id)
+        return None if place is None else place[0].entry(place[1])
 
     def count(self, id: str) -> int:
         """How often the document was written; 0 if it is not here."""
-        found = self._find(id)
-        return 0 if found is None else found[0].counts()[found[1]]
+        place = self._find(id)
+        return 0 if place is None else place[0].counts()[place[1]]
 
     def order(self, id: str) -> int:
         """The document's place in the order of writing, from 0; -1 if it is not here."""

@@ -26,18 +26,18 @@ def parse_budgets(text: str) -> tuple[int | None, ...]:
 
     `grid` stands for `GRID` and no limit. Raises UnknownNameError for anything else.
     """
-    found: set[int | None] = set()
+    budgets: set[int | None] = set()
     for word in (part.strip() for part in text.split(",")):
         if word == "grid":
-            found |= {*GRID, None}
+            budgets |= {*GRID, None}
         elif word == UNLIMITED:
-            found.add(None)
+            budgets.add(None)
         elif word.isdecimal() and word.isascii() and 0 < int(word) < 2**40:
-            found.add(int(word))
+            budgets.add(int(word))
         else:
             names = [*map(str, GRID), UNLIMITED, "grid", "any bytes per document"]
             raise unknown("budget", word, names)
-    return tuple(sorted(found, key=lambda size: float("inf") if size is None else size))
+    return tuple(sorted(budgets, key=lambda size: float("inf") if size is None else size))
 
 
 def budget_label(budget: int | None) -> str:

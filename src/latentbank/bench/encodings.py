@@ -108,14 +108,14 @@ class SharedEncodings:
         """(states [B, T, D] float32, mask [B, T] bool), read back or computed and kept."""
         key = _key(encoder.layer, texts)
         began = time.perf_counter()
-        found = self._kept.get(key)
-        if found is not None:
-            states = torch.from_numpy(np.fromfile(found.path, np.float32).reshape(found.shape))
-            places = torch.arange(found.shape[1])
-            mask = places[None] < torch.tensor(found.lengths)[:, None]
+        row = self._kept.get(key)
+        if row is not None:
+            states = torch.from_numpy(np.fromfile(row.path, np.float32).reshape(row.shape))
+            places = torch.arange(row.shape[1])
+            mask = places[None] < torch.tensor(row.lengths)[:, None]
             device = encoder.backbone.device
             result = states.to(device), mask.to(device)
-            self.saved_seconds += found.seconds - (time.perf_counter() - began)
+            self.saved_seconds += row.seconds - (time.perf_counter() - began)
             return result
         states, mask = BackboneEncoder.features(encoder, texts)
         self._keep(key, states, mask, time.perf_counter() - began)

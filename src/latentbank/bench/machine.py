@@ -47,13 +47,13 @@ def this_machine(device: str = "cpu") -> Machine:
 
 def versions() -> dict[str, str]:
     """Return the versions of python, torch, transformers and latentbank, importing none of them."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            known[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            known[package] = "not installed"
+    return known
 
 
 def code_revision() -> str:

@@ -48,11 +48,11 @@ class PartialAnswers:
 
     def get(self, phase: str, batch: int, count: int) -> list[Answer] | None:
         """The `count` answers of a batch, if they were kept."""
-        found = self._found.get((phase, batch))
-        if found is None or len(found) != count:
+        answers = self._found.get((phase, batch))
+        if answers is None or len(answers) != count:
             return None
         self.reused += count
-        return found
+        return answers
 
     def put(self, phase: str, batch: int, answers: Sequence[Answer]) -> None:
         """Appends the answers of a batch to the file. Raises InputError if that fails."""

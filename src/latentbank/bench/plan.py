@@ -220,12 +220,12 @@ def is_done(cell: Cell, again: bool = False) -> bool:
     if not cell.path.exists():
         return False
     try:
-        found = read_record(cell.path).config.get("settings")
+        recorded = read_record(cell.path).config.get("settings")
     except InputError as error:
         raise InputError(f"{error} It is in the way of a record; move it away.") from error
-    if again or found == cell.settings:
+    if again or recorded == cell.settings:
         return not again
-    known = found if isinstance(found, Mapping) else {}
+    known = recorded if isinstance(recorded, Mapping) else {}
     names = [k for k in cell.settings if known.get(k) != cell.settings[k]]
     changes = "; ".join(f"{k} was {known.get(k)!r}, is {cell.settings[k]!r}" for k in names)
     raise InputError(

@@ -212,8 +212,8 @@ def read_record(path: str | Path) -> Record:
     if not isinstance(content, dict) or "schema_version" not in content:
         raise InputError(f"{path} is not a latentbank result record: schema_version is missing.")
     if content["schema_version"] not in READABLE:
-        found, known = content["schema_version"], " or ".join(map(str, READABLE))
-        raise InputError(f"{path} has schema version {found!r}, expected {known}.")
+        version, known = content["schema_version"], " or ".join(map(str, READABLE))
+        raise InputError(f"{path} has schema version {version!r}, expected {known}.")
     try:
         return _from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
@@ -297,10 +297,10 @@ def _with_questions(record: Record, rows: list[dict[str, Any]], path: Path) -> R
     ids = [row.get("id") for row in rows]
     if not rows or not all(isinstance(name, str) for name in ids):
         return record
-    found = hash_questions(str(name) for name in ids)
-    if record.questions_hash not in ("", found):
+    digest = hash_questions(str(name) for name in ids)
+    if record.questions_hash not in ("", digest):
         raise InputError(f"The predictions of {path} are of other questions than the record's.")
-    return replace(record, questions_hash=found)
+    return replace(record, questions_hash=digest)
 
 
 def _from_json(content: Mapping[str, Any]) -> Record:

@@ -27,33 +27,33 @@ TIME_UNITS = frozenset({"ms", "s", "documents/s", "percent of time"})
 
 def rate(values: Sequence[float]) -> Metric:
     """Mean of scores in [0, 1] in percent, with its 95 % interval."""
-    found = mean_interval(values)
-    return Metric(100 * found.value, "percent", 100 * found.low, 100 * found.high)
+    interval = mean_interval(values)
+    return Metric(100 * interval.value, "percent", 100 * interval.low, 100 * interval.high)
 
 
-def answer_metrics(found: Evaluation) -> dict[str, Metric]:
+def answer_metrics(evaluation: Evaluation) -> dict[str, Metric]:
     """Scores in percent with their intervals, and times for a question."""
     scores = {
-        "exact_match": found.exact_match,
-        "f1": found.f1,
-        "contains_answer": found.contains,
-        "prefix_match": found.prefix_match,
-        "gold_selected": found.selected,
+        "exact_match": evaluation.exact_match,
+        "f1": evaluation.f1,
+        "contains_answer": evaluation.contains,
+        "prefix_match": evaluation.prefix_match,
+        "gold_selected": evaluation.selected,
     }
-    first = float(np.mean([a.first_token_seconds for a in found.answers]))
-    seconds = float(np.mean([a.seconds for a in found.answers]))
+    first = float(np.mean([a.first_token_seconds for a in evaluation.answers]))
+    seconds = float(np.mean([a.seconds for a in evaluation.answers]))
     return {
         **{name: rate(values) for name, values in scores.items()},
         "milliseconds": Metric(1000 * seconds, "ms"),
         "first_token_milliseconds": Metric(1000 * first, "ms"),
-        "questions": Metric(len(found.answers), "questions"),
+        "questions": Metric(len(evaluation.answers), "questions"),
     }
 
 
-def joined(found: Sequence[Evaluation]) -> Evaluation:
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
     """Several evaluations as one."""
     names = [item.name for item in fields(Evaluation)]
-    return Evaluation(*(tuple(v for e in found for v in getattr(e, name)) for name in names))
+    return Evaluation(*(tuple(v for e in parts for v in getattr(e, name)) for name in names))
 
 
 def suffixed(metrics: Mapping[str, Metric], suffix: str, *names: str) -> dict[str, Metric]:
@@ -93,10 +93,10 @@ def curves(
     }
 
 
-def predictions(data: QADataset, found: Evaluation, phase: str = "") -> list[dict[str, Any]]:
+def predictions(data: QADataset, evaluation: Evaluation, phase: str = "") -> list[dict[str, Any]]:
     """A JSON row for each question: answer, references, documents read, scores."""
     rows = []
-    for i, (question, answer) in enumerate(zip(data.questions, found.answers, strict=True)):
+    for i, (question, answer) in enumerate(zip(data.questions, evaluation.answers, strict=True)):
         row = {
             "id": question.id,
             "question": question.text,
@@ -105,8 +105,8 @@ def predictions(data: QADataset, found: Evaluation, phase: str = "") -> list[dic
             "gold": data.documents[question.document].id if data.documents else None,
             "documents": [name for name, _ in answer.documents],
             "confidence": round(answer.confidence, 4),
-            "exact_match": found.exact_match[i],
-            "f1": round(found.f1[i], 4),
+            "exact_match": evaluation.exact_match[i],
+            "f1": round(evaluation.f1[i], 4),
         }
         rows.append({"phase": phase, **row} if phase else row)
     return rows
@@ -150,15 +150,17 @@ def measure(
     size = footprint.total if footprint.total > footprint.overhead else 0  # an empty file is none
     bar.update(task, note=f"bank {size:,} bytes")
     asking = bar.add_task(f"{label}: asking", total=len(data.questions), note="")
-    found = ask_data(model, data, gold, decoding, lambda count: bar.advance(asking, count))
-    summary = found.summary()
+    evaluation = ask_data(model, data, gold, decoding, lambda count: bar.advance(asking, count))
+    summary = evaluation.summary()
     bar.update(asking, note=f"EM {summary['exact_match']:.1f} F1 {summary['f1']:.1f}")
-    return Score(data, found, _metrics(found, len(data.documents), size, report.seconds))
+    return Score(data, evaluation, _metrics(evaluation, len(data.documents), size, report.seconds))
 
 
-def _metrics(found: Evaluation, documents: int, size: int, seconds: float) -> dict[str, Metric]:
+def _metrics(
+    evaluation: Evaluation, documents: int, size: int, seconds: float
+) -> dict[str, Metric]:
     metrics = {
-        **answer_metrics(found),
+        **answer_metrics(evaluation),
         "bank_bytes": Metric(size, "bytes"),
         "bytes_per_document": Metric(size / documents, "bytes"),
         "documents": Metric(documents, "documents"),

@@ -61,10 +61,10 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """What a record holds of them. The default policy is left out, as in older records."""
-        found = asdict(self)
+        fields = asdict(self)
         if self.policy == Settings.policy:
-            del found["policy"]
-        return found
+            del fields["policy"]
+        return fields
 
 
 class Progress:
@@ -236,9 +236,9 @@ class Session:
 
     def _bare_answers(self, questions: Sequence[str]) -> list[Answer]:
         began, backbone = time.perf_counter(), self.method.backbone
-        found = generate(backbone, prompt_ids(backbone, questions), self.settings.decoding)
+        generated = generate(backbone, prompt_ids(backbone, questions), self.settings.decoding)
         seconds = (time.perf_counter() - began) / len(questions)
-        return [Answer(g.text, (), g.confidence, seconds, g.first_token_seconds) for g in found]
+        return [Answer(g.text, (), g.confidence, seconds, g.first_token_seconds) for g in generated]
 
     def bank_metrics(self, documents: int) -> dict[str, Metric]:
         """Bytes by component, what was kept of `documents`, speed of writing, telemetry."""
@@ -247,7 +247,7 @@ class Session:
             size = self.bank.footprint()
             health = self.method.telemetry() if isinstance(self.method, Telemetry) else {}
         total = size.total if kept else 0
-        found = {
+        metrics = {
             "bank_bytes": Metric(total, "bytes"),
             "bytes_per_document": Metric(total / documents, "bytes"),
             "documents": Metric(documents, "documents"),
@@ -256,10 +256,10 @@ class Session:
             "documents_faded": Metric(written.faded, "documents"),
         }
         if kept:
-            found |= {f"footprint_{n}": Metric(getattr(size, n), "bytes") for n in FOOTPRINT}
+            metrics |= {f"footprint_{n}": Metric(getattr(size, n), "bytes") for n in FOOTPRINT}
         if written.stored and written.seconds > 0:
             speed = (written.stored + written.duplicates) / written.seconds
-            found["write_documents_per_second"] = Metric(speed, "documents/s")
-        found |= {name: Metric(value, "") for name, value in health.items()}
+            metrics["write_documents_per_second"] = Metric(speed, "documents/s")
+        metrics |= {name: Metric(value, "") for name, value in health.items()}
         peak = peak_memory_bytes()
-        return found if peak is None else {**found, PEAK: Metric(peak, "bytes")}
+        return metrics if peak is None else {**metrics, PEAK: Metric(peak, "bytes")}

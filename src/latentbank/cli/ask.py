@@ -147,8 +147,8 @@ def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryMo
     """The model of a bank, opened for reading."""
     from latentbank.bank import MemoryBank
 
-    with MemoryBank.open(bank, read_only=True) as found:  # a bad bank ends here, before a model
-        named = {name: found.get_meta(name) for name in ("adapter", "backbone")}
+    with MemoryBank.open(bank, read_only=True) as opened:  # a bad bank ends here, before a model
+        named = {name: opened.get_meta(name) for name in ("adapter", "backbone")}
     named = {**named, **{name: value for name, value in given.items() if value is not None}}
     if not isinstance(named["adapter"], str) or not isinstance(named["backbone"], str):
         raise BankError(
@@ -192,9 +192,12 @@ class Asker:
         for at in range(0, len(rows), WINDOW):
             part = rows[at : at + WINDOW]
             texts = [row.text for row in part]
-            found = self.model.ask_many(texts, self.decoding, self.memory, batch=BATCH)
+            answers = self.model.ask_many(texts, self.decoding, self.memory, batch=BATCH)
             for i, row in enumerate(part):
-                yield {**({} if row.id is None else {"id": row.id}), **self.row(row.text, found[i])}
+                yield {
+                    **({} if row.id is None else {"id": row.id}),
+                    **self.row(row.text, answers[i]),
+                }
 
     def row(self, question: str, answer: Answer) -> dict[str, Any]:
         """An answer as a JSON row."""

@@ -27,8 +27,8 @@ def snapshot(bank: BankArgument, out: Out, json_output: Json = False) -> None:
     """Copy a bank as it is at this moment; others may go on writing to it."""
     from latentbank.bank import MemoryBank
 
-    with MemoryBank.open(bank, read_only=True) as found, stepping("copying") as progress:
-        found.snapshot(out, progress)
+    with MemoryBank.open(bank, read_only=True) as source, stepping("copying") as progress:
+        source.snapshot(out, progress)
     with MemoryBank.open(out, read_only=True) as copy:
         documents, hash = len(copy), copy.root_hash()
     size = Path(out).stat().st_size
@@ -43,9 +43,9 @@ def export(bank: BankArgument, out: Out, json_output: Json = False) -> None:
     from latentbank.bank import MemoryBank
     from latentbank.bank.admin.export import export_bank
 
-    with MemoryBank.open(bank, read_only=True) as found, stepping("exporting") as progress:
-        documents = len(found)
-        folder = export_bank(found, out, progress)
+    with MemoryBank.open(bank, read_only=True) as source, stepping("exporting") as progress:
+        documents = len(source)
+        folder = export_bank(source, out, progress)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     if json_output:
         print_json({"folder": out, "documents": documents, "files": files})

@@ -27,9 +27,9 @@ def merge(
     from latentbank.bank.admin.join import merge_banks
 
     with ExitStack() as stack, stepping("merging") as progress:
-        found = [stack.enter_context(MemoryBank.open(name, read_only=True)) for name in banks]
+        sources = [stack.enter_context(MemoryBank.open(name, read_only=True)) for name in banks]
         fade = None if budget is None else (lambda entry: None)
-        report = merge_banks(found, out, budget, fade, progress)
+        report = merge_banks(sources, out, budget, fade, progress)
     with MemoryBank.open(out, read_only=True) as made:
         documents = len(made)
     if json_output:
@@ -62,8 +62,8 @@ def split(
     from latentbank.bank import MemoryBank
     from latentbank.bank.admin.join import split_bank
 
-    with MemoryBank.open(bank, read_only=True) as found, stepping("splitting") as progress:
-        parts = split_bank(found, out, by, at or (), progress)
+    with MemoryBank.open(bank, read_only=True) as source, stepping("splitting") as progress:
+        parts = split_bank(source, out, by, at or (), progress)
     if json_output:
         print_json({"folder": out, "parts": parts})
     else:
@@ -85,34 +85,34 @@ def diff(
         MemoryBank.open(second, read_only=True) as two,
         stepping("comparing") as progress,
     ):
-        found = diff_banks(one, two, progress)
+        difference = diff_banks(one, two, progress)
     if json_output:
         print_json(
             {
-                "same": found.same,
-                "only_first": list(found.only_first),
-                "only_second": list(found.only_second),
-                "changed": {id: list(names) for id, names in found.changed.items()},
-                "blobs": list(found.blobs),
-                "meta": list(found.meta),
-                "same_fingerprint": found.fingerprint,
-                "same_state": found.state,
+                "same": difference.same,
+                "only_first": list(difference.only_first),
+                "only_second": list(difference.only_second),
+                "changed": {id: list(names) for id, names in difference.changed.items()},
+                "blobs": list(difference.blobs),
+                "meta": list(difference.meta),
+                "same_fingerprint": difference.fingerprint,
+                "same_state": difference.state,
             }
         )
-    elif found.same:
+    elif difference.same:
         typer.echo("The banks hold the same.")
     else:
-        if not found.fingerprint:
+        if not difference.fingerprint:
             typer.echo("They were written by different adapters or models.")
-        if not found.state:
+        if not difference.state:
             typer.echo("Their states differ.")
-        for sign, ids in (("-", found.only_first), ("+", found.only_second)):
+        for sign, ids in (("-", difference.only_first), ("+", difference.only_second)):
             for id in ids:
                 typer.echo(f"{sign} {id}")
-        for id, names in found.changed.items():
+        for id, names in difference.changed.items():
             typer.echo(f"~ {id} ({', '.join(names)})")
-        for kind, names in (("blob", found.blobs), ("metadata", found.meta)):
+        for kind, names in (("blob", difference.blobs), ("metadata", difference.meta)):
             for name in names:
                 typer.echo(f"~ {kind} {name}")
-    if not found.same:
+    if not difference.same:
         raise typer.Exit(1)

@@ -24,9 +24,9 @@ def compact(bank: BankArgument, json_output: Json = False) -> None:
     """Fill a bank's pages up and give its free space back. Loads no model."""
     from latentbank.bank import MemoryBank
 
-    with MemoryBank.open(bank) as found, stepping("compacting") as progress:
-        saved = found.compact(progress)
-        size = found.footprint().total
+    with MemoryBank.open(bank) as opened, stepping("compacting") as progress:
+        saved = opened.compact(progress)
+        size = opened.footprint().total
     if json_output:
         print_json({"bank": bank, "bytes": size, "saved": saved})
     else:
@@ -45,12 +45,12 @@ def rebudget(
     from latentbank.sizes import parse_size
 
     wanted = None if budget.lower() == "none" else parse_size(budget)
-    with MemoryBank.open(bank) as found:
-        grows = wanted is None or wanted >= found.file_bytes()
+    with MemoryBank.open(bank) as opened:
+        grows = wanted is None or wanted >= opened.file_bytes()
         report: Any = None
         if grows:
             with stepping("changing the budget") as progress:
-                report = found.rebudget(wanted, progress=progress)
+                report = opened.rebudget(wanted, progress=progress)
     if report is None:
         quiet_libraries()
         from latentbank.capabilities import fade_of
@@ -61,8 +61,8 @@ def rebudget(
             stepping("changing the budget") as progress,
         ):
             report = model.bank.rebudget(wanted, fade=fade_of(model.method), progress=progress)
-    with MemoryBank.open(bank, read_only=True) as found:
-        documents, size = len(found), found.footprint().total
+    with MemoryBank.open(bank, read_only=True) as opened:
+        documents, size = len(opened), opened.footprint().total
     if json_output:
         print_json(
             {

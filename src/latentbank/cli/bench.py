@@ -191,16 +191,16 @@ def _options(
     from latentbank.cli.train import split_spec
 
     base = asdict(TASKS.get(task).Config())
-    found = parse_pairs(pairs)
+    values = parse_pairs(pairs)
     if closed_book:
-        found["closed_book"] = closed_book
+        values["closed_book"] = closed_book
     if noise:
         path, named = split_spec(noise)
-        found |= {"noise": path, "split": named or ""}
-    if found and not base:
-        raise InputError(f"The task {task} has no options, got {', '.join(found)}.")
-    changed = merge(base, found)
-    return {name: changed[name] for name in found}
+        values |= {"noise": path, "split": named or ""}
+    if values and not base:
+        raise InputError(f"The task {task} has no options, got {', '.join(values)}.")
+    changed = merge(base, values)
+    return {name: changed[name] for name in values}
 
 
 def _run(bench: Bench, json_output: bool) -> None:
@@ -251,10 +251,10 @@ def _watcher() -> Iterator[Any]:
             def note(self, text: str) -> None:
                 notice(text)
 
-        found = Bars()
-        yield found
-        if found.runs is not None:
-            bar.update(found.runs, completed=bar.tasks[0].total, note="")
+        bars = Bars()
+        yield bars
+        if bars.runs is not None:
+            bar.update(bars.runs, completed=bar.tasks[0].total, note="")
 
 
 def _json_row(path: Path, record: Record) -> dict[str, Any]:

@@ -24,23 +24,23 @@ def load_stream(
     """
     if made is None:
         try:
-            found = by_time(load_data(spec, split, None))
+            stream = by_time(load_data(spec, split, None))
         except InputError as error:
             if "no question to ask" in str(error):
                 raise InputError(f"{error} --make-questions 2 makes two a document.") from error
             raise
-        return _cut(found, documents)
+        return _cut(stream, documents)
     from latentbank.evaluate.cloze import cloze_dataset
 
-    found = _cut(by_time(load_data(spec, split, None, any_questions=False)), documents)
-    made_up = cloze_dataset(f"{found.name}:made", found.documents, made, seed)
+    stream = _cut(by_time(load_data(spec, split, None, any_questions=False)), documents)
+    made_up = cloze_dataset(f"{stream.name}:made", stream.documents, made, seed)
     notice(f"{len(made_up.questions):,} questions were made from the documents by rules.")
     return made_up
 
 
 def _cut(data: QADataset, documents: int | None) -> QADataset:
     """The first so many documents. Raises InputError if nothing is asked about them."""
-    found = data if documents is None else data.take(documents)
-    if data.questions and not found.questions:
+    kept = data if documents is None else data.take(documents)
+    if data.questions and not kept.questions:
         raise InputError(f"The first {documents} documents of {data.name} have no question.")
-    return found
+    return kept

@@ -28,13 +28,13 @@ def compare(
     """
     from latentbank.bench.report.compare import compare_records
 
-    found = compare_records(a, b, common)
+    comparison = compare_records(a, b, common)
     if json_output:
-        print_json(found.to_json())
+        print_json(comparison.to_json())
         return
-    typer.echo(found.sentence())
-    if found.notes:
-        console().print(f"The runs also differ in {'; '.join(found.notes)}.", style="dim")
+    typer.echo(comparison.sentence())
+    if comparison.notes:
+        console().print(f"The runs also differ in {'; '.join(comparison.notes)}.", style="dim")
 
 
 def report(
@@ -51,23 +51,23 @@ def report(
     """
     from latentbank.bench.report.page import write_page
 
-    found = write_page(folder, out)
-    for name in found.foreign:
+    page = write_page(folder, out)
+    for name in page.foreign:
         notice(f"{Path(folder) / name} is not a result record and is left out")
     if json_output:
         print_json(
             {
-                "page": str(found.path),
-                "bytes": found.bytes,
-                "records": found.records,
-                "skipped": found.skipped,
-                "figures": found.figures,
-                "left_out": list(found.foreign),
+                "page": str(page.path),
+                "bytes": page.bytes,
+                "records": page.records,
+                "skipped": page.skipped,
+                "figures": page.figures,
+                "left_out": list(page.foreign),
             }
         )
         return
-    skipped = f", {found.skipped} of them skipped runs" if found.skipped else ""
+    skipped = f", {page.skipped} of them skipped runs" if page.skipped else ""
     typer.echo(
-        f"{found.path}: {count(found.figures, 'figure')} from {count(found.records, 'record')}"
-        f"{skipped} ({format_bytes(found.bytes)})"
+        f"{page.path}: {count(page.figures, 'figure')} from {count(page.records, 'record')}"
+        f"{skipped} ({format_bytes(page.bytes)})"
     )

@@ -85,7 +85,7 @@ def _is_field(method: str, word: str) -> bool:
 
 def _given(adapters: Sequence[str] | None, drafts: Sequence[_Draft]) -> dict[str, str]:
     """NAME=ADAPTER pairs, each for a row or a method."""
-    found: dict[str, str] = {}
+    named: dict[str, str] = {}
     names = {n for d in drafts for n in (d.name, d.method)}
     for pair in adapters or ():
         name, sign, adapter = pair.partition("=")
@@ -94,8 +94,8 @@ def _given(adapters: Sequence[str] | None, drafts: Sequence[_Draft]) -> dict[str
         if name not in names:
             raise unknown("row of --adapter", name, names)
         find_adapter(adapter)
-        found[name] = adapter
-    return found
+        named[name] = adapter
+    return named
 
 
 def _row(draft: _Draft, backbone: str, given: Mapping[str, str]) -> Row:
@@ -128,10 +128,10 @@ def _adapter(draft: _Draft, backbone: str, given: Mapping[str, str]) -> str:
             find_adapter(draft.adapter)
         return draft.adapter
     lora = draft.name.endswith(LORA) and not draft.defined
-    found = given.get(draft.method) or packaged_for(draft.method, backbone)
-    if lora and not found:
+    chosen = given.get(draft.method) or packaged_for(draft.method, backbone)
+    if lora and not chosen:
         raise InputError(
             f"{draft.name} needs an adapter of {draft.method} for {backbone}, and none ships with "
             f"the package; name one with --adapter {draft.name}=FOLDER."
         )
-    return found if found and (lora or not only_lora(found)) else ""
+    return chosen if chosen and (lora or not only_lora(chosen)) else ""

@@ -65,7 +65,7 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
 
     A value is read as JSON where it is JSON, else as text. Raises InputError for a malformed pair.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs or ():
         name, sign, text = pair.partition("=")
         path = name.strip().split(".")
@@ -75,7 +75,7 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
             value = json.loads(text)
         except ValueError:
             value = text
-        place = found
+        place = values
         for part in path[:-1]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
@@ -83,7 +83,7 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
         if isinstance(place.get(path[-1]), dict):
             raise InputError(f"{name} is set twice, as a value and as a group.")
         place[path[-1]] = value
-    return found
+    return values
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -175,10 +175,10 @@ def console(stderr: bool = False) -> Console:
     """A rich console; a pipe that is not a terminal gets plain lines of full width."""
     from rich.console import Console
 
-    found = Console(stderr=stderr, highlight=False)
-    if not found.is_terminal:
-        found = Console(stderr=stderr, highlight=False, width=200)
-    return found
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, highlight=False, width=200)
+    return made
 
 
 def notice(text: str) -> None:
@@ -267,12 +267,12 @@ class Interrupts:
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
     """Handles Ctrl-C in the main thread for the length of the block."""
-    found = Interrupts()
+    caught = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield found
+        yield caught
         return
-    before = signal.signal(signal.SIGINT, found.on_signal)
+    before = signal.signal(signal.SIGINT, caught.on_signal)
     try:
-        yield found
+        yield caught
     finally:
         signal.signal(signal.SIGINT, before)

@@ -107,12 +107,12 @@ def _own(folder: str | None, backbone: str) -> dict[str, Path]:
         raise InputError(f"{folder} is not a folder of adapters.")
     from latentbank.bench.plan import LORA, only_lora
 
-    found = {}
+    adapters = {}
     for path in sorted(Path(folder).glob(f"*-{backbone}")):
         if (path / "config.json").exists():
             method = path.name.removesuffix(f"-{backbone}")
-            found[method + (LORA if only_lora(str(path)) else "")] = path.resolve()
-    return found
+            adapters[method + (LORA if only_lora(str(path)) else "")] = path.resolve()
+    return adapters
 
 
 def _all_rows(backbone: str, own: dict[str, Path]) -> list[str]:
@@ -203,11 +203,11 @@ def _watcher(out: Path, show: bool) -> Iterator[Any]:
                         bar.console.print(line) if live else print(line, flush=True)
                     self.shown.add(path)
 
-        found = Rows()
-        yield found
-        found.show()
-        if found.runs is not None:
-            bar.update(found.runs, completed=bar.tasks[0].total, note="")
+        rows = Rows()
+        yield rows
+        rows.show()
+        if rows.runs is not None:
+            bar.update(rows.runs, completed=bar.tasks[0].total, note="")
 
 
 def _line(record: Record) -> str:

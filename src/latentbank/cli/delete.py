@@ -77,9 +77,9 @@ def delete(
         raise InputError(
             "Give ids, or conditions (--source, --since, --before, --where), and not both."
         )
-    with MemoryBank.open(bank, read_only=True) as found:
-        held, before_hash = len(found), found.root_hash()
-        chosen, missing = _choose(found, ids or [], conditions)
+    with MemoryBank.open(bank, read_only=True) as opened:
+        held, before_hash = len(opened), opened.root_hash()
+        chosen, missing = _choose(opened, ids or [], conditions)
     if not missing_ok and (missing or not chosen):
         meant = ", ".join(missing) or f"with {conditions}"
         raise InputError(

@@ -95,8 +95,8 @@ def _clear(path: Path) -> None:
     from latentbank.bank import MemoryBank
 
     try:
-        with MemoryBank.open(path, read_only=True) as found:
-            ours = found.get_meta("demo") is True
+        with MemoryBank.open(path, read_only=True) as opened:
+            ours = opened.get_meta("demo") is True
     except BankError:
         ours = False
     if not ours:
@@ -114,10 +114,10 @@ def _adapter(method: str, backbone: Backbone, folder: str | None) -> str:
     """
     if folder is None:
         return method
-    found = Path(folder) / f"{method}-{backbone.name}"
-    if not (found / "config.json").exists():
-        raise AdapterError(f"{folder} holds no adapter {found.name}; the demo needs one.")
-    return str(found.resolve())
+    adapter = Path(folder) / f"{method}-{backbone.name}"
+    if not (adapter / "config.json").exists():
+        raise AdapterError(f"{folder} holds no adapter {adapter.name}; the demo needs one.")
+    return str(adapter.resolve())
 
 
 def _load(adapter: str, backbone: Backbone) -> Any:

@@ -138,17 +138,17 @@ def load_data(
     from latentbank.evaluate.invented import load_invented
 
     if spec == "sample" and not Path(spec).exists():
-        found = load_sample()
+        data = load_sample()
     elif spec.startswith("invented:"):
-        found = load_invented(spec)
+        data = load_invented(spec)
     else:
         path, named = split_spec(spec)
-        found = load_dataset(path, split or named)
+        data = load_dataset(path, split or named)
     if documents is not None:
-        found = found.take(documents)
-    if any_questions and not found.questions:
-        raise InputError(f"The data {found.name} has no question to ask.")
-    return found
+        data = data.take(documents)
+    if any_questions and not data.questions:
+        raise InputError(f"The data {data.name} has no question to ask.")
+    return data
 
 
 def _record(

@@ -32,9 +32,9 @@ def inspect(
     """Show the method, adapter, model, documents and bytes of a bank."""
     from latentbank.bank import MemoryBank
 
-    with MemoryBank.open(bank, read_only=True) as found:
-        summary = describe(found)
-        rows = list_documents(found, where or ()) if documents or where else []
+    with MemoryBank.open(bank, read_only=True) as opened:
+        summary = describe(opened)
+        rows = list_documents(opened, where or ()) if documents or where else []
     if json_output:
         print_json({**summary, **({"list": rows} if documents or where else {})})
         return

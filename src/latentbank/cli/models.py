@@ -15,11 +15,11 @@ _METRICS = (("exact_match", "EM"), ("f1", "F1"))
 def models(json_output: Json = False) -> None:
     """List the packaged models and adapters, the methods and their presets."""
     quiet()
-    found = {"backbones": _backbones(), "adapters": _adapters(), "methods": _methods()}
+    listing = {"backbones": _backbones(), "adapters": _adapters(), "methods": _methods()}
     if json_output:
-        print_json(found)
+        print_json(listing)
     else:
-        _print(found)
+        _print(listing)
 
 
 def _backbones() -> list[dict[str, Any]]:
@@ -70,19 +70,19 @@ def _methods() -> list[dict[str, Any]]:
     ]
 
 
-def _print(found: dict[str, list[dict[str, Any]]]) -> None:
+def _print(listing: dict[str, list[dict[str, Any]]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     screen = console()
     backbones = Table("model", "package", "", title="Packaged models", box=None)
-    for row in found["backbones"]:
+    for row in listing["backbones"]:
         state = f"installed ({row['version']})" if row["installed"] else "not installed"
         backbones.add_row(row["name"], row["package"], state)
     adapters = Table(
         "adapter", "method", "model", "size", "validation", title="Packaged adapters", box=None
     )
-    for row in found["adapters"]:
+    for row in listing["adapters"]:
         scores = [f"{t} {row['metrics'][n]:.1f}" for n, t in _METRICS if n in row["metrics"]]
         adapters.add_row(
             row["name"],
@@ -91,10 +91,10 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
             format_bytes(row["bytes"]),
             ", ".join(scores),
         )
-    if not found["adapters"]:
+    if not listing["adapters"]:
         adapters.add_row("none", "", "", "", "")
     methods = Table("method", "", "presets", title="Methods", box=None)
-    for row in found["methods"]:
+    for row in listing["methods"]:
         methods.add_row(row["name"], escape(row["description"]), ", ".join(row["presets"]))
     for table in (backbones, adapters, methods):
         table.title_justify, table.title_style = "left", "bold"

@@ -66,12 +66,12 @@ def _check_existing(
     """Refuses what cannot be changed in an existing bank, before a model is loaded."""
     from latentbank.bank import MemoryBank
 
-    with MemoryBank.open(bank, read_only=True) as found:
-        config = found.get_meta("config") or {}
-        stored = found.get_meta("overrides") or {}
-        wrote, backbone = found.get_meta("adapter"), found.get_meta("backbone")
-        wanted, limit = given.get("adapter"), found.budget_bytes
-        fingerprint, settings = found.fingerprint, found.settings
+    with MemoryBank.open(bank, read_only=True) as opened:
+        config = opened.get_meta("config") or {}
+        stored = opened.get_meta("overrides") or {}
+        wrote, backbone = opened.get_meta("adapter"), opened.get_meta("backbone")
+        wanted, limit = given.get("adapter"), opened.budget_bytes
+        fingerprint, settings = opened.fingerprint, opened.settings
     from latentbank.adapter import packaged_adapters
     from latentbank.config import merged, normalised
     from latentbank.method import METHODS

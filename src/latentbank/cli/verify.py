@@ -19,8 +19,8 @@ def verify(bank: BankArgument, json_output: Json = False) -> None:
     if not Path(bank).exists():
         raise BankError(f"There is no bank at {bank}.")
     try:
-        with MemoryBank.open(bank, read_only=True) as found, stepping("checking") as progress:
-            report = found.verify(progress)
+        with MemoryBank.open(bank, read_only=True) as opened, stepping("checking") as progress:
+            report = opened.verify(progress)
     except BankError as error:
         report = VerifyReport(ok=False, documents=0, damage=(str(error),), damaged_ids=())
     if json_output:

@@ -76,56 +76,56 @@ class Condition:
         self, id: str, time: str | None, source: str | None, metadata: Mapping[str, Any]
     ) -> bool:
         """Whether it holds for a document; one that lacks the field only meets `!=` and `!~`."""
-        found: Any = {"id": id, "time": time, "source": source}.get(self.name, _MISSING)
-        if found is _MISSING:
-            found = _looked_up(metadata, self.name.removeprefix("metadata."))
+        value: Any = {"id": id, "time": time, "source": source}.get(self.name, _MISSING)
+        if value is _MISSING:
+            value = _looked_up(metadata, self.name.removeprefix("metadata."))
         if self.sign in ("!=", "!~"):
-            return not self._meets(found, self.sign[1])
-        return self._meets(found, self.sign)
+            return not self._meets(value, self.sign[1])
+        return self._meets(value, self.sign)
 
-    def _meets(self, found: Any, sign: str) -> bool:
+    def _meets(self, value: Any, sign: str) -> bool:
         if sign == "=" and not self.quoted and self.value.casefold() == "null":
-            return found is None or found is _MISSING
-        if found is None or found is _MISSING:
+            return value is None or value is _MISSING
+        if value is None or value is _MISSING:
             return False
-        if isinstance(found, list) and sign == "=":
-            return any(self._meets(item, sign) for item in found)
+        if isinstance(value, list) and sign == "=":
+            return any(self._meets(item, sign) for item in value)
         if sign == "~":
-            text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             return self.value.casefold() in text.casefold()
         if self.name == "time":
-            return self._meets_time(found, sign)
+            return self._meets_time(value, sign)
         if self.name == "source" and sign == "=":
-            return _same_path(str(found), self.value)
-        return self._equals(found) if sign == "=" else self._orders(found, sign)
+            return _same_path(str(value), self.value)
+        return self._equals(value) if sign == "=" else self._orders(value, sign)
 
-    def _meets_time(self, found: Any, sign: str) -> bool:
-        when = _instant(found)
+    def _meets_time(self, value: Any, sign: str) -> bool:
+        when = _instant(value)
         if when is None or self.instant is None:
             return False
         return _compared(when, self.instant, sign)
 
-    def _equals(self, found: Any) -> bool:
-        if isinstance(found, bool):
-            return self.value.casefold() == str(found).casefold()
-        if str(found) == self.value:
+    def _equals(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return self.value.casefold() == str(value).casefold()
+        if str(value) == self.value:
             return True
         if self.quoted:
             return False
-        one, two = _number(found), _number(self.value)
+        one, two = _number(value), _number(self.value)
         return one is not None and one == two
 
-    def _orders(self, found: Any, sign: str) -> bool:
+    def _orders(self, value: Any, sign: str) -> bool:
         """Numbers by value, times by instant, other text by its characters."""
-        one, two = _number(found), _number(self.value)
+        one, two = _number(value), _number(self.value)
         if one is not None and two is not None and not self.quoted:
             return _less(one, two, sign)
-        when = _instant(found)
+        when = _instant(value)
         if when is not None and self.instant is not None:
             return _compared(when, self.instant, sign)
-        if two is not None or self.instant is not None or not isinstance(found, str):
+        if two is not None or self.instant is not None or not isinstance(value, str):
             return False  # a word is neither less nor more than a number
-        return _less(found, self.value, sign)
+        return _less(value, self.value, sign)
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ def parse_conditions(texts: str | Sequence[str], dayfirst: bool | None = None) -
 
 
 def _terms(text: str, dayfirst: bool | None) -> list[Condition]:
-    found: list[Condition] = []
+    terms: list[Condition] = []
     at = 0
-    while at < len(text) or not found:
+    while at < len(text) or not terms:
         match = _TERM.match(text, at)
         if match is None:
             raise InputError(f"Expected a condition {_EXAMPLE}, got {text[at:]!r:.120}.")
@@ -182,9 +182,9 @@ def _terms(text: str, dayfirst: bool | None) -> list[Condition]:
             raise InputError(
                 f'The condition {text!r:.120} has no value behind {name}{sign}; write "" for none.'
             )
-        found.append(_condition(name, sign, value, quoted is not None, dayfirst))
+        terms.append(_condition(name, sign, value, quoted is not None, dayfirst))
         at = end.end()
-    return found
+    return terms
 
 
 def _unquoted(match: re.Match[str]) -> str:
@@ -251,13 +251,13 @@ def _instant(value: Any, dayfirst: bool | None = None) -> Instant | None:
         return None
 
 
-def _same_path(found: str, wanted: str) -> bool:
+def _same_path(path: str, wanted: str) -> bool:
     """Whether two sources are one, however their path is spelled; `notes/` means all below it."""
-    if found == wanted:
+    if path == wanted:
         return True
-    if "://" in found or "://" in wanted:
+    if "://" in path or "://" in wanted:
         return False
-    one, two = os.path.abspath(found), os.path.abspath(wanted)
+    one, two = os.path.abspath(path), os.path.abspath(wanted)
     if one == two:
         return True
     return wanted.endswith(("/", os.sep)) and one.startswith(two.rstrip(os.sep) + os.sep)
@@ -276,10 +276,10 @@ def conditions_of(
     `source` is a source, a path, or a folder with a slash at its end. `since`, `before` and
     `as_of` are times. Raises `InputError` as `parse_conditions` does.
     """
-    found = list(parse_conditions(where, dayfirst).terms)
+    terms = list(parse_conditions(where, dayfirst).terms)
     if source is not None:
-        found.append(Condition("source", "=", source, quoted=True))
+        terms.append(Condition("source", "=", source, quoted=True))
     for value, sign in ((since, ">="), (before, "<"), (as_of, "@")):
         if value is not None:
-            found.append(_condition("time", sign, value, False, dayfirst))
-    return Conditions(tuple(found))
+            terms.append(_condition("time", sign, value, False, dayfirst))
+    return Conditions(tuple(terms))

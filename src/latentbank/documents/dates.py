@@ -70,7 +70,7 @@ def relative_dates(text: str, time: Instant) -> list[RelativeDate]:
 
     A phrase finer than the time's precision is left out: "yesterday" in a text of 2023.
     """
-    found: dict[int, RelativeDate] = {}
+    dates: dict[int, RelativeDate] = {}
     for precision, pattern, rule in _RULES:
         if precision > time.precision:
             continue
@@ -80,13 +80,13 @@ def relative_dates(text: str, time: Instant) -> list[RelativeDate]:
             except (OverflowError, ValueError):  # outside the years 1 to 9999
                 continue
             start, end = match.span()
-            found.setdefault(start, RelativeDate(start, end, match[0], first, last, meaning))
-    return list(_apart(sorted(found.values(), key=lambda one: (one.start, -one.end))))
+            dates.setdefault(start, RelativeDate(start, end, match[0], first, last, meaning))
+    return list(_apart(sorted(dates.values(), key=lambda one: (one.start, -one.end))))
 
 
-def _apart(found: list[RelativeDate]) -> Iterator[RelativeDate]:
+def _apart(dates: list[RelativeDate]) -> Iterator[RelativeDate]:
     end = 0
-    for one in found:
+    for one in dates:
         if one.start >= end:
             end = one.end
             yield one

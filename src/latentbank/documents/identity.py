@@ -91,11 +91,11 @@ def document_id(entry: str) -> str:
 
 def group(entries: Iterable[str]) -> dict[str, list[str]]:
     """Entry ids by document, in the order met; the chunks of a document in their order."""
-    found: dict[str, list[tuple[int, str]]] = {}
+    groups: dict[str, list[tuple[int, str]]] = {}
     for entry in entries:
         document, chunk = split(entry)
-        found.setdefault(document, []).append((-1 if chunk is None else chunk, entry))
-    return {document: [entry for _, entry in sorted(parts)] for document, parts in found.items()}
+        groups.setdefault(document, []).append((-1 if chunk is None else chunk, entry))
+    return {document: [entry for _, entry in sorted(parts)] for document, parts in groups.items()}
 
 
 def find_entries(held: Sequence[str], ids: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -109,5 +109,5 @@ def find_entries(held: Sequence[str], ids: Sequence[str]) -> tuple[list[str], li
     documents = set(owners.values())
     exact = {name for name in wanted if name not in documents}
     chosen = [entry for entry in held if owners[entry] in wanted or entry in exact]
-    found = {*chosen, *(owners[entry] for entry in chosen)}
-    return chosen, [name for name in wanted if name not in found]
+    entries = {*chosen, *(owners[entry] for entry in chosen)}
+    return chosen, [name for name in wanted if name not in entries]

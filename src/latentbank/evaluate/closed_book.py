@@ -84,8 +84,8 @@ def _fields(row: Row, place: str) -> tuple[str, tuple[str, ...]]:
     question = next((row[name] for name in _QUESTION if name in row), None)
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{place}: question missing.")
-    found: Any = next((row[name] for name in _ANSWERS if name in row), None)
-    items = [found] if isinstance(found, str) else found
+    answers: Any = next((row[name] for name in _ANSWERS if name in row), None)
+    items = [answers] if isinstance(answers, str) else answers
     if not isinstance(items, list) or not items:
         raise InputError(f"{place}: answers missing.")
     if not all(isinstance(item, str) and item.strip() for item in items):

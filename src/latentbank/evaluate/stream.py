@@ -55,12 +55,12 @@ def chunked(data: QADataset, count_tokens: CountTokens, chunk_tokens: int = 512)
 
 def _pieces(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> list[Document]:
     """Chunks as documents of their own, named `document/0`, `document/1` and so on."""
-    found = chunk(document, count_tokens, chunk_tokens)
-    if len(found) == 1:
-        return found
-    return [replace(piece, id=f"{document.id}/{i}") for i, piece in enumerate(found)]
+    pieces = chunk(document, count_tokens, chunk_tokens)
+    if len(pieces) == 1:
+        return pieces
+    return [replace(piece, id=f"{document.id}/{i}") for i, piece in enumerate(pieces)]
 
 
 def _holder(pieces: Sequence[Document], question: Question) -> int:
-    found = (i for i, d in enumerate(pieces) if any(a in d.text for a in question.answers if a))
-    return next(found, 0)
+    holders = (i for i, d in enumerate(pieces) if any(a in d.text for a in question.answers if a))
+    return next(holders, 0)

@@ -93,11 +93,11 @@ def _merged_rows(sources: Sequence[BankReader]) -> tuple[list[Row], tuple[str, .
     replaced: dict[str, None] = {}
     anonymous = sources[0].settings.ledger == "none"
     for place, bank in enumerate(sources):
-        found = sorted(bank_rows(bank), key=lambda row: row.fact[0])
+        merged = sorted(bank_rows(bank), key=lambda row: row.fact[0])
         if not anonymous:
-            for id in _changed(found, versions, rows):
+            for id in _changed(merged, versions, rows):
                 replaced[id] = None
-        for row in found:
+        for row in merged:
             key = f"{place}/{row.entry.id}" if anonymous else row.entry.id
             held = rows.get(key)
             if held is None:
@@ -109,14 +109,14 @@ def _merged_rows(sources: Sequence[BankReader]) -> tuple[list[Row], tuple[str, .
     return list(rows.values()), tuple(replaced)
 
 
-def _changed(found: Sequence[Row], versions: dict[str, str], rows: dict[str, Row]) -> set[str]:
-    """Documents of which `found` has another version than `rows`; these leave `rows`.
+def _changed(ordered: Sequence[Row], versions: dict[str, str], rows: dict[str, Row]) -> set[str]:
+    """Documents of which `ordered` has another version than `rows`; these leave `rows`.
 
     Where a version is not known, two payloads of one level that differ tell that a text changed.
     """
     changed: set[str] = set()
     latest: dict[str, str] = {}
-    for row in found:
+    for row in ordered:
         entry, id = row.entry, document_id(row.entry.id)
         latest[id] = entry.version
         held = rows.get(entry.id)

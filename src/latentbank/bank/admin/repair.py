@@ -143,15 +143,15 @@ class _Source:
                     names[str(kind), str(name)] = None
             except (sqlite3.DatabaseError, UnicodeDecodeError):
                 self.damage.append("The table of blobs and metadata is broken; some may be lost.")
-        found: dict[tuple[str, str], bytes] = {}
+        items: dict[tuple[str, str], bytes] = {}
         for kind, name in sorted(names):
             try:
                 data = self.items.get(kind, name)
                 if data is not None:
-                    found[kind, name] = data
+                    items[kind, name] = data
             except (BankError, sqlite3.DatabaseError) as error:
                 self.damage.append(f"Lost {kind} {name!r}: {error}")
-        return found
+        return items
 
     def read_pages(self, progress: Progress | None) -> Iterator[tuple[Page, Facts]]:
         """Every whole page, without what was deleted or not yet written to its end."""

@@ -110,5 +110,5 @@ def key_redundancy(keys: bytes, count: int) -> npt.NDArray[np.float64]:
     rows = np.frombuffer(keys, np.int8).reshape(count, width).astype(np.float32)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     best = np.where(np.tri(count, count, -1, dtype=bool), rows @ rows.T, 0.0).max(1, initial=0.0)
-    found: npt.NDArray[np.float64] = np.rint(254 * np.clip(best, 0, 1)).astype(np.float64) / 254
-    return found
+    rounded: npt.NDArray[np.float64] = np.rint(254 * np.clip(best, 0, 1)).astype(np.float64) / 254
+    return rounded

@@ -121,25 +121,25 @@ class ItemTable:
 
     def fingerprint(self) -> BankFingerprint:
         """What wrote the bank; raises `BankError` if it cannot be read."""
-        found = self.get_json(BANK, "fingerprint")
+        stored = self.get_json(BANK, "fingerprint")
         names = {item.name for item in fields(BankFingerprint)}
-        if not isinstance(found, dict) or set(found) != names:
+        if not isinstance(stored, dict) or set(stored) != names:
             raise BankError(f"Bank {self.bank_name} is damaged: its fingerprint cannot be read.")
-        return BankFingerprint(**{name: str(value) for name, value in found.items()})
+        return BankFingerprint(**{name: str(value) for name, value in stored.items()})
 
     def settings(self) -> Settings:
         """The settings; raises `BankError` if one is missing or has a wrong type."""
-        found: dict[str, Any] = {"lossless": []}  # banks of older versions do not have it
+        settings: dict[str, Any] = {"lossless": []}  # banks of older versions do not have it
         for item in fields(Settings):
             data = self.get(BANK, item.name)
-            if data is not None or item.name not in found:
-                found[item.name] = self.parse(BANK, item.name, data)
-        budget, span = found["budget_bytes"], found["span"]
+            if data is not None or item.name not in settings:
+                settings[item.name] = self.parse(BANK, item.name, data)
+        budget, span = settings["budget_bytes"], settings["span"]
         whole = budget is None or (isinstance(budget, int) and not isinstance(budget, bool))
         whole = whole and (budget is None or budget > 0) and isinstance(span, int | float)
-        whole = whole and found["ledger"] in LEDGERS and isinstance(found["policy"], str)
-        levels = found["lossless"]
+        whole = whole and settings["ledger"] in LEDGERS and isinstance(settings["policy"], str)
+        levels = settings["lossless"]
         whole = whole and isinstance(levels, list) and all(isinstance(x, str) for x in levels)
         if not whole or not 0 <= span < 1e12:
             raise BankError(f"Bank {self.bank_name} is damaged: its settings cannot be read.")
-        return Settings(**{**found, "lossless": tuple(levels)})
+        return Settings(**{**settings, "lossless": tuple(levels)})

@@ -241,10 +241,10 @@ class Session:
 
     def _find_tombstones(self) -> Tombstones:
         """Tombstones of an unfinished deletion, and of documents of an unfinished write."""
-        found = unpack_tombstones(self.items.get(BANK, DELETING))
+        tombstones = unpack_tombstones(self.items.get(BANK, DELETING))
         first = self.items.get_json(BANK, PENDING)
         if first is None:
-            return found
+            return tombstones
         if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first < 1 << 32:
             raise BankError(f"Bank {self.name} is damaged: its mark of a write is no number.")
         for seq in self.pages.written_since(first):
@@ -252,8 +252,8 @@ class Session:
             if page is not None:
                 order = self.pages.facts(seq, page.count).order
                 new = frozenset(at for at, place in enumerate(order.tolist()) if place >= first)
-                found[seq] = page.hash, new | buried(page, found)
-        return found
+                tombstones[seq] = page.hash, new | buried(page, tombstones)
+        return tombstones
 
     def number(self, id: str) -> int | None:
         """The number that stands for an id in the directory; see `directory.id_number`."""

@@ -48,10 +48,10 @@ class PageTable:
     def find(self, seq: int) -> Page | None:
         """A page as it is stored, unchecked except for its types; None if there is none."""
         row = self.connection.execute(f"SELECT {COLUMNS} FROM pages WHERE seq = ?", (seq,))
-        found = row.fetchone()
-        if found is None:
+        first = row.fetchone()
+        if first is None:
             return None
-        page = Page(*found)
+        page = Page(*first)
         page.check_types()
         return page
 

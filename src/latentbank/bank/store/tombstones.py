@@ -40,11 +40,11 @@ def unpack_tombstones(data: bytes | None) -> Tombstones:
         return {}
     if len(data) % _RECORD.size:
         raise BankError("The bank's list of pending deletions is damaged.")
-    found: Tombstones = {}
+    tombstones: Tombstones = {}
     for seq, hash, bits in _RECORD.iter_unpack(data):
         positions = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8)))
-        found[seq] = hash, frozenset(positions.tolist())
-    return found
+        tombstones[seq] = hash, frozenset(positions.tolist())
+    return tombstones
 
 
 def buried(page: Page, tombstones: Mapping[int, tuple[bytes, frozenset[int]]]) -> frozenset[int]:

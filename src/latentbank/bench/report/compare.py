@@ -61,9 +61,9 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the sentence and each difference's `clear`."""
-        found = asdict(self)
-        found["differences"] = [{**asdict(d), "clear": d.clear} for d in self.differences]
-        return {**found, "sentence": self.sentence()}
+        fields = asdict(self)
+        fields["differences"] = [{**asdict(d), "clear": d.clear} for d in self.differences]
+        return {**fields, "sentence": self.sentence()}
 
 
 def compare_records(
@@ -91,11 +91,11 @@ def compare_records(
     for metric, _ in SCORES:
         ours = [100 * left[name][metric] for name in shared]
         theirs = [100 * right[name][metric] for name in shared]
-        found = paired_bootstrap(ours, theirs, samples, seed)
+        result = paired_bootstrap(ours, theirs, samples, seed)
         differences.append(
             Difference(
-                metric, sum(ours) / len(ours), sum(theirs) / len(theirs), found.difference,
-                found.low, found.high, found.p_value,
+                metric, sum(ours) / len(ours), sum(theirs) / len(theirs), result.difference,
+                result.low, result.high, result.p_value,
             )
         )  # fmt: skip
     return Comparison(
@@ -130,10 +130,10 @@ def question_scores(path: Path) -> dict[str, dict[str, float]]:
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in read_predictions(path):
         rows.setdefault(row["id"], []).append(row)
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for name, answers in rows.items():
-        found[name] = {metric: _mean(path, name, answers, metric) for metric, _ in SCORES}
-    return found
+        scores[name] = {metric: _mean(path, name, answers, metric) for metric, _ in SCORES}
+    return scores
 
 
 def _mean(path: Path, name: str, rows: Sequence[Mapping[str, Any]], metric: str) -> float:

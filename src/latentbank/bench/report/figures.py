@@ -60,8 +60,8 @@ def method_order(results: Sequence[Result]) -> list[str]:
 
 def figures(group: Group, tones: Mapping[str, str]) -> list[Figure]:
     """Every figure that the group's records have numbers for; `tones`: method → colour."""
-    found = [frontier_figure(group, tones), *curve_figures(group, tones), footprint_figure(group)]
-    return [figure for figure in (*found, *time_figures(group)) if figure is not None]
+    drawn = [frontier_figure(group, tones), *curve_figures(group, tones), footprint_figure(group)]
+    return [figure for figure in (*drawn, *time_figures(group)) if figure is not None]
 
 
 def frontier_figure(group: Group, tones: Mapping[str, str]) -> Figure | None:
@@ -103,7 +103,7 @@ def curve_figures(group: Group, tones: Mapping[str, str]) -> list[Figure]:
             key = (name, s.x_name, s.x_unit, s.y_name, s.y_unit)
             axes.setdefault(key, []).append((label, r, s))
     order = {name: i for i, name in enumerate(SCORES)}
-    found = []
+    drawn = []
     for key, members in sorted(axes.items(), key=lambda item: (order.get(item[0][0], 9), item[0])):
         name, x_name, x_unit, y_name, y_unit = key
         x_axis, y_axis = _axis(x_name, x_unit), _axis(title_of(y_name), y_unit)
@@ -114,7 +114,7 @@ def curve_figures(group: Group, tones: Mapping[str, str]) -> list[Figure]:
         if len({x for *_, s in members for x in s.x}) > TABLE_ROWS:
             text += " The table has a part of the points; the records have all."
         several = sum(other[0] == name for other in axes) > 1
-        found.append(
+        drawn.append(
             Figure(
                 slug(f"{name} {x_name}" if several else name),
                 _capital(f"{title_of(y_name)} over {x_name}"), text,
@@ -122,7 +122,7 @@ def curve_figures(group: Group, tones: Mapping[str, str]) -> list[Figure]:
                 _curve_table(x_axis, members), [r for _, r, _ in members],
             )
         )  # fmt: skip
-    return found
+    return drawn
 
 
 def footprint_figure(group: Group) -> Figure | None:
@@ -148,7 +148,7 @@ def footprint_figure(group: Group) -> Figure | None:
 
 def time_figures(group: Group) -> list[Figure]:
     """How long a question takes: a figure for each machine."""
-    found = []
+    drawn = []
     for number, machine in enumerate(group.machines):
         pairs = zip(group.labels, group.results, strict=True)
         here = [(label, r) for label, r in pairs if r.record.machine == machine]
@@ -159,7 +159,7 @@ def time_figures(group: Group) -> list[Figure]:
         rows = [(label, [r.value(kind) for kind in kinds]) for label, r in here]
         names, place = [_time_name(kind) for kind in kinds], machine_name(machine)
         several = len(group.machines) > 1
-        found.append(
+        drawn.append(
             Figure(
                 f"time-{number}" if several else "time",
                 f"Time for a question, {place}" if several else "Time for a question",
@@ -173,7 +173,7 @@ def time_figures(group: Group) -> list[Figure]:
                 [r for _, r in here],
             )
         )  # fmt: skip
-    return found
+    return drawn
 
 
 def is_time(metric: Metric) -> bool:

@@ -63,22 +63,22 @@ def write_page(folder: str | Path, out: str | Path) -> Page:
     out = Path(out)
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"The report's name must end in .html, got {out.name!r}.")
-    found = load_results(folder, nested=True)
-    parts = _sections(found.results)
-    created = sorted({r.record.created[:10] for r in found.results})
-    skipped = sum(bool(r.record.skipped) for r in found.results)
+    results = load_results(folder, nested=True)
+    parts = _sections(results.results)
+    created = sorted({r.record.created[:10] for r in results.results})
+    skipped = sum(bool(r.record.skipped) for r in results.results)
     text = _template().render(
         title=Path(folder).name or str(folder),
         sections=parts,
-        records=len(found.results),
+        records=len(results.results),
         skipped=skipped,
         created=" to ".join(dict.fromkeys((created[0], created[-1]))),
-        revisions=sorted({r.record.code_revision for r in found.results}),
-        foreign=found.foreign,
+        revisions=sorted({r.record.code_revision for r in results.results}),
+        foreign=results.foreign,
     )
     write_atomically(out, text)
     drawn = sum(len(part["figures"]) for part in parts)
-    return Page(out, len(text.encode()), len(found.results), skipped, drawn, found.foreign)
+    return Page(out, len(text.encode()), len(results.results), skipped, drawn, results.foreign)
 
 
 # ---- the page
@@ -97,12 +97,12 @@ def _template() -> Any:
 def _sections(results: Sequence[Result]) -> list[dict[str, Any]]:
     """What the template shows of each group of records."""
     tones = plots.colours(method_order(results))
-    found: list[dict[str, Any]] = []
+    sections: list[dict[str, Any]] = []
     for group in groups(results):
         base = slug(group.task) or "task"
-        twins = sum(part["base"] == base for part in found)
+        twins = sum(part["base"] == base for part in sections)
         key = f"{base}-{twins + 1}" if twins else base
-        found.append(
+        sections.append(
             {
                 "base": base,
                 "key": key,
@@ -123,15 +123,15 @@ def _sections(results: Sequence[Result]) -> list[dict[str, Any]]:
                 ],
             }
         )
-    return found
+    return sections
 
 
 def _sources(results: Sequence[Result]) -> dict[str, list[str]]:
     """Command → names of the records that it made."""
-    found: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     for result in results:
-        found.setdefault(result.record.command, []).append(result.name)
-    return found
+        sources.setdefault(result.record.command, []).append(result.name)
+    return sources
 
 
 def _facts(group: Group) -> list[str]:

@@ -310,7 +310,7 @@ def _rows(figure: Any, axes: Any, labels: Sequence[str]) -> None:
 def _variants(methods: Mapping[str, str]) -> dict[str, int]:
     """Row → how many rows of its method come before it: its marker and dashes."""
     seen: dict[str, int] = {}
-    found = {}
+    variants = {}
     for row, method in methods.items():
-        found[row] = seen[method] = seen.get(method, -1) + 1
-    return found
+        variants[row] = seen[method] = seen.get(method, -1) + 1
+    return variants

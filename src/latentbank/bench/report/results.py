@@ -43,10 +43,10 @@ class Result:
 
     def value(self, metric: str) -> float | None:
         """The metric's number, a fraction in percent; None if the record lacks it."""
-        found = self.record.metrics.get(metric)
-        if found is None:
+        metric_value = self.record.metrics.get(metric)
+        if metric_value is None:
             return None
-        return 100 * found.value if found.unit == "fraction" else found.value
+        return 100 * metric_value.value if metric_value.unit == "fraction" else metric_value.value
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def newest(results: Sequence[Result], by_machine: bool = False) -> list[Result]:
 
     `by_machine` keeps one for each machine and dtype. The order of the input stays.
     """
-    found: dict[tuple[object, ...], Result] = {}
+    latest: dict[tuple[object, ...], Result] = {}
     for result in results:
         record = result.record
         key: tuple[object, ...] = (
@@ -112,9 +112,9 @@ def newest(results: Sequence[Result], by_machine: bool = False) -> list[Result]:
         )  # fmt: skip
         if by_machine:
             key = (*key, record.machine, record.dtype)
-        if key not in found or _time(record) >= _time(found[key].record):
-            found[key] = result
-    kept = {id(result) for result in found.values()}
+        if key not in latest or _time(record) >= _time(latest[key].record):
+            latest[key] = result
+    kept = {id(result) for result in latest.values()}
     return [result for result in results if id(result) in kept]
 
 
@@ -136,19 +136,19 @@ def groups(results: Sequence[Result]) -> list[Group]:
     parts: dict[tuple[str, str], list[Result]] = {}
     for result in _once_without_bank(newest(results, by_machine=True)):
         parts.setdefault((result.record.task, result.record.data.hash), []).append(result)
-    found = []
+    grouped = []
     for (task, digest), members in sorted(parts.items()):
         done = best_first([m for m in members if not m.record.skipped])
         skipped = sorted((m for m in members if m.record.skipped), key=lambda m: m.label)
         name = members[0].record.data.name
         labels = unique_labels(done)
-        found.append(Group(task, name, digest, tuple(done), tuple(labels), tuple(skipped)))
+        grouped.append(Group(task, name, digest, tuple(done), tuple(labels), tuple(skipped)))
 
     def rank(group: Group) -> tuple[float, float, str]:
         longest = max((r.value("documents") or 0.0 for r in group.results), default=0.0)
         return -len(group.results), -longest, group.task
 
-    return sorted(found, key=rank)
+    return sorted(grouped, key=rank)
 
 
 def _once_without_bank(results: Sequence[Result]) -> list[Result]:

@@ -66,10 +66,10 @@ class Abstain(Task):
         answerable = [*(True for _ in known.answers), *(False for _ in unknown.answers)]
         risk = risk_coverage(confidence, correct)
         rates = self.config.rates
-        found = accuracy_at_false_answer_rate(confidence, correct, answerable, rates)
+        accuracies = accuracy_at_false_answer_rate(confidence, correct, answerable, rates)
         metrics = {
             f"accuracy_at_{100 * rate:g}_percent_false": Metric(100 * float(value), "percent")
-            for rate, value in zip(rates, found, strict=True)
+            for rate, value in zip(rates, accuracies, strict=True)
         }
         metrics["risk_coverage_area"] = Metric(float(risk.area), "fraction")
         metrics["unanswerable_questions"] = Metric(len(unknown.answers), "questions")

@@ -57,10 +57,12 @@ class Capacity(Task):
                 questions = facts.sample_questions(self.settings.questions, self.settings.seed)
             session.fresh_bank(size)
             session.write(facts.documents, f"writing {size} facts")
-            found = session.ask(f"{size} facts", questions)
-            metrics = {**answer_metrics(found), **session.bank_metrics(size)}
-            points.append(metrics | _bits(questions.questions, found.exact_match, metrics, size))
-            rows += predictions(questions, found, f"{size} facts")
+            evaluation = session.ask(f"{size} facts", questions)
+            metrics = {**answer_metrics(evaluation), **session.bank_metrics(size)}
+            points.append(
+                metrics | _bits(questions.questions, evaluation.exact_match, metrics, size)
+            )
+            rows += predictions(questions, evaluation, f"{size} facts")
         series = curves([float(n) for n in self.sizes], "facts", "facts", points)
         return Outcome(points[-1], series, rows)
 
@@ -81,12 +83,12 @@ def _bits(
         right[kind].append(score)
     scale = size / max(1, len(questions))
     stored = metrics["bank_bytes"].value
-    found = {
+    bits = {
         "bits_written": Metric(scale * written, "bits"),
         "bits_recovered": Metric(scale * kept, "bits"),
     }
     if stored:
-        found["bits_per_byte"] = Metric(scale * kept / stored, "bits/byte")
+        bits["bits_per_byte"] = Metric(scale * kept / stored, "bits/byte")
     for kind, scores in right.items():
-        found[f"exact_{kind}"] = Metric(100 * sum(scores) / len(scores), "percent")
-    return found
+        bits[f"exact_{kind}"] = Metric(100 * sum(scores) / len(scores), "percent")
+    return bits

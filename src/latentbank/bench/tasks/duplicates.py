@@ -39,9 +39,9 @@ class Duplicates(Task):
             session.fresh_bank(self.documents)
             for copy in range(copies):
                 session.write(self.data.documents, f"writing, copy {copy + 1} of {copies}")
-            found = session.ask(f"{copies} copies", self.questions)
-            points.append({**answer_metrics(found), **session.bank_metrics(self.documents)})
-            rows += predictions(self.questions, found, f"{copies} copies")
+            evaluation = session.ask(f"{copies} copies", self.questions)
+            points.append({**answer_metrics(evaluation), **session.bank_metrics(self.documents)})
+            rows += predictions(self.questions, evaluation, f"{copies} copies")
         first, last = (point["bank_bytes"].value for point in (points[0], points[-1]))
         growth = 100 * (last - first) / first if first else 0.0
         metrics = {**points[-1], "bank_growth": Metric(growth, "percent")}

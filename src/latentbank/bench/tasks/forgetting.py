@@ -47,13 +47,13 @@ class Forgetting(Task):
             )
         self.sets: dict[str, QADataset] = {}
         for path in config.closed_book:
-            found = load_questions(Path(path))
-            if found.name in self.sets:
-                raise InputError(f"Two files of closed-book questions are named {found.name}.")
+            data_set = load_questions(Path(path))
+            if data_set.name in self.sets:
+                raise InputError(f"Two files of closed-book questions are named {data_set.name}.")
             if settings.questions is not None:
-                found = found.sample_questions(settings.questions, settings.seed)
-            self.sets[found.name] = found
-        hashes = "".join(found.hash for found in self.sets.values())
+                data_set = data_set.sample_questions(settings.questions, settings.seed)
+            self.sets[data_set.name] = data_set
+        hashes = "".join(data_set.hash for data_set in self.sets.values())
         self.extra_hash = hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
 
     def refuses(self, method: Method) -> str:
@@ -78,10 +78,10 @@ class Forgetting(Task):
         rows = []
         for name, data in self.sets.items():
             label = re.sub(r"\W+", "_", name)
-            for phase, found in phases.items():
-                scores = answer_metrics(found[name])
+            for phase, evaluations in phases.items():
+                scores = answer_metrics(evaluations[name])
                 metrics |= suffixed(scores, f"{phase}_{label}", *SCORES)
-                rows += predictions(data, found[name], f"{name}, {phase}")
+                rows += predictions(data, evaluations[name], f"{name}, {phase}")
             lost = forgetting(phases["before"][name].f1, phases["after"][name].f1)
             metrics[f"forgetting_f1_{label}"] = Metric(100 * float(lost), "percent points")
         return Outcome(metrics, predictions=rows)

@@ -83,8 +83,8 @@ class Noise(Task):
             documents = self.stream(level)
             session.fresh_bank(self.documents)
             session.write(documents, f"writing, {level} % noise")
-            found = session.ask(f"noise {level} %", self.questions)
-            points.append({**answer_metrics(found), **session.bank_metrics(len(documents))})
-            rows += predictions(self.questions, found, f"noise {level} %")
+            evaluation = session.ask(f"noise {level} %", self.questions)
+            points.append({**answer_metrics(evaluation), **session.bank_metrics(len(documents))})
+            rows += predictions(self.questions, evaluation, f"noise {level} %")
         x = [float(level) for level in self.config.levels]
         return Outcome(points[-1], curves(x, "unrelated documents", "percent", points), rows)

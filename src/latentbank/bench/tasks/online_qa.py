@@ -25,6 +25,6 @@ class OnlineQA(Task):
         """Writes the documents and asks every question."""
         session.fresh_bank(self.documents)
         session.write(self.data.documents)
-        found = session.ask("questions", self.questions)
-        metrics = {**answer_metrics(found), **session.bank_metrics(self.documents)}
-        return Outcome(metrics, predictions=predictions(self.questions, found))
+        evaluation = session.ask("questions", self.questions)
+        metrics = {**answer_metrics(evaluation), **session.bank_metrics(self.documents)}
+        return Outcome(metrics, predictions=predictions(self.questions, evaluation))

@@ -50,13 +50,13 @@ class Retention(Task):
     def run(self, session: Session) -> Outcome:
         """Writes in steps and asks about the first documents after each."""
         session.fresh_bank(self.documents)
-        found, points, begin = [], [], 0
+        evaluations, points, begin = [], [], 0
         for stop in self.stops:
             session.write(self.data.documents[begin:stop], f"writing up to {stop}")
-            found.append(session.ask(f"after {stop}", self.questions))
-            points.append({**answer_metrics(found[-1]), **session.bank_metrics(stop)})
+            evaluations.append(session.ask(f"after {stop}", self.questions))
+            points.append({**answer_metrics(evaluations[-1]), **session.bank_metrics(stop)})
             begin = stop
-        first, last = found[0], found[-1]
+        first, last = evaluations[0], evaluations[-1]
         metrics = {**points[-1]}
         for name in SCORES:
             heights = [point[name].value for point in points]
@@ -66,7 +66,7 @@ class Retention(Task):
             metrics[f"backward_transfer_{name}"] = Metric(100 * moved, "percent points")
         rows = [
             row
-            for stop, item in zip(self.stops, found, strict=True)
+            for stop, item in zip(self.stops, evaluations, strict=True)
             for row in predictions(self.questions, item, f"after {stop}")
         ]
         series = curves([float(x) for x in self.stops], "documents written", "documents", points)

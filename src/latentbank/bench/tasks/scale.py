@@ -71,12 +71,12 @@ class Scale(Task):
             if not grown:
                 stopped = "the bank holds no entries that could be appended again"
                 break
-            found = session.ask(f"{size} documents", self.questions)
+            evaluation = session.ask(f"{size} documents", self.questions)
             bank = session.bank_metrics(size)
             bank.pop(SPEED, None)  # of the whole stream; `grown` has that of this stretch
             reading = self._reading(session)
-            points[size] = {**answer_metrics(found), **bank, **reading, **grown}
-            rows += predictions(self.questions, found, f"{size} documents")
+            points[size] = {**answer_metrics(evaluation), **bank, **reading, **grown}
+            rows += predictions(self.questions, evaluation, f"{size} documents")
         if not points:
             raise CannotDo(stopped)
         notes = {
@@ -111,20 +111,20 @@ class Scale(Task):
     def _grow(self, session: Session, held: int, size: int) -> dict[str, Metric]:
         """Grows the bank from `held` to `size` documents; returns the times, {} if it cannot."""
         real = len(self.data.documents)
-        found: dict[str, Metric] = {}
+        times: dict[str, Metric] = {}
         if held < min(real, size):
             done = session.write(self.data.documents[held:size], f"writing up to {size:,}")
             if done.stored and done.seconds > 0:
-                found[SPEED] = Metric(done.stored / done.seconds, "documents/s")
+                times[SPEED] = Metric(done.stored / done.seconds, "documents/s")
         if size > real:
             if not len(session.bank):
                 return {}
-            found |= self._resample(session, size)
+            times |= self._resample(session, size)
         began = time.perf_counter()
         with session.in_method():
             session.method.bind(session.bank)
-        found["open_seconds"] = Metric(time.perf_counter() - began, "s")
-        return found
+        times["open_seconds"] = Metric(time.perf_counter() - began, "s")
+        return times
 
     def _resample(self, session: Session, size: int) -> dict[str, Metric]:
         """Appends real entries under new ids until the bank holds `size`."""
@@ -185,10 +185,10 @@ def _series(points: dict[int, dict[str, Metric]]) -> dict[str, Series]:
         "append_entries_per_second", "open_seconds", "read_milliseconds", "milliseconds",
         PEAK, "f1",
     ]  # fmt: skip
-    found = {}
+    series = {}
     for name in names:
         sizes = [size for size in points if name in points[size]]
         if sizes:
             values = [points[size][name] for size in sizes]
-            found[name] = curve([float(s) for s in sizes], "documents", "documents", values, name)
-    return found
+            series[name] = curve([float(s) for s in sizes], "documents", "documents", values, name)
+    return series

@@ -57,15 +57,15 @@ def build_updates(data: QADataset, seed: int) -> list[Update]:
             pools[kind].append((question.answers[0].strip(), question.document))
     latest = max((d.time for d in data.documents if d.time), default=None)
     taken = {document.id for document in data.documents}
-    found = []
+    updates = []
     for index, asked in enumerate(data.questions_by_document()):
         for at in asked:
             update = _update(data, index, data.questions[at], pools, draw, latest)
             if update is not None and update.document.id not in taken:
                 taken.add(update.document.id)
-                found.append(update)
+                updates.append(update)
                 break
-    return found
+    return updates
 
 
 def _update(
@@ -143,27 +143,27 @@ class Updates(Task):
         session.fresh_bank(self.documents)
         session.write(self.data.documents[:first])
         session.write(self.data.documents[first:], "writing updates")
-        found = session.ask("questions", self.questions)
+        evaluation = session.ask("questions", self.questions)
         pairs = [
             (a.text, self.old[q.id])
-            for a, q in zip(found.answers, self.questions.questions, strict=True)
+            for a, q in zip(evaluation.answers, self.questions.questions, strict=True)
         ]
         metrics = {
-            **answer_metrics(found),
+            **answer_metrics(evaluation),
             "old_exact_match": rate([exact_match(a, old) for a, old in pairs]),
             "old_contains_answer": rate([contains_answer(a, old) for a, old in pairs]),
             **suffixed(answer_metrics(clean), "clean", "exact_match", "f1"),
-            **_of_clean(found, clean),
+            **_of_clean(evaluation, clean),
             **session.bank_metrics(self.documents),
         }
-        rows = predictions(self.questions, found)
+        rows = predictions(self.questions, evaluation)
         for row, (_, old), answer in zip(rows, pairs, clean.answers, strict=True):
             row |= {"old_references": list(old), "clean_answer": answer.text}
         return Outcome(metrics, predictions=rows, notes={"updates": len(self.updates)})
 
 
-def _of_clean(found: Evaluation, clean: Evaluation) -> dict[str, Metric]:
+def _of_clean(evaluation: Evaluation, clean: Evaluation) -> dict[str, Metric]:
     """The share of the clean bank's exact answers that stay exact; {} if it has none."""
-    both = zip(found.exact_match, clean.exact_match, strict=True)
+    both = zip(evaluation.exact_match, clean.exact_match, strict=True)
     kept = [after for after, before in both if before]
     return {"exact_match_of_clean": rate(kept)} if kept else {}

@@ -81,14 +81,14 @@ def sniff(lines: Sequence[str]) -> str:
 
 def _sample(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     """The records of some lines, the last one left out where it is cut off."""
-    found: list[list[str]] = []
+    records: list[list[str]] = []
     try:
         for record in csv.reader(lines, delimiter=delimiter, strict=True):
-            found.append(record)
+            records.append(record)
     except csv.Error:
-        if not found:  # a broken header: cut at the delimiters alone
-            found = [line.rstrip("\r\n").split(delimiter) for line in lines]
-    return found
+        if not records:  # a broken header: cut at the delimiters alone
+            records = [line.rstrip("\r\n").split(delimiter) for line in lines]
+    return records
 
 
 class _Lines:

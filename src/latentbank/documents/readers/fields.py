@@ -70,12 +70,12 @@ def columns_of(names: Iterable[str], options: ReadOptions, where: str) -> Column
         wanted = options.text_column or "text"
         hint = "" if options.text_column else "; name the one with the text (--text-column)"
         raise InputError(f"{where}: the row has no {wanted}; its fields are: {listed}{hint}.")
-    found = []
+    columns = []
     for name in ("id", "time", "source"):
         given = getattr(options, f"{name}_column")
         column = one(given, [name])
-        found.append(None if column == text else column)
-    return Columns(text, *found)
+        columns.append(None if column == text else column)
+    return Columns(text, *columns)
 
 
 def check_header(names: Iterable[str], options: ReadOptions, where: str) -> None:

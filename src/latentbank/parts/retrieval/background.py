@@ -56,5 +56,5 @@ def _shares() -> dict[str, float]:
 
 @functools.lru_cache(_REMEMBERED)
 def _stem(word: str) -> str:
-    found = list(stem_counts([word]))
-    return found[0] if len(found) == 1 else ""
+    stems = list(stem_counts([word]))
+    return stems[0] if len(stems) == 1 else ""

@@ -83,23 +83,23 @@ class LexicalIndex:
             return self._search_few(words, top, rows)
         query = " OR ".join(f'"{word}"' for word in words)
         kept = "" if rows is None else "AND rowid IN (SELECT value FROM json_each(?)) "
-        found = self._db.execute(
+        hits = self._db.execute(
             "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? "
             f"{kept}ORDER BY rank LIMIT ?",
             (query, top) if rows is None else (query, json.dumps(sorted(rows)), top),
         )
-        return [(self._ids[row - 1], float(score)) for row, score in found]
+        return [(self._ids[row - 1], float(score)) for row, score in hits]
 
     def _search_few(self, words: Sequence[str], top: int, rows: set[int] | None) -> Ranking:
         """The search of a small collection: BM25 with `_weight` in place of FTS5's own weights."""
         scores: dict[int, float] = {}
         for word in words:
-            found = self._db.execute(
+            held = self._db.execute(
                 "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (f'"{word}"',)
             ).fetchall()
-            count, size = len(found), len(self._rows)
+            count, size = len(held), len(self._rows)
             own = max(math.log((size - count + 0.5) / (count + 0.5)), 1e-6)  # FTS5's weight
-            for row, score in found:
+            for row, score in held:
                 if rows is not None and row not in rows:
                     continue
                 scores[row] = scores.get(row, 0.0) + score / own * self._weight(word, count)
@@ -131,11 +131,11 @@ class LexicalIndex:
         return [one / total if total else 0.0 for one in held]
 
     def _holds(self, word: str, name: str) -> bool:
-        found = self._db.execute(
+        row = self._db.execute(
             "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?",
             (f'"{word}"', self._rows.get(name, 0)),
         )
-        return found.fetchone() is not None
+        return row.fetchone() is not None
 
 
 def content_words(question: str) -> list[str]:

@@ -86,14 +86,14 @@ class Versions:
     short: Callable[[str], Sequence[int]] = ShortTexts()
     matches: Callable[[Sequence[str]], Sequence[float]] = lambda ids: [0.0] * len(ids)
 
-    def resolve(self, found: Ranking, top: int) -> list[Resolved]:
-        """The `top` of `found`, best first, without those that a newer version supersedes.
+    def resolve(self, ranking: Ranking, top: int) -> list[Resolved]:
+        """The `top` of `ranking`, best first, without those that a newer version supersedes.
 
         How long the texts are, in which order they were written and how many versions there are
         makes no difference.
         """
         kept: list[Resolved] = []
-        rest = list(found)
+        rest = list(ranking)
         while rest and len(kept) < top:
             best, score = rest[0]
             least = NEAR if self.short(best) else CLOSE
@@ -128,23 +128,23 @@ class Versions:
     def _like(self, id: str, others: Sequence[str]) -> set[str]:
         """The short texts that say what a short text says, with the same words of the question."""
         words = self.short(id)
-        found = [other for other in others if words and _same(words, self.short(other))]
-        if not found:
+        alike = [other for other in others if words and _same(words, self.short(other))]
+        if not alike:
             return set()
-        first, *shares = self.matches([id, *found])
+        first, *shares = self.matches([id, *alike])
         return {
-            other for other, share in zip(found, shares, strict=True) if abs(share - first) < 1e-9
+            other for other, share in zip(alike, shares, strict=True) if abs(share - first) < 1e-9
         }
 
 
 def newest(
-    found: Ranking,
+    ranking: Ranking,
     top: int,
     words: Callable[[str], frozenset[Hashable]],
     age: Callable[[str], Any],
 ) -> Ranking:
-    """The `top` of `found`, best first, each as its newest version; by words in common alone."""
-    return [(one.id, one.score) for one in Versions(words, age).resolve(found, top)]
+    """The `top` of `ranking`, best first, each in its newest version; compares words only."""
+    return [(one.id, one.score) for one in Versions(words, age).resolve(ranking, top)]
 
 
 def _alike(one: frozenset[Hashable], two: frozenset[Hashable]) -> bool:
