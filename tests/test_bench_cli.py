@@ -143,7 +143,7 @@ def test_help_names_the_tasks() -> None:
 
 
 BAD = {
-    "unknown task": (("bench", "online", "--methods", "rag"), "Known: abstain, delete"),
+    "unknown task": (("bench", "online", "--methods", "rag"), "Known: abstain, capacity"),
     "unknown method": (("bench", "online-qa", "--methods", "rga"), "Did you mean 'rag'"),
     "unknown budget": (
         ("bench", "online-qa", "--methods", "rag", "--budget", "much"),
