@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from latentbank.backbone.gguf import convert_llama
 from latentbank.backbone.quick import quick_model
 from latentbank.errors import InputError, unknown
 
@@ -54,10 +55,13 @@ def packaged_gguf(name: str) -> Path:
 
 
 def converted_folder(gguf: Path, progress: Callable[[str], None] | None = None) -> Path:
-    """The folder with a bfloat16 safetensors copy of `gguf`; the first call makes it (10 to 15 s).
+    """The folder with a bfloat16 safetensors copy of `gguf`; the first call makes it.
 
     The copy is written to a temporary folder and renamed at the end, so that an interrupted
     conversion leaves no broken model behind.
+
+    Raises:
+        InputError: the file cannot be read.
     """
     size = gguf.stat().st_size
     with gguf.open("rb") as handle:
@@ -67,28 +71,35 @@ def converted_folder(gguf: Path, progress: Callable[[str], None] | None = None) 
         return target
     if progress:
         progress(f"converting {gguf.name} to safetensors once, into {target}")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent),
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(
-            scratch
-        )
+        if not convert_llama(gguf, scratch):
+            _convert_any(gguf, scratch)
         scratch.rename(target)
+    except ValueError as error:
+        raise InputError(f"the GGUF file '{gguf}' cannot be read: {error}") from error
     except OSError:
         if not (target / "model.safetensors").exists():  # another process may have been faster
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _convert_any(gguf: Path, folder: Path) -> None:
+    """The conversion of transformers, for any model that it knows; slow."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent),
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer.save_pretrained(folder)
 
 
 def resolve(spec: str, progress: Callable[[str], None] | None = None) -> str:
