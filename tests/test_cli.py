@@ -240,7 +240,8 @@ def test_a_file_of_questions_gives_one_row_each_in_order(
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["question"] for row in rows] == [row["question"] for row in QUESTIONS]
     assert [row["documents"][0]["id"] for row in rows] == [row["id"] for row in DOCUMENTS]
-    assert rows[0]["documents"] == [{"id": "ada", "source": "people.txt", "weight": 1.0}]
+    ada = {"id": "ada", "source": "people.txt", "time": None, "weight": 1.0}
+    assert rows[0]["documents"] == [{**ada, "snippet": DOCUMENTS[0]["text"]}]
     alone = succeed("ask", QUESTIONS[2]["question"], "--bank", str(bank), "--json").stdout
     assert json.loads(alone)["answer"] == rows[2]["answer"]
 

@@ -232,5 +232,5 @@ def test_the_tutorial_works_from_beginning_to_end(tmp_path: Path) -> None:
             outputs.append(done.stdout)
     assert len(outputs) >= 7
     said = "\n".join(outputs)
-    for words in ("Wrote 4 documents", "7:40\nnotes/ferry.txt", "no document", "no damage", "ten"):
+    for words in ("Wrote 4 documents", "7:40\n> ", "Not in memory.", "no damage", "ten"):
         assert words in said, f"{words!r} is not in\n{said}"

@@ -46,7 +46,7 @@ def pretrained(world: World, method: str = "strata", **options: Any) -> MemoryMo
 @pytest.mark.parametrize(
     ("question", "sentence"),
     [
-        (LONG, r"The question has 2500 tokens; .* 16 for the answer .* the 512 of llama"),
+        (LONG, r"The question has 2500 tokens; .* 48 for the answer .* the 512 of llama"),
         ("q" * 490, r"The question has 490 tokens"),  # it fits, its prompt does not
         (" \n", r"The question is empty"),
         ("caf\udce9?", r"The question is not valid Unicode text"),

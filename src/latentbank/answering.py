@@ -19,7 +19,7 @@ from latentbank.backbone.transports import Conditioning
 from latentbank.capabilities import Candidates
 from latentbank.documents.ends import finish, whole_characters
 from latentbank.errors import InputError
-from latentbank.method import Method
+from latentbank.method import NAMES_SOURCES, Method
 from latentbank.parts.retrieval.candidates import Candidate
 
 __all__ = ["Answer", "answer_batch", "check_questions"]
@@ -32,7 +32,7 @@ class Answer:
     `confidence` in [0, 1] is the mean probability of the answer's tokens, times the candidate's
     weight or the support of what was read, where the method gives one. `seconds` is the time of the
     batch divided by its questions. With several candidates the first token is known when the winner
-    is.
+    is. Without `from_memory` nothing was read: the model answered closed book.
     """
 
     text: str
@@ -40,6 +40,7 @@ class Answer:
     confidence: float
     seconds: float
     first_token_seconds: float
+    from_memory: bool = True
 
 
 def answer_batch(
@@ -66,7 +67,19 @@ def answer_batch(
     else:
         answers = _run_contest(method, questions, rows, decoding, began)
     seconds = (time.perf_counter() - began) / len(questions)
-    return [replace(one, seconds=seconds) for one in answers]
+    reads = _reads(method) if memory else None
+    return [
+        replace(one, seconds=seconds, from_memory=bool(one.documents) if reads is None else reads)
+        for one in answers
+    ]
+
+
+def _reads(method: Method) -> bool | None:
+    """Whether a method that names no sources has something to read; None if it names them."""
+    if NAMES_SOURCES in method.claims:
+        return None
+    bank = method.require_bank()
+    return bool(len(bank) or bank.blobs())
 
 
 def _read_once(reading: Reading) -> list[Answer]:

@@ -243,6 +243,10 @@ class Retrieving(Method):
 
     retriever: Retriever
 
+    def text(self, id: str) -> str:
+        """The text of an entry as the model reads it; empty where it is not kept as text."""
+        return ""
+
     def nothing_read(self, support: tuple[float, ...]) -> Conditioning:
         """The conditioning of questions that no document fits; `support` [B] is the best match."""
         return replace(self.closed_book(), sources=((),) * len(support), support=support)

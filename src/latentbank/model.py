@@ -39,6 +39,7 @@ from latentbank.capabilities import (
 from latentbank.config import merged, normalised
 from latentbank.documents.conditions import Conditions
 from latentbank.documents.document import Document, chunk, find_entries, whole
+from latentbank.documents.ends import whole_characters
 from latentbank.errors import BankError, DamageWarning, InputError
 from latentbank.method import METHODS, Method, WriteReport
 from latentbank.methods import DEFAULT_METHOD
@@ -47,6 +48,7 @@ from latentbank.upsert import Part, Upsert
 __all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank"]
 
 ASKED_TOGETHER = 16  # questions
+ANSWERS = DecodingConfig(max_new_tokens=48, whole_words=True)  # where nothing else is asked for
 
 
 class MemoryModel:
@@ -272,13 +274,14 @@ class MemoryModel:
         """Answers as they come, batch by batch: position of the question → answer.
 
         `documents` names the document to read for each question; without it the method retrieves.
-        With `memory` False the backbone answers closed book. Questions that read the same document
+        With `memory` False the backbone answers closed book. Without `decoding` an answer has at
+        most 48 tokens and ends at a word. Questions that read the same document
         or have a like length are asked together.
 
         Raises:
             InputError: a question that is empty or does not fit into the backbone's context.
         """
-        questions = as_questions(questions)
+        questions, decoding = as_questions(questions), decoding or ANSWERS
         if documents is not None and len(documents) != len(questions):
             raise InputError(
                 f"expected one document for each of the {len(questions)} questions, "
@@ -344,7 +347,13 @@ class MemoryModel:
             passage = conditioning.passages[0] if conditioning.passages else ""
             ids = self.backbone.encode([f"{passage}\n\n{prompt}" if passage else prompt])
             with conditioning.attach(self.backbone):
-                return generate(self.backbone, ids, decoding)[0].text
+                found = generate(self.backbone, ids, decoding)[0]
+            return found.text if found.finished else whole_characters(found.text)
+
+    def text(self, id: str) -> str:
+        """The text of an entry that an answer names, as it was read; empty where none is kept."""
+        with self.backbone.exclusive():
+            return self.method.text(id) if isinstance(self.method, Retrieving) else ""
 
     def prompt(self, question: str) -> str:
         """The text that the backbone sees for a question, memory aside."""

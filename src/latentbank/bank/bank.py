@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from latentbank.bank.admin.resize import compact_session, rebudget_session, snapshot_session
-from latentbank.bank.admin.verify import verify_session
+from latentbank.bank.admin.verify import EntryCheck, verify_session
 from latentbank.bank.append import Carried, Hits, append_entries, store_items
 from latentbank.bank.delete import delete_ids
 from latentbank.bank.entry import Entry
@@ -267,9 +267,12 @@ class MemoryBank(BankReader):
         """
         return compact_session(self.session, progress)
 
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Check every page, item and SQLite's own structure; never raises for damage it finds.
+    def verify(
+        self, progress: Progress | None = None, check: EntryCheck | None = None
+    ) -> VerifyReport:
+        """Check every page, entry and item, and SQLite's own structure; damage is never raised.
 
-        `progress(done, total)` counts pages.
+        `progress(done, total)` counts pages. `check` says why an entry cannot be read, such as
+        `bank.admin.verify.text_check()`; without it payloads are not decoded.
         """
-        return verify_session(self.session, progress)
+        return verify_session(self.session, progress, check)

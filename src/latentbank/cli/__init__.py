@@ -25,7 +25,7 @@ from latentbank.cli.compare import compare as compare_command
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
-from latentbank.cli.failures import INTERRUPTED, Failure, explain, report
+from latentbank.cli.failures import INTERRUPTED, Failure, damage_as_lines, explain, report
 from latentbank.cli.inspect import inspect as inspect_command
 from latentbank.cli.models import models as models_command
 from latentbank.cli.train import train as train_command
@@ -54,7 +54,8 @@ class SafeGroup(TyperGroup):
             return super().main(words, standalone_mode=False, **options)
         failure = None
         try:
-            status = super().main(words, standalone_mode=False, **options)
+            with damage_as_lines():
+                status = super().main(words, standalone_mode=False, **options)
             sys.stdout.flush()
             if status == INTERRUPTED:
                 failure = Failure("interrupted", INTERRUPTED)

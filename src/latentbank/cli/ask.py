@@ -29,6 +29,7 @@ from latentbank.cli.common import (
     quiet_libraries,
     share_processor,
 )
+from latentbank.documents.ends import clip
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from latentbank.documents.conditions import Conditions
     from latentbank.model import MemoryModel
 
+SNIPPET = 160  # characters
 WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
 
 
@@ -53,7 +55,7 @@ def ask(
         bool, typer.Option("--no-memory", help="The plain model with the same adapter.")
     ] = False,
     beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 48,
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="CONDITION", help="Read only documents for which this holds."),
@@ -90,7 +92,7 @@ def ask(
     with _open(bank, given, parse_pairs(option)) as model, _within(model, conditions):
         from latentbank.backbone.generate import DecodingConfig
 
-        asker = Asker(model, DecodingConfig(max_new_tokens, beams), not no_memory)
+        asker = Asker(model, DecodingConfig(max_new_tokens, beams, whole_words=True), not no_memory)
         if rows is not None:
             asker.check(rows)
             for row in asker.answer_rows(rows):
@@ -209,10 +211,12 @@ class Asker:
             source = None if entry is None else entry.source
             time = None if entry is None else entry.time
             known = {"id": document_id(name), "source": source, "time": time}
-            documents.append({**known, "weight": round(weight, 4)})
+            snippet = snippet_of(self.model.text(name), answer.text)
+            documents.append({**known, "weight": round(weight, 4), "snippet": snippet})
         return {
             "question": question,
             "answer": answer.text,
+            "from_memory": answer.from_memory,
             "documents": documents,
             "confidence": round(answer.confidence, 4),
         }
@@ -226,13 +230,34 @@ class Asker:
         if json_output:
             print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
             return
-        typer.echo(answer.text or "(no answer)")
-        read = [f"{d['source']} ({d['id']})" if d["source"] else d["id"] for d in row["documents"]]
+        text = answer.text or "(no answer)"
+        if self.memory and not answer.from_memory:
+            text = f"Not in memory. The model alone says: {text}"
+        typer.echo(text)
+        for document in row["documents"]:
+            if document["snippet"]:
+                console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
+        read = [_place(document) for document in row["documents"]]
         where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
         console().print(
             f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
             f"{1000 * answer.seconds:.0f} ms[/dim]"
         )
+
+
+def snippet_of(text: str, answer: str) -> str:
+    """The part of a text that holds the answer, or its beginning; one line of 160 characters."""
+    line = " ".join(text.split())
+    at = line.lower().find(answer.lower().strip(" .")) if answer.strip(" .") else -1
+    start = line.rfind(". ", 0, at) + 2 if at > 80 and ". " in line[:at] else 0
+    return clip(line[start:], SNIPPET)
+
+
+def _place(document: dict[str, Any]) -> str:
+    """Where a document comes from, and its time, for people."""
+    source, id, time = document["source"], document["id"], document["time"]
+    place = f"{source} ({id})" if source and source != id else id
+    return f"{place}, {time}" if time else str(place)
 
 
 def _prompt(asker: Asker, json_output: bool) -> None:

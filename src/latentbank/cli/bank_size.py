@@ -18,6 +18,7 @@ from latentbank.cli.common import (
     quiet_libraries,
 )
 from latentbank.cli.inspect import BankArgument
+from latentbank.cli.verify import Decode, entry_check
 
 
 def compact(bank: BankArgument, json_output: Json = False) -> None:
@@ -90,13 +91,15 @@ def repair(
             "--out", "-o", metavar="FILE", help="A new file (default: in the bank's place)."
         ),
     ] = None,
+    decode: Decode = False,
     json_output: Json = False,
 ) -> None:
     """Keep what is whole of a damaged bank; the damaged file stays as BANK.damaged."""
     from latentbank.bank.admin.repair import repair_bank
 
+    check = entry_check(bank, decode)
     with stepping("repairing") as progress:
-        report = repair_bank(bank, out, progress)
+        report = repair_bank(bank, out, progress, check)
     if json_output:
         print_json(
             {

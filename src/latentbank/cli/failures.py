@@ -8,12 +8,15 @@ import errno
 import json
 import os
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 
-from latentbank.errors import LatentbankError
+from latentbank.errors import DamageWarning, LatentbankError
 
 BAD_INPUT, INTERRUPTED, INTERNAL, CLOSED_PIPE = 2, 130, 1, 141
 _FULL = (
@@ -59,6 +62,24 @@ def explain(error: BaseException) -> Failure:
         "(set LATENTBANK_TRACEBACK=1 to see where, and report it)",
         INTERNAL,
     )
+
+
+@contextmanager
+def damage_as_lines() -> Iterator[None]:
+    """Within the block each `DamageWarning` is one line on stderr: "warning: …"."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, DamageWarning):
+            with suppress(OSError, ValueError):
+                print(f"warning: {_one_line(str(message))}", file=sys.stderr, flush=True)
+        else:
+            usual(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DamageWarning)
+        warnings.showwarning = show
+        yield
 
 
 def report(failure: Failure, as_json: bool) -> None:

@@ -79,6 +79,7 @@ def ask_data(
     texts = [q.text for q in data.questions]
     wanted = [data.documents[q.document].id for q in data.questions] if gold else None
     answers: dict[int, Answer] = {}
+    decoding = decoding or DecodingConfig()  # the papers' length, not that of `ask`
     for answered in model.answers(texts, decoding, documents=wanted):
         answers.update(answered)
         if on_answers is not None:

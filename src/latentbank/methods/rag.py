@@ -86,7 +86,7 @@ class Rag(Trained, Incremental, Candidates, Retrieving):
         self.texts = TextLevels(backbone)
         self.retriever = Retriever(
             config.retrieval,
-            words_of=lambda id: content(self._text(id)),
+            words_of=lambda id: content(self.text(id)),
             age_of=lambda id: self.require_bank().age(id),
         )
 
@@ -141,7 +141,7 @@ class Rag(Trained, Incremental, Candidates, Retrieving):
         chosen, support = self.retriever.choose(questions, documents)
         if not any(chosen):
             return self.nothing_read(support)
-        passages = tuple("\n\n".join(self._text(id) for id, _ in row) for row in chosen)
+        passages = tuple("\n\n".join(self.text(id) for id, _ in row) for row in chosen)
         sources = tuple(shares(row) for row in chosen)
         return replace(self.reading(), passages=passages, sources=sources, support=support)
 
@@ -149,7 +149,8 @@ class Rag(Trained, Incremental, Candidates, Retrieving):
         """The documents that compete for each question; see `Retriever.candidates`."""
         return self.retriever.candidates(questions, self.closed_lora is not None)
 
-    def _text(self, id: str) -> str:
+    def text(self, id: str) -> str:
+        """The text of an entry as the model reads it; empty for one that is gone."""
         return self.texts.as_read(self.require_bank().get(id))
 
     @property

@@ -277,7 +277,7 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         reading = self.reading()
         sources = tuple(shares(row) for row in chosen)
         if self.config.read == "text":
-            passages = tuple("\n\n".join(self._text(d) for d, _ in row) for row in chosen)
+            passages = tuple("\n\n".join(self.text(d) for d, _ in row) for row in chosen)
             return replace(reading, passages=passages, sources=sources, support=support)
         memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
         if memory is not None:
@@ -312,8 +312,10 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
             return content(self.texts.decode([entry])[0])
         return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
 
-    def _text(self, id: str) -> str:
-        return self.texts.as_read(self.require_bank().get(id))
+    def text(self, id: str) -> str:
+        """The text of an entry as the model reads it; empty for states and for one that is gone."""
+        entry = self.require_bank().get(id)
+        return self.texts.as_read(entry if entry and entry.level in TEXTS else None)
 
     def _known_text(self, id: str) -> str:
         return self.texts.known_as_read(self.require_bank().get(id))

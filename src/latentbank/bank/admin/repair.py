@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from latentbank.bank.admin.rows import Progress, Row, insert_rows
+from latentbank.bank.admin.verify import EntryCheck
 from latentbank.bank.bank import MemoryBank
 from latentbank.bank.reports import BankFingerprint, Settings
 from latentbank.bank.store.facts import Facts
@@ -39,7 +40,7 @@ class RepairReport:
 
     Attributes:
         documents: documents in the new bank.
-        damage: one sentence for each page or item that was lost.
+        damage: one sentence for each page, item or entry that was lost.
         damaged: where the damaged file is now, if the new one took its place, else None.
     """
 
@@ -52,12 +53,13 @@ def repair_bank(
     path: str | Path,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    check: EntryCheck | None = None,
 ) -> RepairReport:
     """Write everything whole into a new bank at `out`, or in the bank's place.
 
     Without `out` the damaged file is kept beside it as NAME.damaged. `progress(done, total)` counts
-    pages. Raises `BankError` if the file is no bank, or if its fingerprint or settings are lost:
-    then nothing says what the codes mean.
+    pages. An entry that `check` cannot read is taken out. Raises `BankError` if the file is no
+    bank, or if its fingerprint or settings are lost: then nothing says what the codes mean.
     """
     path = Path(path)
     target = path.with_name(f"{path.name}.repaired") if out is None else Path(out)
@@ -68,7 +70,7 @@ def repair_bank(
     connection = connect(path, read_only=True, timeout_seconds=5.0)
     try:
         source = _Source(connection, str(path), damage)
-        documents = _rescue(source, target, progress)
+        documents = _rescue(source, target, progress, check)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -83,7 +85,9 @@ def repair_bank(
     return RepairReport(documents, tuple(damage), str(aside))
 
 
-def _rescue(source: _Source, target: Path, progress: Progress | None) -> int:
+def _rescue(
+    source: _Source, target: Path, progress: Progress | None, check: EntryCheck | None
+) -> int:
     """Make the new bank; returns its number of documents."""
     settings, fingerprint = source.identity()
     items = source.read_items()
@@ -92,6 +96,10 @@ def _rescue(source: _Source, target: Path, progress: Progress | None) -> int:
         counts = page.counts()
         for at, fact in enumerate(facts.rows()):
             row = Row(page.entry(at), page.depth, counts[at], fact)
+            why = None if check is None else check(row.entry)
+            if why is not None:
+                source.damage.append(f"Took out the document {row.entry.id!r}: {why}")
+                continue
             rows.setdefault(row.entry.id, row)
     by_kind = {
         kind: {name: data for (of, name), data in items.items() if of == kind}

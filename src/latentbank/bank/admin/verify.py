@@ -7,21 +7,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from latentbank.bank.entry import ID_BYTES
+from latentbank.bank.entry import ID_BYTES, Entry
+from latentbank.bank.ladder import VERBATIM
 from latentbank.bank.reports import VerifyReport
 from latentbank.bank.store.pages import NUMBER_BYTES, Page
 from latentbank.bank.store.session import Session
+from latentbank.codec.packaged import packaged_dictionary
+from latentbank.codec.text import ZstdTextCodec
 from latentbank.errors import BankError
 
-__all__ = ["verify_session"]
+__all__ = ["EntryCheck", "text_check", "verify_session"]
+
+EntryCheck = Callable[[Entry], str | None]
+"""Why an entry cannot be read, as a sentence; None if it can, or if the check does not know it."""
+
+_ZSTD_LEVELS = (VERBATIM, "text")  # whose payloads are texts by zstd and the packaged dictionary
+
+
+def text_check() -> EntryCheck:
+    """The check that needs no model: it decodes the texts that are stored by zstd.
+
+    The levels "verbatim" and "text" are kept for them.
+    """
+    codec = ZstdTextCodec(packaged_dictionary())
+
+    def check(entry: Entry) -> str | None:
+        if entry.level not in _ZSTD_LEVELS:
+            return None
+        try:
+            codec.decode(entry.payload)
+        except BankError as error:
+            return str(error)
+        return None
+
+    return check
 
 
 def verify_session(
-    session: Session, progress: Callable[[int, int], None] | None = None
+    session: Session,
+    progress: Callable[[int, int], None] | None = None,
+    check: EntryCheck | None = None,
 ) -> VerifyReport:
     """Check every page's and item's checksum, that no id is stored twice, and SQLite's structure.
 
-    Never raises for damage. Reads every byte of the bank. `progress(done, total)` counts pages.
+    `check` decodes each entry. Never raises for damage. Reads every byte of the bank.
+    `progress(done, total)` counts pages.
     """
     damage: list[str] = []
     damaged_ids: list[str] = []
@@ -44,7 +74,10 @@ def verify_session(
                 raise BankError(f"Page {seq} of the bank is damaged: it repeats documents.")
             with session.reading():
                 session.page_and_facts(seq)
-            documents += page.count
+            bad = {} if check is None else _unreadable(page, check)
+            damaged_ids.extend(bad)
+            damage.extend(f"The document {id!r} cannot be read: {why}" for id, why in bad.items())
+            documents += page.count - len(bad)
         except BankError as error:
             ids = _readable_ids(page)
             damaged_ids.extend(ids)
@@ -52,6 +85,12 @@ def verify_session(
     damage.extend(_item_damage(session))
     damage.extend(_structure_damage(session))
     return VerifyReport(not damage, documents, tuple(damage), tuple(damaged_ids))
+
+
+def _unreadable(page: Page, check: EntryCheck) -> dict[str, str]:
+    """Id → sentence of each entry of a whole page that cannot be decoded."""
+    entries = [page.entry(at) for at in range(page.count)]
+    return {entry.id: why for entry in entries if (why := check(entry)) is not None}
 
 
 def _numbers(session: Session, damage: list[str]) -> list[int]:

@@ -74,7 +74,9 @@ def connect(path: Path, *, read_only: bool, timeout_seconds: float) -> sqlite3.C
     _check_header(path)
     with sqlite_errors(str(path)):
         try:
-            connection = _open(path, "mode=ro" if read_only else "mode=rw", timeout_seconds)
+            connection = _open(path, _mode(path, read_only), timeout_seconds)
+            if read_only:
+                connection.execute("PRAGMA query_only=ON")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             # Read-only media cannot hold WAL's helper files; without a log none are needed.
@@ -92,6 +94,14 @@ def connect(path: Path, *, read_only: bool, timeout_seconds: float) -> sqlite3.C
             connection.close()
             raise
     return connection
+
+
+def _mode(path: Path, read_only: bool) -> str:
+    """How SQLite opens the file. A reader that may write can remove the log's helper files when it
+    closes as the last one; one that may not leaves them behind.
+    """
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return "mode=rw" if writable or not read_only else "mode=ro"
 
 
 def create_file(path: Path, space: Space, timeout_seconds: float) -> None:
