@@ -97,8 +97,10 @@ def connect(path: Path, *, read_only: bool, timeout_seconds: float) -> sqlite3.C
 
 
 def _mode(path: Path, read_only: bool) -> str:
-    """How SQLite opens the file. A reader that may write can remove the log's helper files when it
-    closes as the last one; one that may not leaves them behind.
+    """How SQLite opens the file.
+
+    A reader that may write removes the log's files when it closes as the last one. One that may not
+    write leaves them behind.
     """
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return "mode=rw" if writable or not read_only else "mode=ro"
