@@ -1,13 +1,14 @@
 """Methods from their names, and adapters: trained parameters in a folder of two files.
 
-The files are `config.json` and `adapter.safetensors`. Knows the method contract; knows no bank.
+The files are `config.json` and `adapter.safetensors`. A bank records the adapter that it
+was made with, so banks are made here, too. Knows the method contract.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from latentbank.backbone.loading import PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
-from latentbank.capabilities import Trained, set_training, trained_state
+from latentbank.bank import BankFingerprint, MemoryBank
+from latentbank.capabilities import Trained, lossless_levels, set_training, trained_state
 from latentbank.config import build_config, merged, normalised
 from latentbank.errors import AdapterError, InputError, UnknownNameError, unknown
 from latentbank.method import METHODS, Method
@@ -256,3 +258,64 @@ def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None
             f"package; train one with: latentbank train --method {name} --backbone {backbone.name}"
         )
     return method
+
+
+# ---- banks
+
+
+def new_bank(
+    path: str | Path,
+    method: Method,
+    meta: Mapping[str, Any] | None = None,
+    budget_bytes: int | None = None,
+    **options: Any,
+) -> MemoryBank:
+    """An empty bank for `method`.
+
+    `meta`: `adapter`, `backbone` and `overrides`, which `MemoryModel.open` needs, and whatever else
+    should be kept. Without it the bank keeps no metadata and `open` refuses it. `options` go to
+    `MemoryBank.create`.
+    """
+    if meta is not None:
+        meta = {"overrides": {}, "config": asdict(method.config), **meta}
+    return MemoryBank.create(
+        path,
+        bank_fingerprint(method),
+        budget_bytes=budget_bytes,
+        lossless=lossless_levels(method),
+        meta=meta,
+        **options,
+    )
+
+
+def bank_fingerprint(method: Method) -> BankFingerprint:
+    """What a bank written by `method` records, and insists on when it is opened."""
+    return BankFingerprint(
+        method.name,
+        adapter_fingerprint(method),
+        method.backbone.fingerprint,
+        method.backbone.tokenizer_fingerprint,
+    )
+
+
+def check_budget(bank: MemoryBank, budget_bytes: int | None) -> None:
+    """Raises InputError if `budget_bytes` is given and is not the bank's."""
+    limit = bank.budget_bytes
+    if budget_bytes is not None and budget_bytes != limit:
+        now = "no budget" if limit is None else f"a budget of {limit} bytes"
+        raise InputError(
+            f"The bank {bank.name} was made with {now}, not {budget_bytes} bytes; "
+            "a budget is for a new bank."
+        )
+
+
+def normalised_overrides(bank: MemoryBank) -> dict[str, Any]:
+    """The config values that a bank was made with, under the names that its method has now."""
+    values = bank.get_meta("overrides") or {}
+    name = bank.fingerprint.method
+    return normalised(METHODS.get(name).Config, values) if name in METHODS else dict(values)
+
+
+def place_of(name: str, known: Container[str]) -> str:
+    """The absolute path of an adapter's or a model's files; a known name or a hub id as it is."""
+    return str(Path(name).resolve()) if name not in known and Path(name).exists() else name

@@ -22,7 +22,9 @@ from latentbank.errors import InputError
 from latentbank.method import NAMES_SOURCES, Method
 from latentbank.parts.retrieval.candidates import Candidate
 
-__all__ = ["Answer", "answer_batch", "check_questions"]
+__all__ = ["ASKED_TOGETHER", "Answer", "answer_batch", "check_questions", "question_batches"]
+
+ASKED_TOGETHER = 16  # questions
 
 
 @dataclass(frozen=True)
@@ -340,3 +342,14 @@ def check_questions(
                 f"{place} question has {tokens} tokens; with its prompt and {kept} for the answer "
                 f"it does not fit into the {positions} of {backbone.name}. Shorten it."
             )
+
+
+def question_batches(
+    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = ASKED_TOGETHER
+) -> list[list[int]]:
+    """Positions of the questions that are asked together: those of one document or like length."""
+    order = sorted(
+        range(len(questions)),
+        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
+    )
+    return [order[at : at + batch] for at in range(0, len(order), batch)]

@@ -6,6 +6,7 @@ that it has beside `Method`. Knows no method by name.
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,10 +20,10 @@ from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.transports import Conditioning
-from latentbank.bank import Entry, MemoryBank
+from latentbank.bank import AppendReport, Entry, MemoryBank, Receipt
 from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError
-from latentbank.method import Method
+from latentbank.method import Method, WriteReport
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.retrieval.candidates import Candidate, QuestionGain
 from latentbank.parts.retrieval.retriever import Retriever
@@ -205,6 +206,23 @@ class Incremental(Method):
 
         Must do no harm where the method knows of some of it already.
         """
+
+    def delete(self, ids: Sequence[str]) -> Receipt:
+        """Removes documents from the bank and from the working state."""
+        receipt = self.require_bank().delete(ids)
+        self.take(receipt.deleted, ())
+        return self.qualified(receipt)
+
+    def finished(
+        self, report: AppendReport, documents: Sequence[Document], began: float
+    ) -> WriteReport:
+        """The report of a write that began at `began`, by `time.perf_counter`.
+
+        Writes those documents again that another process deleted meanwhile.
+        """
+        written = WriteReport.of(report, time.perf_counter() - began)
+        left = [document for document in documents if document.id in report.absent]
+        return written + self.write(left) if left else written
 
 
 class Fading(Method):

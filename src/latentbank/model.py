@@ -1,42 +1,51 @@
 """`MemoryModel`: backbone + method + bank as one object.
 
-It holds the only loop that writes, the only loop that asks and the only place that makes a bank;
-`adapter` is the only place that finds an adapter. The command line, the bench, the demo and the
-validation of a training all come here. Knows methods through their contract.
+It holds the only loop that writes and the only loop that asks; `adapter` is the only place that
+finds an adapter and makes a bank. The command line, the bench, the demo and the validation of a
+training all come here. Knows methods through their contract.
 """
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from latentbank.adapter import (
     DEFAULT_BACKBONE,
-    adapter_fingerprint,
+    bank_fingerprint,
+    check_budget,
     load_method,
+    new_bank,
+    normalised_overrides,
     packaged_adapters,
+    place_of,
     save_adapter,
 )
-from latentbank.answering import Answer, answer_batch, check_questions
+from latentbank.answering import (
+    ASKED_TOGETHER,
+    Answer,
+    answer_batch,
+    check_questions,
+    question_batches,
+)
 from latentbank.arguments import as_count, as_documents, as_ids, as_questions
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.loading import PACKAGED
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Sources
-from latentbank.bank import BankFingerprint, Follower, Footprint, MemoryBank, Receipt
+from latentbank.bank import Follower, Footprint, MemoryBank, Receipt
 from latentbank.capabilities import (
     Incremental,
     Retrieving,
     follow,
-    lossless_levels,
     set_training,
 )
-from latentbank.config import merged, normalised
+from latentbank.config import merged
 from latentbank.documents.conditions import Conditions
 from latentbank.documents.document import Document, chunk, find_entries, whole
 from latentbank.documents.ends import whole_characters
@@ -45,9 +54,8 @@ from latentbank.method import METHODS, Method, WriteReport
 from latentbank.methods import DEFAULT_METHOD
 from latentbank.upsert import Part, Upsert
 
-__all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank"]
+__all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank", "question_batches"]
 
-ASKED_TOGETHER = 16  # questions
 ANSWERS = DecodingConfig(max_new_tokens=48, whole_words=True)  # where nothing else is asked for
 
 
@@ -128,8 +136,8 @@ class MemoryModel:
                 opened = MemoryBank.open(path, bank_fingerprint(method), read_only)
             else:
                 meta = {
-                    "adapter": _place(adapter, {*packaged_adapters(), *METHODS.names()}),
-                    "backbone": _place(backbone or DEFAULT_BACKBONE, PACKAGED),
+                    "adapter": place_of(adapter, {*packaged_adapters(), *METHODS.names()}),
+                    "backbone": place_of(backbone or DEFAULT_BACKBONE, PACKAGED),
                     "overrides": values,
                 }
                 opened = new_bank(
@@ -385,17 +393,6 @@ class MemoryModel:
         self.close()
 
 
-def question_batches(
-    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = ASKED_TOGETHER
-) -> list[list[int]]:
-    """Positions of the questions that are asked together: those of one document or like length."""
-    order = sorted(
-        range(len(questions)),
-        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
-    )
-    return [order[at : at + batch] for at in range(0, len(order), batch)]
-
-
 class _Counted:
     """Documents that count how many were taken."""
 
@@ -406,64 +403,3 @@ class _Counted:
         for document in self._documents:
             self.count += 1
             yield document
-
-
-# ---- banks
-
-
-def new_bank(
-    path: str | Path,
-    method: Method,
-    meta: Mapping[str, Any] | None = None,
-    budget_bytes: int | None = None,
-    **options: Any,
-) -> MemoryBank:
-    """An empty bank for `method`.
-
-    `meta`: `adapter`, `backbone` and `overrides`, which `MemoryModel.open` needs, and whatever else
-    should be kept. Without it the bank keeps no metadata and `open` refuses it. `options` go to
-    `MemoryBank.create`.
-    """
-    if meta is not None:
-        meta = {"overrides": {}, "config": asdict(method.config), **meta}
-    return MemoryBank.create(
-        path,
-        bank_fingerprint(method),
-        budget_bytes=budget_bytes,
-        lossless=lossless_levels(method),
-        meta=meta,
-        **options,
-    )
-
-
-def bank_fingerprint(method: Method) -> BankFingerprint:
-    """What a bank written by `method` records, and insists on when it is opened."""
-    return BankFingerprint(
-        method.name,
-        adapter_fingerprint(method),
-        method.backbone.fingerprint,
-        method.backbone.tokenizer_fingerprint,
-    )
-
-
-def check_budget(bank: MemoryBank, budget_bytes: int | None) -> None:
-    """Raises InputError if `budget_bytes` is given and is not the bank's."""
-    limit = bank.budget_bytes
-    if budget_bytes is not None and budget_bytes != limit:
-        now = "no budget" if limit is None else f"a budget of {limit} bytes"
-        raise InputError(
-            f"The bank {bank.name} was made with {now}, not {budget_bytes} bytes; "
-            "a budget is for a new bank."
-        )
-
-
-def normalised_overrides(bank: MemoryBank) -> dict[str, Any]:
-    """The config values that a bank was made with, under the names that its method has now."""
-    values = bank.get_meta("overrides") or {}
-    name = bank.fingerprint.method
-    return normalised(METHODS.get(name).Config, values) if name in METHODS else dict(values)
-
-
-def _place(name: str, known: Container[str]) -> str:
-    """The absolute path of an adapter's or a model's files; a known name or a hub id as it is."""
-    return str(Path(name).resolve()) if name not in known and Path(name).exists() else name

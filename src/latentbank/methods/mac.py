@@ -25,7 +25,7 @@ from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import AnswerStates, PackedAnswers
 from latentbank.backbone.processor import flushed_denormals
 from latentbank.backbone.transports import Conditioning, KVPrefix, MidStates, Sources
-from latentbank.bank import Entry, MemoryBank, Receipt
+from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Encoding, Incremental, Trained, forget
 from latentbank.codec import array_codec
 from latentbank.config import require_at_least, setting
@@ -174,15 +174,7 @@ class Mac(Trained, Encoding, Incremental):
         report = bank.append(entries, blobs=self._blobs(), fade=forget, again=again)
         self._remember([report.stored_id(d.id) for d in new], [payloads[d.id] for d in new])
         self._forget(report.forgotten)
-        written = WriteReport.of(report, time.perf_counter() - began)
-        left = [d for d in documents if d.id in report.absent]
-        return written + self.write(left) if left else written
-
-    def delete(self, ids: Sequence[str]) -> Receipt:
-        """Removes documents from the bank and from the working state."""
-        receipt = self.require_bank().delete(ids)
-        self.take(receipt.deleted, ())
-        return self.qualified(receipt)
+        return self.finished(report, documents, began)
 
     def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
         """Takes in what others deleted and wrote."""

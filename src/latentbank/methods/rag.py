@@ -20,7 +20,7 @@ from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning
-from latentbank.bank import Entry, MemoryBank, Receipt
+from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Candidates, Incremental, Retrieving, Trained, forget
 from latentbank.config import require_share, setting
 from latentbank.documents.document import Document
@@ -127,12 +127,6 @@ class Rag(Trained, Incremental, Candidates, Retrieving):
         self.retriever.add_texts(stored, [d.text for d in documents])
         self.retriever.remove(report.forgotten)
         return WriteReport.of(report, time.perf_counter() - began)
-
-    def delete(self, ids: Sequence[str]) -> Receipt:
-        """Removes documents from the bank and from the index."""
-        receipt = self.require_bank().delete(ids)
-        self.take(receipt.deleted, ())
-        return self.qualified(receipt)
 
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None

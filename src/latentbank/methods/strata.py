@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.packed import AnswerStates
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
-from latentbank.bank import Entry, MemoryBank, Receipt
+from latentbank.bank import Entry, MemoryBank
 from latentbank.bank.ladder import VERBATIM
 from latentbank.capabilities import (
     Candidates,
@@ -215,15 +216,7 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         self._index([replace(entry, id=report.stored_id(entry.id)) for entry in stored])
         self._unindex([*report.forgotten, *report.faded])
         self._index([entry for id in report.faded if (entry := bank.get(id)) is not None])
-        written = WriteReport.of(report, time.perf_counter() - began)
-        left = [d for d in documents if d.id in report.absent]
-        return written + self.write(left) if left else written
-
-    def delete(self, ids: Sequence[str]) -> Receipt:
-        """Removes documents from the bank and from the working state."""
-        receipt = self.require_bank().delete(ids)
-        self.take(receipt.deleted, ())
-        return self.qualified(receipt)
+        return self.finished(report, documents, began)
 
     def _unindex(self, ids: Sequence[str]) -> None:
         """Takes documents out of everything that is remembered of them."""
@@ -364,16 +357,13 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         if self.packed is not None:
             packed = self.packed
             memories = [row[own] for row, own in zip(states, mask, strict=True)]
-            return packed_split_loss(
-                packed,
-                batch,
-                without,
-                self.lora,
-                self.closed_lora,
-                lambda lora, asked, said, owner: packed.from_states(
-                    lora, asked, said, memories, owner
-                ),
-            )
+
+            def read(*asked: Any) -> AnswerStates:
+                lora, questions, answers, owner = asked
+                return packed.from_states(lora, questions, answers, memories, owner)
+
+            weights = self.lora, self.closed_lora
+            return packed_split_loss(packed, batch, without, *weights, read)
         with self.reading().attach(self.backbone):
             memory = self.backbone.fill(states, mask, self.config.inject_from)
         return split_answer_loss(
