@@ -47,7 +47,7 @@ from latentbank.capabilities import (
 )
 from latentbank.config import merged
 from latentbank.documents.conditions import Conditions
-from latentbank.documents.document import Document, chunk, find_entries, whole
+from latentbank.documents.document import Counted, Document, chunk, find_entries, whole
 from latentbank.documents.ends import whole_characters
 from latentbank.errors import BankError, DamageWarning, InputError
 from latentbank.method import METHODS, Method, WriteReport
@@ -181,7 +181,7 @@ class MemoryModel:
         another text, time or metadata under one id. "replace": the old version goes with all of
         its chunks. "keep": the new one is left out. "error": `InputError`.
         """
-        total, read = WriteReport(0, 0, 0.0), _Counted(as_documents(documents))
+        total, read = WriteReport(0, 0, 0.0), Counted(as_documents(documents))
         size = self.method.write_batch if batch is None else as_count(batch, "batch")
         # documents are taken from their source outside of the lock: it may be slow
         while block := list(itertools.islice(read, size)):
@@ -391,15 +391,3 @@ class MemoryModel:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class _Counted:
-    """Documents that count how many were taken."""
-
-    def __init__(self, documents: Iterable[Document]) -> None:
-        self._documents, self.count = iter(documents), 0
-
-    def __iter__(self) -> Iterator[Document]:
-        for document in self._documents:
-            self.count += 1
-            yield document

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 BankPath = Annotated[str, typer.Option("--bank", "-b", help="The bank's file.", metavar="FILE")]
+AdaptersModel = Annotated[str, typer.Option(help="Model that the adapters are for.")]
+OwnAdapters = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Adapters METHOD-MODEL of your own.")
+]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto (measured once), float32, bfloat16 or float16.")]
 Options = Annotated[

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.cli.common import (
+    AdaptersModel,
     Dtype,
     Json,
+    OwnAdapters,
     console,
     count,
     interrupts,
@@ -56,12 +58,8 @@ def compare(
     out: Annotated[
         str, typer.Option("--out", metavar="FOLDER", help="Where the records are put.")
     ] = "compare",
-    backbone: Annotated[str, typer.Option(help="Model that the adapters are for.")] = (
-        "smollm2-135m"
-    ),
-    adapters: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Adapters METHOD-MODEL of your own.")
-    ] = None,
+    backbone: AdaptersModel = "smollm2-135m",
+    adapters: OwnAdapters = None,
     dtype: Dtype = "auto",
     json_output: Json = False,
 ) -> None:

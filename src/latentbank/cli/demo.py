@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.cli.common import (
+    AdaptersModel,
     Dtype,
     Json,
+    OwnAdapters,
     console,
     notice,
     print_json,
@@ -38,12 +40,8 @@ def demo(
     beside: Annotated[
         str, typer.Option(metavar="METHOD", help="Method that answers the same questions beside.")
     ] = "rag",
-    backbone: Annotated[str, typer.Option(help="Model that the adapters are for.")] = (
-        "smollm2-135m"
-    ),
-    adapters: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Adapters METHOD-MODEL of your own.")
-    ] = None,
+    backbone: AdaptersModel = "smollm2-135m",
+    adapters: OwnAdapters = None,
     dtype: Dtype = "auto",
     json_output: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ Knows what a document may hold; nothing about files, models, tokenizers or banks
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -15,7 +15,17 @@ from latentbank.documents.identity import content_hash, entry_id, find_entries
 from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
-__all__ = ["JSON", "CountTokens", "Document", "Time", "chunk", "find_entries", "renamed", "whole"]
+__all__ = [
+    "JSON",
+    "CountTokens",
+    "Counted",
+    "Document",
+    "Time",
+    "chunk",
+    "find_entries",
+    "renamed",
+    "whole",
+]
 
 JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 Time = str | int | float | date | Instant
@@ -154,3 +164,15 @@ def _part(document: Document, text: str, number: int | None) -> Document:
     object.__setattr__(part, "id", name)
     object.__setattr__(part, "version", document.version)
     return part
+
+
+class Counted:
+    """Iterates over documents; `count` is the number of those taken so far."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents, self.count = iter(documents), 0
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self.count += 1
+            yield document

@@ -275,7 +275,8 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
         if memory is not None:
             reading = replace(reading, transports=(*reading.transports, KVPrefix(memory)))
-        quotable = tuple(" ".join(self._known_text(d) for d, _ in row) for row in chosen)
+        known, get = self.texts.known_as_read, self.require_bank().get
+        quotable = tuple(" ".join(known(get(d)) for d, _ in row) for row in chosen)
         return replace(
             reading,
             sources=sources,
@@ -309,9 +310,6 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         """The text of an entry as the model reads it; empty for states and for one that is gone."""
         entry = self.require_bank().get(id)
         return self.texts.as_read(entry if entry and entry.level in TEXTS else None)
-
-    def _known_text(self, id: str) -> str:
-        return self.texts.known_as_read(self.require_bank().get(id))
 
     def _states(self, id: str) -> Tensor | None:
         """States [M, D] of a document, in the backbone's units; the start token's comes first."""
