@@ -77,6 +77,20 @@ def _shares(query: Tensor, key: Tensor, bucket: Bucket, groups: int) -> Tensor:
     return shares.view(count * groups, -1, n)
 
 
+def _projected(
+    normal: Tensor, weight: Tensor, a_qkv: Tensor | None, b_qkv: Tensor | None, dropout: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(projections [N, qkv], the weight that made them, dropout's mask [N, D] or None)."""
+    if a_qkv is None or b_qkv is None:
+        return normal @ weight.T, weight, None
+    a, b = a_qkv.to(normal.dtype), b_qkv.to(normal.dtype)
+    if not dropout:
+        weight = torch.addmm(weight, b, a)
+        return normal @ weight.T, weight, None
+    kept = torch.empty_like(normal).bernoulli_(1 - dropout).div_(1 - dropout)
+    return (normal @ weight.T).addmm_((normal * kept) @ a.T, b.T), weight, kept
+
+
 class LayerStep(torch.autograd.Function):
     """One decoder layer over packed tokens: pre-norm attention and a gated MLP (Llama).
 
@@ -100,17 +114,7 @@ class LayerStep(torch.autograd.Function):
         """
         layer, rotary, buckets, g, wanted, dropout = arguments
         normal, scale = _normalised(x, layer.epsilon)
-        kept: Tensor | None = None
-        w_qkv = layer.qkv
-        if a_qkv is None or b_qkv is None:
-            qkv = normal @ w_qkv.T
-        elif dropout:
-            kept = torch.empty_like(normal).bernoulli_(1 - dropout).div_(1 - dropout)
-            qkv = normal @ w_qkv.T
-            qkv.addmm_((normal * kept) @ a_qkv.T.to(x.dtype), b_qkv.T.to(x.dtype))
-        else:
-            w_qkv = torch.addmm(w_qkv, b_qkv.to(x.dtype), a_qkv.to(x.dtype))
-            qkv = normal @ w_qkv.T
+        qkv, w_qkv, kept = _projected(normal, layer.qkv, a_qkv, b_qkv, dropout)
         query, key, value = _split_heads(qkv, g)
         query = _turned(query, rotary).mul_(g.head_dim**-0.5)
         key, value = _turned(key, rotary), value.contiguous()
