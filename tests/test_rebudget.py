@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -181,3 +182,31 @@ def test_a_write_that_is_refused_forgets_nothing(tmp_path: Path, budget: int) ->
                 assert set(bank.ids()) == before, f"an entry of {size} bytes"
             size -= 128 if budget < LARGE_BUDGET else 30_000
         assert refused > 10 and large.id in bank and bank.file_bytes() <= budget
+
+
+@pytest.mark.parametrize(
+    ("large", "small"), [(100_000, 25_600), (200_000, 60_000), (LARGE_BUDGET * 2, LARGE_BUDGET)]
+)
+@pytest.mark.parametrize("fade", [forget, halve])
+def test_no_more_is_forgotten_than_must_be(
+    tmp_path: Path, large: int, small: int, fade: Callable[[Entry], Entry | None]
+) -> None:
+    """What a smaller budget does not need for its log or journal is used: nine tenths of it."""
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=large) as bank:
+        bank.append([entry(n, large // 1000) for n in range(1200)], fade=fade)
+        bank.rebudget(small, fade=fade)
+        used = bank.session.size_bytes() - bank.session.unused_bytes()
+        assert 0.9 <= used / Space(small).file_limit(0) <= 1
+        assert bank.file_bytes() <= small
+
+
+def test_steps_without_loss_come_first(tmp_path: Path) -> None:
+    def shorten(one: Entry) -> Entry | None:
+        if one.level != "codes":
+            return None
+        return dataclasses.replace(one, level="short", payload=one.payload[:40])
+
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=200_000, lossless=("codes",)) as bank:
+        bank.append([entry(n) for n in range(500)])
+        report = bank.rebudget(100_000, fade=shorten)
+        assert len(bank) == 500 and report.faded and not report.forgotten
