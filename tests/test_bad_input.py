@@ -17,6 +17,7 @@ import latentbank.bank.store.file
 from latentbank.bank import MemoryBank
 from latentbank.cli.failures import explain
 from latentbank.errors import BankError
+from memory_folder import memory_path  # noqa: F401
 from tiny_cli import (
     DOCUMENTS,
     World,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from latentbank.cli import app
 from latentbank.cli.common import format_bytes, merge, parse_pairs, parse_size
 from latentbank.documents.document import find_entries
 from latentbank.errors import InputError, UnknownNameError
+from memory_folder import memory_path, new_folder  # noqa: F401
 from tiny_cli import (
     DOCUMENTS,
     QUESTIONS,
@@ -219,14 +221,14 @@ def test_options_are_kept_in_the_bank_and_cannot_change(
 def test_the_budget_is_kept(world: World, documents: Path, tmp_path: Path) -> None:
     bank = tmp_path / "a.bank"
     chosen = ("--adapter", world.adapter("rag"), "--backbone", world.backbone)
-    succeed("write", str(documents), "--bank", str(bank), *chosen, "--budget", "64KiB")
-    assert inspected(bank)["budget_bytes"] == 64 * 1024
+    succeed("write", str(documents), "--bank", str(bank), *chosen, "--budget", "32KiB")
+    assert inspected(bank)["budget_bytes"] == 32 * 1024
     many = write_jsonl(
-        tmp_path / "many.jsonl", [{"text": os.urandom(400).hex()} for _ in range(400)]
+        tmp_path / "many.jsonl", [{"text": os.urandom(400).hex()} for _ in range(100)]
     )
     told = json.loads(succeed("write", str(many), "--bank", str(bank), "--json").stdout)
     assert told["forgotten"] > 0  # the oldest made room
-    assert bank.stat().st_size <= 64 * 1024
+    assert bank.stat().st_size <= 32 * 1024
     assert documents_in(bank) == len(DOCUMENTS) + told["entries"] - told["forgotten"]
 
 
@@ -430,12 +432,26 @@ DEMO = ("demo", "--questions", "5")
 PARAGRAPHS = 333
 
 
+@pytest.fixture(scope="module")
+def demo(
+    long_world: World, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The bank of one demo, and what it said as JSON."""
+    with new_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        said = json.loads(succeed(*demo_of(long_world), "--json").stdout)
+        kept = shutil.copy(folder / "demo.bank", tmp_path_factory.mktemp("demo"))
+    return Path(kept), said
+
+
+def demo_of(world: World) -> tuple[str, ...]:
+    return (*DEMO, "--backbone", world.backbone, "--adapters", str(world.adapters))
+
+
 def test_the_demo_writes_asks_squeezes_and_deletes(
-    long_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    chosen = (*DEMO, "--backbone", long_world.backbone, "--adapters", str(long_world.adapters))
-    result = json.loads(succeed(*chosen, "--json").stdout)
+    bank, result = demo
     assert result["written"]["documents"] == PARAGRAPHS
     readers = {"memory", "rag", "closed book"}
     for row in result["answers"]["answers"]:
@@ -448,23 +464,25 @@ def test_the_demo_writes_asks_squeezes_and_deletes(
     assert deleted["found_in_file_before"] and not deleted["found_in_file_after"]
     assert deleted["id"] in deleted["before"]["documents"]
     assert deleted["id"] not in deleted["after"]["documents"]
-    held = documents_in(tmp_path / "demo.bank")
+    held = documents_in(bank)
     assert held == sum(squeezed["levels"].values()) - 1
-    succeed("ask", "Who won?", "--bank", "demo.bank")
+    succeed("ask", "Who won?", "--bank", shutil.copy(bank, tmp_path / "own.bank"))
 
 
 def test_the_demo_prints_as_it_goes_and_clears_only_its_own_bank(
-    long_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: tuple[Path, dict[str, Any]],
+    long_world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chosen = (*DEMO, "--backbone", long_world.backbone, "--adapters", str(long_world.adapters))
-    for _ in range(2):  # the second run overwrites the bank of the first
-        text = succeed(*chosen).stdout
+    shutil.copy(demo[0], "demo.bank")  # this run overwrites the bank of the first
+    text = succeed(*demo_of(long_world)).stdout
     for words in ("1. Write", "2. Ask", "3. Squeeze", "4. Delete", "closed book", "they are gone"):
         assert words in text
     assert text.strip().endswith("--bank demo.bank") and "latentbank write FOLDER" in text
     (tmp_path / "demo.bank").write_text("my own notes")
-    assert "not made by the demo" in refuse(*chosen)
+    assert "not made by the demo" in refuse(*demo_of(long_world))
     assert (tmp_path / "demo.bank").read_text() == "my own notes"
 
 
