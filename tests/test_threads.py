@@ -92,7 +92,7 @@ def test_threads_lose_and_mix_nothing(backbones: Backbones, name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_threads_lose_and_mix_nothing_long(backbones: Backbones) -> None:
     lost = mixed = 0
     for _ in range(20):
