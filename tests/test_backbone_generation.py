@@ -127,7 +127,7 @@ def test_a_batch_with_its_memories_equals_single_rows(
 def test_one_group_without_diversity_is_plain_beam_search(backbone: Backbone) -> None:
     one = generate(backbone, ROWS, DecodingConfig(beams=3, diversity=5.0))
     assert one == [
-        type(a)(a.text, a.confidence, b.first_token_seconds)
+        type(a)(a.text, a.confidence, b.first_token_seconds, a.finished)
         for a, b in zip(generate(backbone, ROWS, DecodingConfig(beams=3)), one, strict=True)
     ]
 

@@ -233,7 +233,7 @@ def test_long_documents_become_chunks_and_keep_their_questions() -> None:
         return [len(text.encode()) for text in texts]
 
     cut = chunked(data, bytes_of, 12)  # type: ignore[arg-type]
-    assert [d.id for d in cut.documents] == [data.documents[0].id, "long#0", "long#1", "long#2"]
+    assert [d.id for d in cut.documents] == [data.documents[0].id, "long/0", "long/1", "long/2"]
     assert [q.document for q in cut.questions] == [0, 3, 1]
     assert chunked(data, bytes_of, 100) is data  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from latentbank.bench.task import TASKS
 from latentbank.cli.bench_data import load_stream
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
+from latentbank.evaluate.invented import invented_facts
 from latentbank.evaluate.stream import by_time
 from latentbank.method import METHODS
 from tiny import Backbones
@@ -26,6 +27,7 @@ __all__ = ["oracle"]
 COUNT = 10
 OPTIONS: dict[str, dict[str, Any]] = {
     "abstain": {},
+    "capacity": {"sizes": [5, 9]},
     "delete": {},
     "duplicates": {"copies": [1, 2]},
     "forgetting": {},
@@ -46,6 +48,10 @@ def options(task: str, folder: Path) -> dict[str, Any]:
 
 
 # ---- forms of data
+
+
+def invented(folder: Path) -> QADataset:
+    return invented_facts(COUNT)
 
 
 def squad(folder: Path) -> QADataset:
@@ -102,6 +108,7 @@ FORMS: dict[str, Callable[[Path], QADataset]] = {
     "streamingqa": streamingqa,
     "jsonl": lambda folder: dataset(folder, COUNT),
     "dated": dated,
+    "invented": invented,
 }
 
 
@@ -111,8 +118,8 @@ def test_the_matrix_names_every_protocol() -> None:
 
 @pytest.mark.parametrize(
     ("task", "form"),
-    [*((task, "jsonl") for task in OPTIONS), *(("online-qa", form) for form in FORMS),
-     ("updates", "dated"), ("abstain", "streamingqa")],
+    [*((task, "jsonl") for task in OPTIONS if task != "capacity"), ("capacity", "invented"),
+     *(("online-qa", form) for form in FORMS), ("updates", "dated"), ("abstain", "streamingqa")],
 )  # fmt: skip
 def test_protocols_and_forms_of_data_fit_together(
     task: str, form: str, backbones: Backbones, tmp_path: Path, oracle: Oracle

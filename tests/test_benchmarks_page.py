@@ -48,6 +48,7 @@ def fill(folder: Path) -> Path:
            series={"f1": curve("unrelated documents", "f1", (0, 100), (40.0, 33.0))}),
         of("duplicates", "rag", percent(f1=40.0, bank_growth=0.0),
            series={"f1": curve("copies", "f1", (1, 4), (40.0, 40.0))}),
+        of("capacity", "rag", {"bits_per_100_bytes": Metric(12.5, "bits")}),
         of("updates", "rag", percent(f1=20.0, old_exact_match=11.5)),
         of("delete", "rag", percent(f1=40.0, f1_deleted=3.25, f1_closed_book=3.0)),
         of("forgetting", "mbc", percent(f1=4.0, forgetting_f1_NQ_open=0.75),
@@ -81,6 +82,7 @@ def test_each_protocol_has_its_table(tmp_path: Path) -> None:
     assert "| mac | 100 | 27 kB |" in found["scale"]
     assert "| mac | 1,000 (resampled) | 26.9 kB |" in found["scale"]
     assert "stopped: too big" in found["scale"]
+    assert "bits in 100 bytes" in found["capacity"] and "| 12.5 |" in found["capacity"]
 
 
 @pytest.mark.parametrize("task", sorted(COLUMNS))

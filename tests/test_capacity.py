@@ -48,9 +48,10 @@ def test_capacity_counts_bits(backbones: Backbones, tmp_path: Path) -> None:
     for method in ("none", "rag"):
         assert found[method]["bits_written"] == pytest.approx(written)
         assert 0 <= found[method]["bits_recovered"] <= written
-    assert "bits_per_byte" not in found["none"], "a bank without bytes has no bits per byte"
+    assert "bits_per_100_bytes" not in found["none"], "a bank without bytes has no bits per byte"
     rag = found["rag"]
-    assert rag["bits_per_byte"] == pytest.approx(rag["bits_recovered"] / rag["bank_bytes"])
+    expected = 100 * rag["bits_recovered"] / rag["bank_bytes"]
+    assert rag["bits_per_100_bytes"] == pytest.approx(expected)
 
 
 def test_capacity_needs_invented_facts(backbones: Backbones, tmp_path: Path) -> None:

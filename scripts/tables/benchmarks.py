@@ -40,6 +40,11 @@ COLUMNS: dict[str, Columns] = {
         *_SIZE,
     ),
     "noise": _SIZE,
+    "capacity": (
+        ("bits in 100 bytes", "bits_per_100_bytes"), ("bits given back", "bits_recovered"),
+        ("bits written", "bits_written"), ("numbers, EM", "exact_number"),
+        ("names, EM", "exact_name"), ("dates, EM", "exact_date"), *_SIZE,
+    ),
     "duplicates": (("growth of the bank", "bank_growth"), *_SIZE),
     "updates": (
         ("F1", "f1"), ("EM", "exact_match"), ("old answer, EM", "old_exact_match"),

@@ -88,7 +88,7 @@ def _bits(
         "bits_recovered": Metric(scale * kept, "bits"),
     }
     if stored:
-        bits["bits_per_byte"] = Metric(scale * kept / stored, "bits/byte")
+        bits["bits_per_100_bytes"] = Metric(100 * scale * kept / stored, "bits")
     for kind, scores in right.items():
         bits[f"exact_{kind}"] = Metric(100 * sum(scores) / len(scores), "percent")
     return bits
