@@ -93,7 +93,14 @@ class Product(RuleBasedStateMachine):
     @rule(given=st.lists(documents, min_size=1, max_size=4))
     def write(self, given: list[Document]) -> None:
         self.model.write(given)
-        self.held |= {d.id: Held.of(d) for d in given}
+        self.put(given)
+
+    def put(self, given: list[Document]) -> None:
+        """What a write leaves: a version is text and time; the same one again changes nothing."""
+        for document in given:
+            new, old = Held.of(document), self.held.get(document.id)
+            if old is None or (old.text, old.time) != (new.text, new.time):
+                self.held[document.id] = new
 
     @rule(given=st.lists(documents, min_size=1, max_size=3))
     def write_and_keep(self, given: list[Document]) -> None:
@@ -157,7 +164,7 @@ class Product(RuleBasedStateMachine):
         other.unlink()
         method = self.method()
         self.model = MemoryModel(method, MemoryBank.open(self.path, bank_fingerprint(method)))
-        self.held |= {d.id: Held.of(d) for d in given}
+        self.put(given)
 
     @precondition(lambda self: self.held)
     @rule()
@@ -188,7 +195,7 @@ class Product(RuleBasedStateMachine):
         for thread in threads:
             thread.join()
         assert not failed
-        self.held |= {d.id: Held.of(d) for d in given}
+        self.put(given)
 
     # ---- what holds after each step
 
