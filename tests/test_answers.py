@@ -44,7 +44,7 @@ def test_an_answer_never_ends_in_half_a_character(
     backbones: Backbones, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """One token is one byte here, so that a limit may fall inside of every character."""
-    model = MemoryModel(build_method("none", backbones.shared("llama"), preset="tiny"))
+    model = MemoryModel(build_method("none", backbones.fresh("llama"), preset="tiny"))
     size = len(text.encode())
     for limit in range(1, size + 1):
         plain = stopped(model, text, monkeypatch, max_new_tokens=limit)
@@ -60,7 +60,7 @@ def test_an_answer_never_ends_in_half_a_character(
 def test_answers_have_48_tokens_where_nothing_else_is_asked_for(
     backbones: Backbones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = MemoryModel(build_method("none", backbones.shared("llama"), preset="tiny"))
+    model = MemoryModel(build_method("none", backbones.fresh("llama"), preset="tiny"))
     seen: list[DecodingConfig] = []
     greedy = generate._greedy
 

@@ -252,7 +252,7 @@ def test_a_budget_refuses_what_does_not_fit(path: Path) -> None:
     with MemoryBank.create(path, PRINT, budget_bytes=100_000) as bank:
         assert bank.budget_bytes == 100_000
         stored = 0
-        with pytest.raises(BankError, match="more than its budget of 100000"):
+        with pytest.raises(BankError, match="more than the budget of 100000 allows"):
             while True:
                 bank.append([entry(number, size=64) for number in range(stored, stored + 50)])
                 stored += 50

@@ -84,7 +84,7 @@ def test_texts_by_predictions_are_coded_once(
     shared, found = SharedEncodings(tmp_path), []
     for name in ("rag", "strata"):
         overrides = {"entry": "lm"}
-        method = build_method(name, backbones.shared("llama"), overrides, preset="tiny")
+        method = build_method(name, backbones.fresh("llama"), overrides, preset="tiny")
         with shared.lent_to(method):
             found.append(method.texts.encode(TEXTS, "lm"))
             assert method.texts.decode([Entry("a", "lm", found[0][1])]) == [TEXTS[1]]

@@ -8,7 +8,7 @@ on three kinds of it, the others on one.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import throwaway.gradient
-import throwaway.recurrent
-import throwaway.triples  # noqa: F401
 from latentbank.adapter import adapter_fingerprint, build_method, load_adapter, save_adapter
 from latentbank.answering import answer_batch as answer
 from latentbank.backbone.generate import DecodingConfig
@@ -43,10 +40,14 @@ from latentbank.method import (
 )
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.batch import Batch
+from throwaway import registered
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
+with registered():
+    NAMES = METHODS.names()
+
 # every method as its preset has it, and the other forms of those that have several
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in METHODS.names()} | {
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in NAMES} | {
     "strata pooled": ("strata", {"entry": "pooled", "least_match": 0.0}),  # its keys are random
     "mac copy": ("mac", {"start": "copy", "heads": 1}),
     "cmt copy": ("cmt", {"start": "copy", "heads": 1}),
@@ -61,6 +62,12 @@ ASKED = (0, 1, 2, 0)
 BATCH = Batch(
     DOCUMENTS[:3], tuple(QUESTIONS[i] for i in ASKED), tuple(ANSWERS[i] for i in ASKED), ASKED
 )
+
+
+@pytest.fixture(autouse=True)
+def throwaway_methods() -> Iterator[None]:
+    with registered():
+        yield
 
 
 @pytest.fixture(params=BACKBONES)
@@ -516,7 +523,7 @@ def test_unknown_names_list_the_known(backbones: Backbones) -> None:
         build_method("mac", backbone, {"latent": 3})
 
 
-@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("method", NAMES)
 def test_every_method_has_what_the_suite_needs(method: str) -> None:
     cls = METHODS.get(method)
     assert "tiny" in cls.presets
@@ -544,6 +551,6 @@ def test_chunks_hold_the_tokens_that_the_method_asks_for(backbones: Backbones) -
     method = build("rag", backbones.fresh("llama"), chunk_tokens=64)
     model = MemoryModel(method)
     model.write([Document("😀" * 60), Document("short")])
-    entries = [method._text(entry.id) for entry in model.bank.entries()]  # type: ignore[attr-defined]
+    entries = [method.text(entry.id) for entry in model.bank.entries()]  # type: ignore[attr-defined]
     assert sum(text.count("😀") for text in entries) == 60
     assert max(method.backbone.count_tokens(entries)) <= 64

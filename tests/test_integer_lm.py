@@ -225,7 +225,7 @@ def test_methods_keep_texts_by_predictions(backbones: Backbones, name: str) -> N
         assert {entry.level for entry in bank.entries()} == {"lm"}
         method.texts._recent.clear()
         method.bind(bank)
-        assert method._text(documents[1].id) == documents[1].text
+        assert method.text(documents[1].id) == documents[1].text
         sources = method.read(["Which number is the quay?"]).sources
         assert sources[0][0][0] == documents[1].id
 

@@ -209,7 +209,7 @@ def test_the_document_written_last_is_read(
 
 
 def test_a_stated_time_counts_more_than_the_order_of_writing(backbones: Backbones) -> None:
-    made = build_method("rag", backbones.shared("llama"), {}, preset="tiny", seed=0)
+    made = build_method("rag", backbones.fresh("llama"), {}, preset="tiny", seed=0)
     old, new = Document(OLD, time="2019-01-01"), Document(NEW, time="2024-01-01")
     for documents in ([old, new], [new, old]):
         with fresh_bank(made):

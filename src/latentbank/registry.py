@@ -43,6 +43,10 @@ class Registry(Generic[T]):
 
         return decorate
 
+    def forget(self, name: str) -> None:
+        """Makes a name unknown again; an unknown one is ignored."""
+        self._items.pop(name, None)
+
     def register_class(self, name: str) -> Callable[[C], C]:
         """As `register`, for classes; the attribute `name` of the class is set."""
 

@@ -37,8 +37,8 @@ class GradientConfig:
     rank: int = setting(2, "Rank of the difference.")
 
 
-@register("toy_gradient")
-class ToyGradient(Stateful):
+@register("scratch_gradient")
+class ScratchGradient(Stateful):
     """Online gradient steps on the last square weight of the backbone."""
 
     Config = GradientConfig

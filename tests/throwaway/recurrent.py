@@ -36,8 +36,8 @@ class RecurrentConfig:
     layer: int = setting(1, "Layer whose states are written and read.")
 
 
-@register("toy_recurrent")
-class ToyRecurrent(Encoding, Stateful):
+@register("scratch_recurrent")
+class ScratchRecurrent(Encoding, Stateful):
     """M ← M + Σ next state ⊗ state; a reading state h is answered with M h."""
 
     Config = RecurrentConfig

@@ -38,8 +38,8 @@ class TriplesConfig:
     layer: int = setting(1, "Layer whose attention reads them.")
 
 
-@register("toy_triples")
-class ToyTriples(Method):
+@register("scratch_triples")
+class ScratchTriples(Method):
     """(entity, property, value): the first word, the second, and the rest of a document."""
 
     Config = TriplesConfig
