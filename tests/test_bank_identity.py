@@ -1,16 +1,19 @@
 """Time and identity in a bank: versions, instants, and choosing documents by conditions."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bank.admin.export import export_bank, import_bank
-from latentbank.bank.admin.join import diff_banks, merge_banks, split_bank
-from latentbank.documents.conditions import conditions_of
+from latentbank.bank.admin.join import diff_banks, merge_banks
+from latentbank.bank.admin.rows import insert_rows
+from latentbank.bank.admin.split import split_bank
+from latentbank.documents.conditions import conditions_of, parse_conditions
 from latentbank.documents.document import Document
 from latentbank.documents.identity import entry_id
-from latentbank.errors import InputError
+from latentbank.errors import BankError, InputError
 
 PRINT = BankFingerprint("method", "adapter", "backbone", "tokenizer")
 
@@ -127,6 +130,44 @@ def test_the_newer_of_two_is_told_by_the_instant() -> None:
             Entry("unknown", "codes", b"", "some day"),
         ])  # fmt: skip
         assert sorted(bank.ids(), key=bank.age) == ["unknown", "moon", "older", "newer"]
+
+
+def test_a_split_by_a_condition_has_what_meets_it_and_the_rest(tmp_path: Path) -> None:
+    years = {"a": 2019, "b": "2020", "c#0": 2020, "c#1": 2020, "d": None}
+    entries = [Entry(id, "codes", b"x", metadata={"year": year}) for id, year in years.items()]
+    entries.append(Entry("2020", "codes", b"y"))
+    with bank_of(tmp_path / "a", *entries) as bank:
+        parts = split_bank(
+            bank, tmp_path / "parts", "where", where=parse_conditions("year=2020 and id!=x")
+        )
+        for where, said in ((None, "Split by"), (parse_conditions("year=1999"), "no document")):
+            with pytest.raises(InputError, match=said):
+                split_bank(bank, tmp_path / "none", "where", where=where)
+        assert not (tmp_path / "none").exists()
+    held = {}
+    for name, group in parts.items():
+        with MemoryBank.open(tmp_path / "parts" / name, read_only=True) as part:
+            held[group] = sorted(part.ids())
+    assert held == {
+        "with year=2020 and id!=x": ["b", "c#0", "c#1"],
+        "without year=2020 and id!=x": ["2020", "a", "d"],
+    }
+
+
+def test_a_split_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [Entry(str(i), "codes", b"x", source=str(i)) for i in range(3)]
+    full: list[int] = []
+
+    def insert(*arguments: Any) -> Any:
+        full.append(1)
+        if len(full) == 2:
+            raise BankError("disk full")
+        return insert_rows(*arguments)
+
+    monkeypatch.setattr("latentbank.bank.admin.split.insert_rows", insert)
+    with bank_of(tmp_path / "a", *entries) as bank, pytest.raises(BankError, match="disk full"):
+        split_bank(bank, tmp_path / "parts", "source")
+    assert len(full) == 2 and not (tmp_path / "parts").exists()
 
 
 def test_a_split_cuts_at_instants(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bank.admin.export import export_bank, import_bank
-from latentbank.bank.admin.join import diff_banks, merge_banks, split_bank, sum_histograms
+from latentbank.bank.admin.join import diff_banks, merge_banks, sum_histograms
 from latentbank.bank.admin.repair import repair_bank
+from latentbank.bank.admin.split import split_bank
 from latentbank.bank.space import LARGE_BUDGET, Space
 from latentbank.bank.store.builder import PageBuilder
 from latentbank.bank.store.pages import Page, Slot

@@ -12,8 +12,9 @@ from safetensors.numpy import load, save
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bank.admin.export import export_bank, import_bank
-from latentbank.bank.admin.join import diff_banks, merge_banks, split_bank
+from latentbank.bank.admin.join import diff_banks, merge_banks
 from latentbank.bank.admin.repair import repair_bank
+from latentbank.bank.admin.split import split_bank
 from latentbank.bank.space import LARGE_BUDGET
 from latentbank.bank.write import Write
 from latentbank.errors import BankError, BudgetError, InputError

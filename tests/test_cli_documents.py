@@ -135,6 +135,22 @@ def test_nothing_found_is_refused_in_both_ways(bank: Path) -> None:
     assert documents_in(bank) == 4
 
 
+def test_a_bank_is_split_by_a_condition(bank: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    result = succeed("split", str(bank), "--out", str(parts), "--where", "year=2020")
+    assert [line.partition(": ")[2] for line in result.stdout.splitlines()] == [
+        "with year=2020", "without year=2020"
+    ]  # fmt: skip
+    assert set(listed(parts / "part-0001.bank")) == {"issue#12", "issue"}
+    assert set(listed(parts / "part-0002.bank")) == {"moon", "plain"}
+    nowhere = ("--out", str(tmp_path / "other"))
+    assert "no document with" in refuse("split", str(bank), *nowhere, "--where", "year=1066")
+    assert "not both" in refuse(
+        "split", str(bank), *nowhere, "--where", "year=2020", "--by", "source"
+    )
+    assert not (tmp_path / "other").exists() and documents_in(bank) == 4
+
+
 def test_a_source_is_found_however_it_is_spelled(
     bank: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 
 from latentbank.adapter import build_method
 from latentbank.bank import MemoryBank
-from latentbank.bank.admin.join import merge_banks, split_bank
+from latentbank.bank.admin.join import merge_banks
+from latentbank.bank.admin.split import split_bank
 from latentbank.documents.conditions import conditions_of
 from latentbank.documents.document import Document
 from latentbank.documents.identity import document_id, group

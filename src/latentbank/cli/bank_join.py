@@ -10,6 +10,7 @@ import typer
 from latentbank.cli.bank_copy import Out, stepping
 from latentbank.cli.common import Json, count, print_json
 from latentbank.cli.inspect import BankArgument
+from latentbank.errors import InputError
 
 
 def merge(
@@ -51,19 +52,35 @@ def merge(
 def split(
     bank: BankArgument,
     out: Out,
-    by: Annotated[str, typer.Option(help="source, or time with --at.")] = "source",
+    by: Annotated[str | None, typer.Option(help="source (the default), or time with --at.")] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(metavar="TIME", help="Where to cut, such as 2024-01-01; may be repeated."),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="One bank of the documents for which this holds, such as year=2020, one of the "
+            "others.",
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Make several banks of one, by source or by time, in a new folder; the bank stays."""
-    from latentbank.bank import MemoryBank
-    from latentbank.bank.admin.join import split_bank
+    """Make several banks of one, by source, time or a condition, in a new folder; the bank stays.
 
+    Conditions given together must all hold.
+    """
+    from latentbank.bank import MemoryBank
+    from latentbank.bank.admin.split import split_bank
+    from latentbank.documents.conditions import parse_conditions
+
+    if where and (by is not None or at):
+        raise InputError("Give --where, or --by and --at, not both.")
+    conditions = parse_conditions(where) if where else None
+    way = "where" if conditions else by or ("time" if at else "source")
     with MemoryBank.open(bank, read_only=True) as source, stepping("splitting") as progress:
-        parts = split_bank(source, out, by, at or (), progress)
+        parts = split_bank(source, out, way, at or (), progress, conditions)
     if json_output:
         print_json({"folder": out, "parts": parts})
     else:

@@ -1,4 +1,4 @@
-"""Banks made of banks: merged, split, and compared.
+"""Banks merged and compared.
 
 Knows entries, levels, counts, blobs and state; nothing about pages or methods.
 """
@@ -6,8 +6,6 @@ Knows entries, levels, counts, blobs and state; nothing about pages or methods.
 from __future__ import annotations
 
 import dataclasses
-import json
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,9 @@ from latentbank.bank.ladder import Fade
 from latentbank.bank.reader import BankReader
 from latentbank.bank.reports import HISTOGRAM
 from latentbank.documents.identity import document_id
-from latentbank.documents.time import parse_time, time_key
 from latentbank.errors import BankError, FingerprintError, InputError
 
-__all__ = ["BankDiff", "MergeReport", "diff_banks", "merge_banks", "split_bank", "sum_histograms"]
+__all__ = ["BankDiff", "MergeReport", "diff_banks", "merge_banks", "sum_histograms"]
 
 _MAX_CODES = 1 << 16
 
@@ -178,64 +175,6 @@ def _histogram(data: bytes) -> npt.NDArray[np.int64]:
     if len(data) % 4 or len(data) > 4 * _MAX_CODES:
         raise BankError(f"The bank's histogram is damaged: it has {len(data)} bytes.")
     return np.frombuffer(data, "<u4").astype(np.int64)
-
-
-def split_bank(
-    bank: BankReader,
-    folder: str | Path,
-    by: str,
-    at: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> dict[str, str]:
-    """Make one new bank per source, or per stretch of time between the times `at`.
-
-    The bank itself is not changed. A document belongs to the stretch in which its time starts: the
-    year 2024 lies before May 2024. Documents without a source, or without a time that can be read,
-    form a part of their own. Files are numbered, so no source can choose the name of a file. A
-    histogram (blob `mass`) belongs to no document and goes with the first part.
-
-    Returns what each file in the folder holds: a source, or "until T", "from T". `parts.json` says
-    the same. Raises `InputError` for another `by`, a time that cannot be read, without a full
-    ledger, or if the bank has a state: it describes all documents together.
-    """
-    if by not in ("source", "time") or (by == "time") != bool(at):
-        raise InputError("Split by 'source', or by 'time' with the times at which to cut.")
-    if bank.settings.ledger != "full":
-        raise InputError(f"Bank {bank.name} keeps no {by}s (ledger {bank.settings.ledger!r}).")
-    if bank.get_state():
-        raise InputError(
-            f"Bank {bank.name} has a state that describes all of its documents together; it cannot "
-            "be split."
-        )
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty; choose another folder for the parts.")
-    cuts = sorted(str(parse_time(time)) for time in at)
-    groups: dict[str, list[Row]] = {}
-    for row in sorted(bank_rows(bank, progress), key=lambda row: row.fact[0]):
-        groups.setdefault(_group(row, by, cuts), []).append(row)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, str] = {}
-    for number, (group, rows) in enumerate(sorted(groups.items()), start=1):
-        name = f"part-{number:04d}.bank"
-        with bank_like(bank, str(folder / name), None) as made:
-            for blob in bank.blobs():
-                if blob != HISTOGRAM or number == 1:
-                    made.put_blob(blob, bank.get_blob(blob) or b"")
-            insert_rows(made, rows)
-        parts[name] = group
-    (folder / "parts.json").write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
-    return parts
-
-
-def _group(row: Row, by: str, cuts: Sequence[str]) -> str:
-    if by == "source":
-        return "no source" if row.entry.source is None else f"source {row.entry.source}"
-    time = time_key(row.entry.time)
-    if not time:
-        return "no time"
-    place = bisect_right(cuts, time)
-    return f"from {cuts[place - 1]}" if place else f"until {cuts[0]}"
 
 
 @dataclass(frozen=True)
