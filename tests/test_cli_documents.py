@@ -177,3 +177,24 @@ def test_a_question_is_answered_from_the_documents_that_are_meant(bank: Path) ->
     assert read("--where", "id=issue#12") == {"issue#12"}
     said = refuse("ask", "Which gate?", "--bank", str(bank), "--where", "year=1066")
     assert "holds no document with year=1066" in said
+
+
+def test_an_answer_names_the_versions_that_it_supersedes(
+    chosen: tuple[str, ...], tmp_path: Path
+) -> None:
+    file, fresh = tmp_path / "heads.jsonl", tmp_path / "a.bank"
+    said = "The head of the harbour office is {}."
+    rows = [
+        {"id": "now", "text": said.format("Lena Brandt"), "time": "2025"},
+        {"id": "old", "text": said.format("Otto Keller"), "time": "2019-03"},
+        {"id": "tea", "text": "Café Zürich serves tea."},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    succeed("write", str(file), "--bank", str(fresh), *chosen)
+    question = ("ask", "Who is the head of the harbour office?", "--bank", str(fresh))
+    row = json.loads(succeed(*question, "--json").stdout)
+    assert [document["id"] for document in row["documents"]] == ["now"]
+    assert row["superseded"] == [{"id": "old", "time": "2019-03"}]
+    assert "supersedes old, 2019-03\n" in succeed(*question).stdout
+    row = json.loads(succeed("ask", "Who serves tea?", "--bank", str(fresh), "--json").stdout)
+    assert row["superseded"] == []

@@ -14,7 +14,7 @@ from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.documents.document import Document
 from latentbank.parts.retrieval import sketch
 from latentbank.parts.retrieval.retriever import RetrievalConfig, Retriever
-from latentbank.parts.retrieval.versions import content, newest
+from latentbank.parts.retrieval.versions import ShortTexts, content, newest
 from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 OLD = "In 2019 the harbour master of Oster Skerry was Mara Venn, who lived above the boathouse."
@@ -152,6 +152,41 @@ def test_superseded_versions_are_named() -> None:
     made.add_texts(list(texts), list(texts.values()))
     (one,) = made.resolve("Who is the head?", [("otto", 2.0), ("lena", 2.0)], 1)
     assert (one.id, one.superseded) == ("lena", ("otto",))
+
+
+def test_a_ranking_tells_what_it_passed_over() -> None:
+    texts = {f"v{i}": f"The price of the ferry to Oster is {i + 10} crowns." for i in (1, 3, 2)}
+    texts["tea"] = "The price of tea is unknown."
+    made = Retriever(RetrievalConfig(), lambda id: content(texts[id]), lambda id: id)
+    made.add_texts(list(texts), list(texts.values()))
+    question = "What is the price of the ferry to Oster?"
+    found = [id for id, _ in made.rank([question, "Tea?"], 4)[0]]
+    assert found[0] == "v3" and made.superseded(question, "v3") == ("v2", "v1")
+    assert made.superseded("Tea?", "tea") == () == made.superseded(question, "tea")
+    made.rank(["Tea?"], 4)
+    assert made.superseded(question, "v3") == ()
+
+
+def test_the_words_of_a_short_text_are_read_when_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+
+    class Words:
+        def findall(self, text: str) -> list[str]:
+            read.append(text)
+            return text.split()
+
+    monkeypatch.setattr("latentbank.parts.retrieval.versions.WORD", Words())
+    short = ShortTexts()
+    short.add(["a", "b", "long", "edge"], ["One two", "Three", "x " * 65, "x " * 64])
+    assert read == []
+    assert len(short("a")) == 2 and len(short("a")) == 2 and read == ["one two"]
+    assert len(short("long")) == 0 and len(short("edge")) == 64
+    short.add(["a"], ["One two three"])
+    assert len(short("a")) == 3
+    short.remove(["a", "b", "nobody"])
+    assert len(short("a")) == len(short("b")) == 0
 
 
 # ---- the order of a bank

@@ -16,8 +16,9 @@ from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Conditioning
-from latentbank.capabilities import Candidates
+from latentbank.capabilities import Candidates, Retrieving
 from latentbank.documents.ends import finish, whole_characters
+from latentbank.documents.identity import document_id
 from latentbank.errors import InputError
 from latentbank.method import NAMES_SOURCES, Method
 from latentbank.parts.retrieval.candidates import Candidate
@@ -34,7 +35,8 @@ class Answer:
     `confidence` in [0, 1] is the mean probability of the answer's tokens, times the candidate's
     weight or the support of what was read, where the method gives one. `seconds` is the time of the
     batch divided by its questions. With several candidates the first token is known when the winner
-    is. Without `from_memory` nothing was read: the model answered closed book.
+    is. Without `from_memory` nothing was read: the model answered closed book. `superseded` are the
+    ids of older versions of what was read, newest first, for which it stood in.
     """
 
     text: str
@@ -43,6 +45,7 @@ class Answer:
     seconds: float
     first_token_seconds: float
     from_memory: bool = True
+    superseded: tuple[str, ...] = ()
 
 
 def answer_batch(
@@ -71,9 +74,25 @@ def answer_batch(
     seconds = (time.perf_counter() - began) / len(questions)
     reads = _reads(method) if memory else None
     return [
-        replace(one, seconds=seconds, from_memory=bool(one.documents) if reads is None else reads)
-        for one in answers
+        replace(
+            one,
+            seconds=seconds,
+            from_memory=bool(one.documents) if reads is None else reads,
+            superseded=_superseded(method, question, one) if memory and documents is None else (),
+        )
+        for question, one in zip(questions, answers, strict=True)
     ]
+
+
+def _superseded(method: Method, question: str, answer: Answer) -> tuple[str, ...]:
+    """Entries of other documents that the documents of an answer supersede."""
+    if not isinstance(method, Retrieving):
+        return ()
+    read = {document_id(id) for id, _ in answer.documents}
+    older = [
+        id for name, _ in answer.documents for id in method.retriever.superseded(question, name)
+    ]
+    return tuple(dict.fromkeys(id for id in older if document_id(id) not in read))
 
 
 def _reads(method: Method) -> bool | None:

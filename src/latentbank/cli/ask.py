@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from latentbank.model import MemoryModel
 
 SNIPPET = 160  # characters
+NAMED = 3  # older versions that are shown to people by name
 WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
 
 
@@ -218,8 +219,19 @@ class Asker:
             "answer": answer.text,
             "from_memory": answer.from_memory,
             "documents": documents,
+            "superseded": self._superseded(answer),
             "confidence": round(answer.confidence, 4),
         }
+
+    def _superseded(self, answer: Answer) -> list[dict[str, Any]]:
+        """Id and time of each older version of what was read, newest first."""
+        from latentbank.documents.identity import document_id
+
+        older: dict[str, str | None] = {}
+        for name in answer.superseded:
+            entry = self.model.bank.get(name)
+            older.setdefault(document_id(name), None if entry is None else entry.time)
+        return [{"id": id, "time": time} for id, time in older.items()]
 
     def print(self, question: str, json_output: bool) -> None:
         """Answers one question and prints it."""
@@ -237,6 +249,8 @@ class Asker:
         for document in row["documents"]:
             if document["snippet"]:
                 console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
+        if row["superseded"]:
+            console().print(f"[dim]{escape(_older_line(row['superseded']))}[/dim]")
         read = [_place(document) for document in row["documents"]]
         where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
         console().print(
@@ -258,6 +272,13 @@ def _place(document: dict[str, Any]) -> str:
     source, id, time = document["source"], document["id"], document["time"]
     place = f"{source} ({id})" if source and source != id else id
     return f"{place}, {time}" if time else str(place)
+
+
+def _older_line(older: list[dict[str, Any]]) -> str:
+    """The older versions for people: the first three by name, the others by their number."""
+    names = [f"{one['id']}, {one['time']}" if one["time"] else one["id"] for one in older]
+    more = f"; {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"supersedes {'; '.join(names[:NAMED])}{more}"
 
 
 def _prompt(asker: Asker, json_output: bool) -> None:

@@ -82,12 +82,14 @@ class Retriever:
         self._words_of, self._age_of, self._question_keys = words_of, age_of, question_keys
         self._key_width = key_width
         self.only: frozenset[str] | None = None
+        self._older: dict[tuple[str, str], tuple[str, ...]] = {}
         self.clear()
 
     def clear(self) -> None:
         """Forgets every document."""
         self.texts, self.keys = LexicalIndex(), FusedIndex(self._key_width)
         self.short = ShortTexts()
+        self._older = {}
 
     def add_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Indexes texts; an id that is already there is left as it is."""
@@ -140,6 +142,7 @@ class Retriever:
 
     def rank(self, questions: Sequence[str], top: int) -> list[Ranking]:
         """The `top` documents of each question, best first."""
+        self._older = {}
         lexical = [self._newest(q, self._search_texts(q, top), top) for q in questions]
         if not len(self.keys) or self._question_keys is None:
             return lexical
@@ -188,5 +191,17 @@ class Retriever:
 
         return Versions(self._words_of, self._age_of, self.short, matches).resolve(ranking, top)
 
+    def superseded(self, question: str, id: str) -> tuple[str, ...]:
+        """The older versions of a document that the latest `rank` passed over for it.
+
+        Newest first. Empty for a question that `rank` was not asked last.
+        """
+        return self._older.get((question, id), ())
+
     def _newest(self, question: str, ranking: Ranking, top: int) -> Ranking:
-        return [(one.id, one.score) for one in self.resolve(question, ranking, top)]
+        resolved = self.resolve(question, ranking, top)
+        for one in resolved:
+            if one.superseded:
+                older = sorted(one.superseded, key=self._age_of, reverse=True)
+                self._older[question, one.id] = tuple(older)
+        return [(one.id, one.score) for one in resolved]

@@ -48,25 +48,35 @@ class Resolved:
 
 
 class ShortTexts:
-    """The words of short texts, in order, as 16-bit hashes; long texts are left out."""
+    """The words of short texts, in order, as 16-bit hashes; long texts are left out.
+
+    A text is kept as it is until somebody asks for its words.
+    """
 
     def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
         self._words: dict[str, array[int]] = {}
 
     def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
-        """Keep the words of the texts that are short."""
+        """Keep the texts that are short."""
         for id, text in zip(ids, texts, strict=True):
-            words = WORD.findall(text.lower()) if len(text) < 16 * SHORT else ()
-            if 0 < len(words) <= SHORT:
-                self._words[id] = array("H", (crc32(word.encode()) & 0xFFFF for word in words))
+            if len(text) < 16 * SHORT and len(text.split(None, SHORT)) <= SHORT:
+                self._texts[id] = text
+                self._words.pop(id, None)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget texts; unknown ids are ignored."""
         for id in ids:
+            self._texts.pop(id, None)
             self._words.pop(id, None)
 
     def __call__(self, id: str) -> Sequence[int]:
         """The words of a text; none if it is long or not known."""
+        text = self._texts.pop(id, None)
+        if text is not None:
+            words = WORD.findall(text.lower())
+            if len(words) <= SHORT:
+                self._words[id] = array("H", (crc32(word.encode()) & 0xFFFF for word in words))
         return self._words.get(id, ())
 
 
