@@ -27,6 +27,7 @@ import torch
 from latentbank.adapter import build_method
 from latentbank.backbone.encoder import MemoryCache
 from latentbank.backbone.model import load_backbone
+from latentbank.backbone.packed.elementwise import fuse
 from latentbank.bench.machine import this_machine, versions
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
@@ -182,6 +183,7 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fused", action="store_true", help="compiled steps; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(line)
     options.methods = options.methods.split(",")
@@ -196,6 +198,8 @@ def main() -> None:
     """Trains in rounds until every method has had all its presentations."""
     options = arguments()
     torch.set_num_threads(options.threads)
+    if options.fused:
+        fuse()
     job = Job(options)
     train(job)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from latentbank.backbone.packed import elementwise as ew
 from latentbank.backbone.packed.layout import Bucket
 
 
@@ -25,31 +26,6 @@ class FrozenLayer:
     down: Tensor  # (D, F)
     norm: Tensor  # (D,), norm before the attention; the low-rank updates need it
     epsilon: float
-
-
-def _normalised(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """(x divided by its root mean square, 1 / root mean square [N, 1]); computed in float32."""
-    wide = x.float()
-    scale = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
-    return (wide * scale).to(x.dtype), scale
-
-
-def _normalised_gradient(gradient: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of the input of `_normalised`; overwrites `gradient`."""
-    share = (gradient * normal).sum(-1, keepdim=True, dtype=torch.float32) / normal.shape[-1]
-    return gradient.addcmul_(normal, -share.to(normal.dtype)).mul_(scale.to(normal.dtype))
-
-
-def _turned(heads: Tensor, rotary: tuple[Tensor, Tensor], back: bool = False) -> Tensor:
-    """Rotary embedding of heads [N, H, d] (`back`: its inverse, which is its gradient)."""
-    cos, sin = rotary
-    half = heads.shape[-1] // 2
-    one, two = heads[..., :half], heads[..., half:]
-    turned = torch.empty_like(heads)
-    sign = 1 if back else -1
-    torch.mul(one, cos, out=turned[..., :half]).addcmul_(two, sin, value=sign)
-    torch.mul(two, cos, out=turned[..., half:]).addcmul_(one, sin, value=-sign)
-    return turned
 
 
 def _gathered(heads: Tensor, bucket: Bucket, groups: int) -> Tensor:
@@ -72,9 +48,7 @@ def _shares(query: Tensor, key: Tensor, bucket: Bucket, groups: int) -> Tensor:
     """Attention [G·groups, h·n, n] of a bucket; `query` is scaled already."""
     count, n = bucket.shape
     scores = torch.bmm(query, key.transpose(1, 2)).view(count, groups, -1, n, n)
-    scores += bucket.mask[:, None, None]
-    shares = torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
-    return shares.view(count * groups, -1, n)
+    return ew.shares(scores, bucket.mask[:, None, None]).view(count * groups, -1, n)
 
 
 def _projected(
@@ -113,11 +87,12 @@ class LayerStep(torch.autograd.Function):
         `arguments`: the `FrozenLayer`, (cosine, sine), buckets, geometry, wanted tokens, dropout.
         """
         layer, rotary, buckets, g, wanted, dropout = arguments
-        normal, scale = _normalised(x, layer.epsilon)
+        normal, scale = ew.normalised(x, layer.epsilon)
         qkv, w_qkv, kept = _projected(normal, layer.qkv, a_qkv, b_qkv, dropout)
         query, key, value = _split_heads(qkv, g)
-        query = _turned(query, rotary).mul_(g.head_dim**-0.5)
-        key, value = _turned(key, rotary), value.contiguous()
+        cos, sin = rotary
+        query = ew.turned(query, cos, sin, g.head_dim**-0.5)
+        key, value = ew.turned(key, cos, sin), value.contiguous()
         seen = torch.empty_like(query)
         shares = []
         for bucket in buckets:
@@ -132,10 +107,9 @@ class LayerStep(torch.autograd.Function):
             w_out = torch.addmm(w_out, b_out.to(x.dtype), a_out.to(x.dtype))
         chosen_x, chosen_read = (x, read) if wanted is None else (x[wanted], read[wanted])
         y = torch.addmm(chosen_x, chosen_read, w_out.T)
-        inner, inner_scale = _normalised(y, layer.epsilon)
+        inner, inner_scale = ew.normalised(y, layer.epsilon)
         both = inner @ layer.gate_up.T
-        gate, up = both.chunk(2, -1)
-        result = torch.addmm(y, nn.functional.silu(gate) * up, layer.down.T)
+        result = torch.addmm(y, ew.gated(both), layer.down.T)
         if any(ctx.needs_input_grad):
             ctx.arguments, ctx.weights = arguments, (w_qkv, w_out)
             ctx.save_for_backward(
@@ -172,7 +146,7 @@ class LayerStep(torch.autograd.Function):
             d_normal = d_qkv @ w_qkv
             if kept is not None:
                 d_normal += (inward @ a_qkv.to(inward.dtype)).mul_(kept)
-            d_x = _normalised_gradient(d_normal, normal, scale)
+            d_x = ew.normalised_gradient(d_normal, normal, scale)
             if wanted is None:
                 d_x += d_y
             else:
@@ -191,17 +165,8 @@ def _mlp_gradient(
     gradient: Tensor, layer: FrozenLayer, inner: Tensor, scale: Tensor, both: Tensor
 ) -> Tensor:
     """The gradient through the gated MLP and its norm, without the skip connection."""
-    d_product = gradient @ layer.down
-    gate, up = both.chunk(2, -1)
-    opened = torch.sigmoid(gate)
-    active = gate * opened
-    d_both = torch.empty_like(both)
-    d_gate, d_up = d_both.chunk(2, -1)
-    torch.mul(d_product, active, out=d_up)
-    # silu'(g) = s + silu(g)·(1 − s)
-    slope = torch.addcmul(opened, active, 1 - opened)
-    torch.mul(d_product.mul_(up), slope, out=d_gate)
-    return _normalised_gradient(d_both @ layer.gate_up, inner, scale)
+    d_both = ew.gated_gradient(gradient @ layer.down, both)
+    return ew.normalised_gradient(d_both @ layer.gate_up, inner, scale)
 
 
 def _attention_gradient(
@@ -224,10 +189,10 @@ def _attention_gradient(
         asked = _gathered(query, bucket, g.kv_heads)
         keys, values = (_gathered(one, bucket, g.kv_heads) for one in (key, value))
         _scattered(torch.bmm(share.transpose(1, 2), d_out), bucket, g.kv_heads, d_value)
-        d_share = torch.bmm(d_out, values.transpose(1, 2)).mul_(share)
-        d_scores = d_share.addcmul_(share, d_share.sum(-1, keepdim=True), value=-1)
+        d_scores = ew.shares_gradient(torch.bmm(d_out, values.transpose(1, 2)), share)
         _scattered(torch.bmm(d_scores, keys), bucket, g.kv_heads, d_query)
         _scattered(torch.bmm(d_scores.transpose(1, 2), asked), bucket, g.kv_heads, d_key)
-    d_qkv[:, : g.heads] = _turned(d_query.mul_(g.head_dim**-0.5), rotary, back=True)
-    d_qkv[:, g.heads : g.heads + g.kv_heads] = _turned(d_key, rotary, back=True)
+    cos, sin = rotary
+    d_qkv[:, : g.heads] = ew.turned(d_query, cos, -sin, g.head_dim**-0.5)
+    d_qkv[:, g.heads : g.heads + g.kv_heads] = ew.turned(d_key, cos, -sin)
     return d_qkv.view(tokens, -1)
