@@ -9,11 +9,12 @@ from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
 from latentbank.backbone.processor import flushed_denormals
 from latentbank.errors import InputError
-from latentbank.parts.amortised import cross_attention
+from latentbank.parts.amortised import cross_attention, t5
 from latentbank.parts.amortised.aggregator import Aggregator
 from latentbank.parts.amortised.alignment import PrefixAlignment, StateAlignment
-from latentbank.parts.amortised.amortiser import PerceiverAmortiser, T5Amortiser, TokenwiseMLP
+from latentbank.parts.amortised.amortiser import PerceiverAmortiser, TokenwiseMLP
 from latentbank.parts.amortised.cross_attention import COPY_GAIN, HIDDEN, MEAN_GAIN, CrossAttention
+from latentbank.parts.amortised.t5 import T5Amortiser
 from latentbank.parts.pooling import SegmentPooler, Standardiser, segment_means
 from tiny import Backbones
 
@@ -288,6 +289,28 @@ def test_t5_amortiser_ignores_padding_and_learns(kind: type) -> None:
     # nothing of one prompt's MLP depends on another prompt
     assert made.prompts.grad is not None
     assert (made.prompts.grad.abs().sum(1) > 0).all()
+
+
+def test_packed_texts_give_what_padded_ones_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the texts take several blocks, and with gated layers (T5 v1.1)."""
+    monkeypatch.setattr(t5, "TOKENS_AT_ONCE", 40)
+    for kind in ("relu", "gated-gelu"):
+        torch.manual_seed(0)
+        config = T5Config(
+            vocab_size=50, d_model=12, d_kv=6, d_ff=16, num_layers=2, num_heads=2,
+            feed_forward_proj=kind, decoder_start_token_id=0,
+        )  # fmt: skip
+        made = T5Amortiser(T5Model(config), WIDTH, TOKENS).eval()
+        lengths = torch.tensor([35, 3, 17, 60, 1])
+        mask = torch.arange(60)[None] < lengths[:, None]
+        ids = torch.randint(1, 50, mask.shape)
+        padded = made(ids, mask)
+        with torch.no_grad():
+            torch.testing.assert_close(made(ids, mask), padded, rtol=1e-4, atol=1e-5)
+            monkeypatch.setattr(t5, "packed_outputs", None)  # and it was packed
+            with pytest.raises(TypeError):
+                made(ids, mask)
+            monkeypatch.undo()
 
 
 def test_tokens_have_an_mlp_each() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentbank.backbone.encoder import BackboneEncoder, FeatureCache
 from latentbank.errors import InputError
-from latentbank.parts.amortised.amortiser import T5Texts
+from latentbank.parts.amortised.t5 import T5Texts
 from tiny import DOCUMENTS, Backbones
 
 TEXTS = [d.text for d in DOCUMENTS]

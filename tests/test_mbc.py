@@ -18,7 +18,7 @@ from latentbank.method import METHODS, Method
 from latentbank.model import bank_fingerprint
 from latentbank.parts.amortised.aggregator import Aggregator
 from latentbank.parts.amortised.alignment import PrefixAlignment
-from latentbank.parts.amortised.amortiser import T5Amortiser
+from latentbank.parts.amortised.t5 import T5Amortiser
 from test_contract import BATCH, build, family, logits, texts
 from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
@@ -217,3 +217,39 @@ def test_each_prefix_token_has_an_alignment_network_of_its_own() -> None:
     align.second_bias[3] += 1.0
     moved = (align(tokens) - before).abs().sum((1, 2, 4))  # (2L, virtual)
     assert (moved > 0).sum() == 1
+
+
+# ---- reading words instead of codes
+
+
+@torch.no_grad()
+def test_counted_words_answer_as_a_slot_for_every_code(backbone: Backbone) -> None:
+    method: Any = mbc(backbone, codebook={"codes": 4})
+    method.write(DOCUMENTS)
+    latents, words = method.config.latents, method._words.float()
+    codes, owner = method._codes, method._owner(len(DOCUMENTS))
+    assert len(codes) == latents * len(DOCUMENTS) and len(method.slots) <= 4
+    question = method.amortise(QUESTIONS, "questions")
+    every = method.aggregator.project(words[codes][None])
+    torch.testing.assert_close(
+        method.memory_tokens(question),
+        method._read_out(method.aggregator.attend(question, every, None), question),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    finder = method.aggregator.finder
+    shares = finder.owner_shares(question, every[0][0], None, owner, len(DOCUMENTS))
+    for row, named in zip(shares, method.sources(question), strict=True):
+        expected = dict(zip(method._ids, row.tolist(), strict=True))
+        assert {id: share for id, share in named} == pytest.approx(
+            {id: expected[id] for id, _ in named}, rel=1e-3
+        )
+        assert sum(share for _, share in named) > 0.7, "four of five documents"
+
+
+def test_windows_see_a_slot_for_every_code(backbone: Backbone) -> None:
+    whole, windowed = (mbc(backbone, codebook={"codes": 4}, window=w) for w in (0, 6))
+    for method in (whole, windowed):
+        method.write(DOCUMENTS)
+    assert len(windowed.slots) == 3 * len(DOCUMENTS)  # type: ignore[attr-defined]
+    assert not torch.allclose(logits(whole), logits(windowed))

@@ -11,8 +11,8 @@ What differs from the paper's published code:
 - A code counts as dead relative to uniform usage. It is reset to a badly reconstructed latent.
 - `adapt="online"` keeps learning while documents are written. A code that a stored document uses
   is never reset.
-- `form="histogram"` keeps only the count of each code: attention over N·T codes equals attention
-  over K codewords with `+ log(count)`.
+- Attention over N·T codes equals attention over K codewords with `+ log(count)`. So reading takes
+  K slots and not N·T; `form="histogram"` keeps only the counts.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Sources
 from latentbank.bank import HISTOGRAM, Entry, MemoryBank, Receipt
 from latentbank.capabilities import Telemetry
 from latentbank.codec import pack_bits, unpack_bits
@@ -45,7 +46,7 @@ from latentbank.method import (
 )
 from latentbank.methods.mac import Mac, MacConfig
 from latentbank.parts.amortised.networks import paper_presets
-from latentbank.parts.amortised.slots import Slots
+from latentbank.parts.amortised.slots import Slots, top_sources
 from latentbank.parts.batch import Batch
 from latentbank.parts.low_rank import LoraSettings
 
@@ -179,15 +180,42 @@ class Mbc(Mac, Telemetry):
         return torch.from_numpy(np.asarray(codes, dtype=np.int64))
 
     def _refresh(self) -> None:
-        """Makes one slot for each stored code, or for each used codeword with its log mass."""
-        words = self._words.float()
-        if self.config.form == "histogram":
-            used = (self._histogram > 0).nonzero().flatten()
-            no_owner = torch.full((len(used),), -1)
-            self.slots = Slots(words[used], self._histogram[used].float().log(), no_owner)
+        """Makes one slot for each codeword in use, with its log mass.
+
+        Attention over N·T codes equals attention over their codewords with `+ log(count)`. Where
+        slots are aggregated in windows, each code keeps a slot of its own.
+        """
+        words, codes = self._words.float(), self._codes
+        if 0 < self.config.window < len(codes):
+            self.slots = Slots.of(words[codes], self._owner(len(self._ids)))
         else:
-            self.slots = Slots.of(words[self._codes], self._owner(len(self._ids)))
+            counts = self._counts()
+            used = (counts > 0).nonzero().flatten()
+            no_owner = torch.full((len(used),), -1)
+            self.slots = Slots(words[used], counts[used].float().log(), no_owner)
         self._projected = None
+
+    def _counts(self) -> Tensor:
+        """How many codes of the bank name each codeword [K]."""
+        return torch.bincount(self._codes, minlength=len(self._histogram)) + self._histogram
+
+    def sources(self, question: Tensor) -> Sources:
+        """As in MAC: a document has the attention of its codes. Equal codes share it equally."""
+        if not self._ids or bool((self.slots.owner >= 0).all()):
+            return super().sources(question)
+        finder, device, counts = self.aggregator.finder, question.device, self._counts()
+        used = (counts > 0).nonzero().flatten()
+        if self._projected is not None:
+            keys = self._projected[0][0]
+        else:
+            keys = finder.project(self.slots.values[None].to(device))[0]
+        bias, slots = self.slots.bias(device), torch.arange(len(used))
+        shares = finder.owner_shares(question, keys, bias, slots, len(used)).cpu()
+        each = torch.zeros(len(shares), len(counts))  # the attention on one code of each word
+        each[:, used] = shares / counts[used]
+        codes = self._codes.view(len(self._ids), -1)
+        documents = torch.stack([row[codes].sum(1) for row in each])
+        return top_sources(documents, [self._ids] * len(documents))
 
     def take_codes(self, codes: Tensor) -> None:
         """Adds codes [N·T] to the working state and not to the bank.
@@ -257,7 +285,7 @@ class Mbc(Mac, Telemetry):
 
         `codebook_residual` covers what was encoded since the bank was bound, if anything was.
         """
-        counts = torch.bincount(self._codes, minlength=len(self._histogram)) + self._histogram
+        counts = self._counts()
         figures = {
             "codebook_perplexity": usage_perplexity(counts),
             "codebook_dead": float((counts == 0).sum()),

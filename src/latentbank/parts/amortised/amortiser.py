@@ -1,13 +1,10 @@
 """Amortisers: a text's features → T latents.
 
-The default is a Perceiver resampler over the backbone's own states. `T5Amortiser` is the papers'
-encoder-decoder. MAC (Tack et al., 2024), section 3.1; MBC and CMT share it. Knows tensors only.
+The default is a Perceiver resampler over the backbone's own states; the papers' encoder-decoder is
+in `t5`. MAC (Tack et al., 2024), section 3.1; MBC and CMT share it. Knows tensors only.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +18,7 @@ from latentbank.parts.amortised.cross_attention import (
 )
 from latentbank.parts.pooling import segment_means
 
-__all__ = ["PerceiverAmortiser", "T5Amortiser", "T5Texts", "TokenwiseMLP"]
+__all__ = ["PerceiverAmortiser", "TokenwiseMLP"]
 
 INDEX_GAIN = 2.0  # scale of the codes that mark the latents of a text, from sweeps in LOG.md
 
@@ -106,68 +103,3 @@ class TokenwiseMLP(nn.Module):
         if not hasattr(self, "skip"):
             return x + added
         return torch.einsum("btd,tdo->bto", x, self.skip) + self.skip_bias + added
-
-
-class T5Amortiser(nn.Module):
-    """The papers' amortiser: a T5 encoder-decoder with T learned prompts as decoder inputs.
-
-    Each output passes its own MLP to the backbone's width (MAC, section 3.1).
-
-    `t5` is any `T5Model` or `T5ForConditionalGeneration`; token ids come from its own tokenizer.
-    """
-
-    def __init__(self, t5: Any, width: int, latents: int) -> None:
-        super().__init__()
-        self.t5 = t5
-        inner = t5.config.d_model
-        self.prompts = nn.Parameter(torch.randn(latents, inner) * 0.02)
-        self.heads = TokenwiseMLP(latents, inner, width, width)
-
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Latents [B, T, D] of token ids [B, L], mask [B, L] bool."""
-        base = getattr(self.t5, "model", self.t5)
-        body = base if hasattr(base, "encoder") else self.t5
-        seen = body.encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
-        out = body.decoder(
-            inputs_embeds=self.prompts.expand(input_ids.shape[0], -1, -1),
-            encoder_hidden_states=seen,
-            encoder_attention_mask=mask.long(),
-            use_cache=False,
-        ).last_hidden_state
-        latents: Tensor = self.heads(out)
-        return latents
-
-
-class T5Texts:
-    """The papers' encoder: a T5 with its own tokenizer, from a folder or the hub.
-
-    Raises:
-        InputError: the T5 cannot be loaded.
-    """
-
-    def __init__(self, name: str, width: int, latents: int, max_tokens: int = 512) -> None:
-        from transformers import AutoTokenizer
-
-        self.name, self.width, self.latents, self.max_tokens = name, width, latents, max_tokens
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"the T5 '{name}' could not be loaded: {first}") from error
-
-    def build(self) -> T5Amortiser:
-        """A fresh amortiser over a T5 of its own."""
-        from transformers import T5Model
-
-        return T5Amortiser(T5Model.from_pretrained(self.name), self.width, self.latents)
-
-    def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """(ids [B, L], mask [B, L] bool), cut at `max_tokens`."""
-        batch = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
-        return batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)

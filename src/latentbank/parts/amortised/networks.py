@@ -14,8 +14,9 @@ from torch import nn
 from latentbank.backbone.layers import Geometry
 from latentbank.parts.amortised.aggregator import Aggregator
 from latentbank.parts.amortised.alignment import PrefixAlignment, StateAlignment
-from latentbank.parts.amortised.amortiser import PerceiverAmortiser, T5Texts
+from latentbank.parts.amortised.amortiser import PerceiverAmortiser
 from latentbank.parts.amortised.copy_start import CopyStart
+from latentbank.parts.amortised.t5 import T5Texts
 from latentbank.parts.pooling import Standardiser
 
 __all__ = ["Networks", "build_networks", "paper_presets"]
