@@ -6,6 +6,7 @@ any length without padding. Knows tensors and transformers' T5 modules; knows no
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,17 +103,12 @@ def _encode(encoder: Any, ids: Tensor, lengths: Sequence[int]) -> Tensor:
     bias = _first_attention(encoder).compute_bias(max(lengths), max(lengths))
     for block in encoder.block:
         attention, normal = _attention(block, 0, states)
-        keys, values = (
-            _heads(attention.k(normal), attention),
-            _heads(attention.v(normal), attention),
+        asked, keys, values = (
+            _by_text(project(normal), attention, lengths)
+            for project in (attention.q, attention.k, attention.v)
         )
-        asked = _heads(attention.q(normal), attention)
-        seen = torch.cat(
-            [
-                _attend(*rows, bias[..., : rows[0].shape[1], : rows[0].shape[1]])
-                for rows in zip(*(x.split(lengths, 1) for x in (asked, keys, values)), strict=True)
-            ]
-        )
+        texts = zip(lengths, asked, keys, values, strict=True)
+        seen = torch.cat([_attend(q, k, v, bias[..., :size, :size]) for size, q, k, v in texts])
         states = block.layer[-1](states + attention.o(seen))
     normal_states: Tensor = encoder.final_layer_norm(states)
     return normal_states
@@ -121,23 +117,26 @@ def _encode(encoder: Any, ids: Tensor, lengths: Sequence[int]) -> Tensor:
 def _decode(decoder: Any, seen: Tensor, lengths: Sequence[int], prompts: Tensor) -> Tensor:
     """Outputs [B, T, d_model] of `prompts` [T, d_model] over the encoder's states [ΣL, d_model]."""
     batch, (count, width) = len(lengths), prompts.shape
+    counts = [count] * batch
     states = prompts.expand(batch, -1, -1).reshape(-1, width)  # (B·T, d_model)
     bias = _first_attention(decoder).compute_bias(count, count)
     later = torch.ones(count, count, dtype=torch.bool, device=seen.device).triu(1)
     causal = bias.masked_fill(later, torch.finfo(bias.dtype).min)
     for block in decoder.block:
         attention, normal = _attention(block, 0, states)
-        rows = [
-            _heads(project(normal), attention).view(attention.n_heads, batch, count, -1)
+        asked, keys, values = (
+            torch.cat(_by_text(project(normal), attention, counts))
             for project in (attention.q, attention.k, attention.v)
-        ]
-        read = _attend(*(x.transpose(0, 1) for x in rows), causal)
-        states = states + attention.o(read)
+        )
+        states = states + attention.o(_attend(asked, keys, values, causal))
         attention, normal = _attention(block, 1, states)
-        asked = _heads(attention.q(normal), attention).split(count, 1)
-        keys = _heads(attention.k(seen), attention).split(lengths, 1)
-        values = _heads(attention.v(seen), attention).split(lengths, 1)
-        read = torch.cat([_attend(*rows, None) for rows in zip(asked, keys, values, strict=True)])
+        texts = zip(
+            _by_text(attention.q(normal), attention, counts),
+            _by_text(attention.k(seen), attention, lengths),
+            _by_text(attention.v(seen), attention, lengths),
+            strict=True,
+        )
+        read = torch.cat([_attend(q, k, v, None) for q, k, v in texts])
         states = block.layer[-1](states + attention.o(read))
     out: Tensor = decoder.final_layer_norm(states).view(batch, count, width)
     return out
@@ -155,18 +154,25 @@ def _attention(block: Any, place: int, states: Tensor) -> tuple[Any, Tensor]:
     return module, layer.layer_norm(states)
 
 
-def _heads(x: Tensor, attention: Any) -> Tensor:
-    """[N, heads · d] → [heads, N, d]."""
-    return x.view(x.shape[0], attention.n_heads, -1).transpose(0, 1)
+def _by_text(x: Tensor, attention: Any, lengths: Sequence[int]) -> list[Tensor]:
+    """States [ΣL, heads · d] of texts → [1, heads, L, d] for each text."""
+    whole = x.view(1, x.shape[0], attention.n_heads, -1).transpose(1, 2)
+    return [whole.narrow(2, at - size, size) for at, size in _ends(lengths)]
+
+
+def _ends(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """(end, length) of each text."""
+    return list(zip(itertools.accumulate(lengths), lengths, strict=True))
 
 
 def _attend(asked: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """T5's attention, which does not scale: [heads, Q, d] or [B, heads, Q, d] → [B · Q, heads · d].
+    """T5's attention, which does not scale: [B, heads, Q, d] → [B · Q, heads · d].
 
     `bias` [1, heads, Q, K] is added to the scores.
     """
-    whole = [x if x.dim() == 4 else x[None] for x in (asked, keys, values)]
-    seen = nn.functional.scaled_dot_product_attention(*whole, attn_mask=bias, scale=1.0)
+    seen = nn.functional.scaled_dot_product_attention(
+        asked, keys, values, attn_mask=bias, scale=1.0
+    )
     return seen.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
