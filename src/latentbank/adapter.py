@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentbank.backbone.loading import PACKAGED
+from latentbank.backbone.hub import PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank import BankFingerprint, MemoryBank
 from latentbank.capabilities import Trained, lossless_levels, set_training, trained_state

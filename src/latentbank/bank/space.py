@@ -21,6 +21,7 @@ _BASE_PAGES = 10  # page 1, roots, free-list trunks and pointer maps of any tran
 _PAGE_STRUCTURE = 6  # leaves, siblings and parents that a page's three rows move
 _ITEM_STRUCTURE = 5
 _MAX_RESERVE = 4 << 20
+_KEPT_PAGES = 2  # of a tiny bank's file, for deletions
 _KEPT_PAGE_BYTES = 32 * 1024  # of payloads on one page of a bank without a budget
 
 
@@ -138,18 +139,27 @@ class Space:
     def file_limit(self, cost: int) -> int:
         """The largest file beside which a transaction of `cost` keeps to the budget.
 
-        A journal never holds more than the file had. So half the budget is safe for any cost.
+        A journal never holds more than the file had. So half the budget is safe for any cost. Two
+        pages of it are left to deletions: see `hard_limit`.
         """
         if self.budget is None:
             return 1 << 62
         beside = self._beside(max(cost, self.reserve))
-        return self.budget - beside if self.has_log else max(self._half, self.budget - beside)
+        if self.has_log:
+            return self.budget - beside
+        return max(self._half - _KEPT_PAGES * self.sqlite_page, self.budget - beside)
 
     def hard_limit(self) -> int:
-        """The largest file at any time: the tombstones of a deletion may use half the reserve."""
+        """The largest file at any time.
+
+        The tombstones of a deletion may use half the reserve. A deletion in a tiny bank may take
+        two pages: a row that becomes shorter moves from pages of its own into the tree, and the
+        tree may grow by a level.
+        """
         if self.budget is None:
             return 1 << 62
-        return max(self.file_limit(0), self.budget - self._beside(self.reserve // 2))
+        largest = max(self.file_limit(0), self.budget - self._beside(self.reserve // 2))
+        return largest if self.has_log else max(self._half, largest)
 
     def log_limit(self, file_bytes: int) -> int:
         """The largest log or journal that the budget allows beside such a file."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentbank.backbone.hub import check_model
 from latentbank.cli.common import (
     BankPath,
     Device,
@@ -159,6 +160,7 @@ def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryMo
             "give --adapter and --backbone."
         )
     quiet_libraries()
+    check_model(named["backbone"])
     share_processor()
     from latentbank.model import MemoryModel
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentbank.backbone.hub import check_model
 from latentbank.cli.common import (
     Device,
     Dtype,
@@ -90,6 +91,7 @@ def evaluate(
     if questions is not None:
         chosen = chosen.sample_questions(questions, seed)
     quiet_libraries()
+    check_model(backbone or "")
     from latentbank.adapter import DEFAULT_BACKBONE, load_method
     from latentbank.backbone.generate import DecodingConfig
 

@@ -23,7 +23,7 @@ def models(json_output: Json = False) -> None:
 
 
 def _backbones() -> list[dict[str, Any]]:
-    from latentbank.backbone.loading import PACKAGED
+    from latentbank.backbone.hub import PACKAGED
 
     rows = []
     for name, package in PACKAGED.items():

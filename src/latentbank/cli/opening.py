@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentbank.backbone.hub import check_model
 from latentbank.cli.common import (
     complete_overrides,
     notice,
@@ -33,16 +34,16 @@ def open_for_writing(
     """The model with its bank, an existing or a new one."""
     budget_bytes = None if budget is None else parse_size(budget)
     given = {name: value for name, value in chosen.items() if value is not None}
+    quiet_libraries()
+    check_model(given.get("backbone", ""))
     if Path(bank).exists():
         _check_existing(bank, given, options, budget_bytes, kept)
-        quiet_libraries()
         share_processor()
         from latentbank.model import MemoryModel
 
         return MemoryModel.open(bank, progress=notice, quick=True, **given)
     if not Path(bank).absolute().parent.is_dir():
         raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
-    quiet_libraries()
     share_processor()
     from latentbank.adapter import DEFAULT_BACKBONE
     from latentbank.methods import DEFAULT_METHOD

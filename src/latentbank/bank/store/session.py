@@ -203,9 +203,16 @@ class Session:
         return self.unused_pages() * int(size)
 
     def give_back(self, pages: int) -> None:
-        """Cut up to so many unused pages off the file's end; each row of the statement is one."""
-        for _ in self.connection.execute(f"PRAGMA incremental_vacuum({pages})"):
-            pass
+        """Cut up to so many unused pages off the file's end.
+
+        One by one: Python's sqlite3 takes a single step of this statement, whatever its argument.
+        """
+        size = self.size_bytes()
+        for _ in range(min(pages, self.unused_pages())):
+            self.connection.execute("PRAGMA incremental_vacuum(1)")
+            before, size = size, self.size_bytes()
+            if size == before:  # a damaged file may claim free pages that it does not have
+                break
 
     def file_bytes(self) -> int:
         """Bytes of all files of the bank now: the file, its log and the log's helper file."""
