@@ -55,6 +55,17 @@ _SENTENCES = {
 }
 
 
+_UNWRITTEN = {
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+}
+_FULL = "the disk cannot be written (is it full?); nothing of this write was kept"
+
+
 @contextmanager
 def sqlite_errors(name: str) -> Iterator[None]:
     """Turn SQLite's exceptions into `BankError` with a sentence that names the bank."""
@@ -63,6 +74,8 @@ def sqlite_errors(name: str) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         known = None if code is None else _SENTENCES.get(code & 0xFF)
+        if code in _UNWRITTEN:
+            known = _FULL
         raise BankError(f"Bank {name}: {known or error}.") from error
     except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
         known = _SENTENCES[sqlite3.SQLITE_CORRUPT]
