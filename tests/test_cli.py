@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from latentbank.bank import MemoryBank
 from latentbank.cli import app
 from latentbank.cli.common import format_bytes, merge, parse_pairs, parse_size
 from latentbank.documents.document import find_entries
+from latentbank.documents.identity import document_id
 from latentbank.errors import InputError, UnknownNameError
+from latentbank.evaluate.data import load_sample
 from memory_folder import memory_path, new_folder  # noqa: F401
 from tiny_cli import (
     DOCUMENTS,
@@ -466,7 +469,12 @@ def test_the_demo_writes_asks_squeezes_and_deletes(
     assert deleted["id"] not in deleted["after"]["documents"]
     held = documents_in(bank)
     assert held == sum(squeezed["levels"].values()) - 1
-    succeed("ask", "Who won?", "--bank", shutil.copy(bank, tmp_path / "own.bank"))
+    data = load_sample()
+    about = {one.text: data.documents[one.document].id for one in data.questions}
+    with MemoryBank.open(bank, read_only=True) as opened:
+        kept = {document_id(id) for id in opened.ids()}
+    assert about[result["suggested"]] in kept, "the demo ends with a question that it can answer"
+    succeed("ask", result["suggested"], "--bank", shutil.copy(bank, tmp_path / "own.bank"))
 
 
 def test_the_demo_prints_as_it_goes_and_clears_only_its_own_bank(

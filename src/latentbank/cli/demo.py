@@ -80,10 +80,11 @@ def demo(
             "squeezed": show.squeeze(readers[:1]),
             "deleted": show.delete(readers[0]),
         }
+        suggested = show.suggestion()
     if json_output:
-        print_json({"bank": BANK, "backbone": loaded.fingerprint, **result})
+        print_json({"bank": BANK, "backbone": loaded.fingerprint, **result, "suggested": suggested})
     else:
-        _farewell(asked[0].text)
+        _farewell(suggested)
 
 
 def _clear(path: Path) -> None:
@@ -124,17 +125,18 @@ def _load(adapter: str, backbone: Backbone) -> Any:
     return load_method(adapter, backbone)
 
 
-def _farewell(question: str) -> None:
-    quoted = question.translate({ord(c): f"\\{c}" for c in '"\\$`'})
+def _farewell(question: str | None) -> None:
     typer.echo(
-        f"""
+        """
 Now with your own files (text, Markdown, jsonl, csv, parquet, or folders of them):
 
   latentbank write FOLDER --bank my.bank --budget 8MiB
   latentbank ask "A question about them?" --bank my.bank
-  latentbank inspect my.bank --documents
-
-The demo's bank is yours too:
-
-  latentbank ask "{quoted}" --bank {BANK}"""
+  latentbank inspect my.bank --documents"""
     )
+    if question is not None:
+        quoted = question.translate({ord(c): f"\\{c}" for c in '"\\$`'})
+        typer.echo(f"""
+The demo's bank is yours too; this it still knows:
+
+  latentbank ask "{quoted}" --bank {BANK}""")

@@ -219,6 +219,22 @@ class Tour:
                 break
         return question, answer
 
+    def suggestion(self) -> str | None:
+        """A question to go on with, whose document the bank still holds.
+
+        One that was answered right in the latest round if there is one. None if the bank is empty.
+        """
+        from latentbank.evaluate.metrics import contains_answer
+
+        held = {self._document(id).id for id in self.memory.bank.ids()}
+        for question, answer in self.answered:
+            good = contains_answer(answer.text, question.answers)
+            if good and answer.documents and self._document(answer.documents[0][0]).id in held:
+                return question.text
+        ids = [document.id for document in self.data.documents]
+        others = (one.text for one in self.data.questions if ids[one.document] in held)
+        return next(others, None)
+
     def _in_file(self, part: bytes) -> bool:
         """Whether the bank's file, or the log beside it, holds these bytes."""
         self.memory.footprint()  # brings the log into the file
