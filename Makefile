@@ -142,5 +142,6 @@ squad-online: $(STAMP)
 bench-bank: $(STAMP)
 	$(BIN)/python scripts/measure_bank.py $(BANK_ARGS)
 	$(BIN)/python scripts/measure_bank.py --only size
+	$(BIN)/python scripts/measure_words.py $(WORDS_ARGS)
 	$(BIN)/python scripts/plot_fading.py --measure
 	$(BIN)/python scripts/make_tables.py

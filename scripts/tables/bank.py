@@ -1,6 +1,6 @@
 """The table of the bank: what was measured, and what must be reached.
 
-Knows the records of scripts/measure_bank.py and of the long tests; no bank.
+Knows the records of scripts/measure_bank.py, scripts/measure_words.py and the long tests; no bank.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
     ("read", "index, recall at 8", None),
     ("read", "search by words of 1,000,000 sketches", None),
     ("read", "search by words, ratio", ("≤", 2)),
+    ("words", "write, 1,000,000 documents", ("≥", 2_000)),
+    ("words", "write, 20,000 documents into a full bank", ("≥", 1_000)),
+    ("words", "index, 1,000,000 documents", None),
+    ("words", "open, 1,000,000 documents", ("≤", 0.5)),
+    ("words", "find, median, 1,000 documents", None),
+    ("words", "find, median, 1,000,000 documents", None),
+    ("words", "find, p95, 1,000,000 documents", ("≤", 20)),
+    ("words", "find, ratio", ("≤", 3)),
+    ("words", "memory of finding, 1,000,000 documents", ("≤", 400_000_000)),
+    ("words", "memory of writing, 1,000,000 documents", ("≤", 400_000_000)),
+    ("words", "delete, 10,000 of 1,000,000 documents", ("≤", 5)),
     ("delete", "10,000 of 1,000,000, written one after another", ("≤", 2)),
     ("delete", "10,000 of 1,000,000, from all over the bank", ("≤", 2)),
     ("delete", "10,000 of 1,000,000, from all over the bank, processor", None),
