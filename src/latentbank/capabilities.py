@@ -10,7 +10,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -21,6 +21,7 @@ from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import AppendReport, Entry, MemoryBank, Receipt
+from latentbank.bank.ladder import Fades
 from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError
 from latentbank.method import Method, WriteReport
@@ -207,6 +208,14 @@ class Incremental(Method):
         Must do no harm where the method knows of some of it already.
         """
 
+    def keeps_account(self, bank: MemoryBank) -> bool:
+        """Whether the method, bound to `bank`, knows by itself what changed; see `catch_up`."""
+        return False
+
+    def catch_up(self) -> bool:
+        """Takes in what others wrote, where the method keeps account of it; False elsewhere."""
+        return False
+
     def delete(self, ids: Sequence[str]) -> Receipt:
         """Removes documents from the bank and from the working state."""
         receipt = self.require_bank().delete(ids)
@@ -233,8 +242,12 @@ class Fading(Method):
         """The entry one level down, with fewer bytes; None: the bank forgets it.
 
         The bank calls it for the documents of least value when it is full. `write` hands it on as
-        `bank.append(..., fade=self.fade)`.
+        `bank.append(..., fade=fade_of(self))`.
         """
+
+    def fade_all(self, entries: Sequence[Entry]) -> list[Entry | None]:
+        """As `fade`, for many entries at once."""
+        return [self.fade(entry) for entry in entries]
 
     @property
     def lossless(self) -> tuple[str, ...]:
@@ -268,6 +281,25 @@ class Retrieving(Method):
     def nothing_read(self, support: tuple[float, ...]) -> Conditioning:
         """The conditioning of questions that no document fits; `support` [B] is the best match."""
         return replace(self.closed_book(), sources=((),) * len(support), support=support)
+
+
+class WordIndexed(Incremental, Retrieving):
+    """Finds texts by their words. A bank of many has an index beside it, which is there at once."""
+
+    text_levels: ClassVar[tuple[str, ...]]  # of entries that hold texts
+
+    def open_words(self, bank: MemoryBank) -> bool:
+        """Uses the index beside `bank`; False where the method has to read all entries itself."""
+        return self.retriever.open_stored(bank, self.text_levels, self.take)
+
+    def keeps_account(self, bank: MemoryBank) -> bool:
+        """Whether the texts of `bank` have such an index."""
+        return self.retriever.would_store(bank, self.text_levels)
+
+    def catch_up(self) -> bool:
+        """See `Incremental.catch_up`."""
+        self.retriever.follow()
+        return self.retriever.stored
 
 
 class Telemetry(Method):
@@ -308,4 +340,4 @@ def forget(entry: Entry) -> None:
 
 def fade_of(method: Method) -> Callable[[Entry], Entry | None]:
     """How a full bank of this method makes room."""
-    return method.fade if isinstance(method, Fading) else forget
+    return Fades(method.fade_all) if isinstance(method, Fading) else forget

@@ -84,7 +84,8 @@ class MemoryModel:
         set_training(method, False)
         self._named: set[str] = set()  # unreadable entries that were warned of
         with self.backbone.exclusive():
-            self._follower = Follower(self.bank)
+            known = isinstance(method, Incremental) and method.keeps_account(self.bank)
+            self._follower = None if known else Follower(self.bank)
             method.bind(self.bank)
             self._warn()
         self._upsert = Upsert(self.bank)
@@ -183,14 +184,15 @@ class MemoryModel:
         """
         total, read = WriteReport(0, 0, 0.0), Counted(as_documents(documents))
         size = self.method.write_batch if batch is None else as_count(batch, "batch")
-        # documents are taken from their source outside of the lock: it may be slow
-        while block := list(itertools.islice(read, size)):
-            with self._writing():
-                for part in self._upsert.parts(block, self._pieces, size, on_conflict):
-                    report = self._write_part(part)
-                    total = total + report
-                    if on_batch is not None:
-                        on_batch(report, read.count)
+        with self.bank.words.deleting_together():
+            # documents are taken from their source outside of the lock: it may be slow
+            while block := list(itertools.islice(read, size)):
+                with self._writing():
+                    for part in self._upsert.parts(block, self._pieces, size, on_conflict):
+                        report = self._write_part(part)
+                        total = total + report
+                        if on_batch is not None:
+                            on_batch(report, read.count)
         return total
 
     def _write_part(self, part: Part) -> WriteReport:
@@ -214,6 +216,13 @@ class MemoryModel:
 
     def _follow(self, own: bool = False) -> None:
         """Takes in what others wrote since the last look; `own`: the method wrote meanwhile."""
+        if isinstance(self.method, Incremental) and self.method.catch_up():
+            self._follower = None
+            self._warn()
+            return
+        if self._follower is None:  # the method has ceased to keep account
+            self._follower = Follower(self.bank)
+            self.method.bind(self.bank)
         changes = self._follower.changes()
         if changes is not None and (changes.by_others or not own):
             follow(self.method, changes.gone, changes.entries)

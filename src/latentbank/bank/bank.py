@@ -30,6 +30,7 @@ from latentbank.bank.store.file import connect, open_bytes
 from latentbank.bank.store.items import BLOB, META, STATE, json_bytes
 from latentbank.bank.store.opening import create_session, open_session
 from latentbank.bank.store.session import Session
+from latentbank.bank.words.upkeep import Upkeep
 from latentbank.bank.write import writing
 from latentbank.errors import BankError, InputError
 from latentbank.sizes import size_bytes
@@ -55,12 +56,14 @@ class MemoryBank(BankReader):
 
     Attributes:
         session: the open file, for `admin` and tests.
+        words: the word index beside a large bank.
     """
 
     def __init__(self, session: Session) -> None:
         """Wraps an open session; use `create` or `open`."""
         super().__init__(session)
         self._hits = Hits()
+        self.words = Upkeep(session)
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -127,6 +130,7 @@ class MemoryBank(BankReader):
         """Write everything into the one file and close it. Closing twice is harmless."""
         with suppress(BankError):  # hits are hints; a locked bank may do without them
             self._write_hits()
+        self.words.close()
         self.session.close()
 
     def __enter__(self) -> Self:
@@ -188,10 +192,11 @@ class MemoryBank(BankReader):
 
         The documents' bytes are overwritten in the file (SQLite's `secure_delete`) and the
         write-ahead log is emptied. While another process reads, the log is emptied later, when the
-        bank is closed.
+        bank is closed. A word index beside the bank is rewritten without them first.
         """
-        carried = Carried(blobs or {}, state or {})
-        return delete_ids(self.session, ids, carried)
+        carried, ids = Carried(blobs or {}, state or {}), list(ids)
+        with self.words.deleting(ids):
+            return delete_ids(self.session, ids, carried)
 
     def note_hits(self, ids: Iterable[str]) -> None:
         """Remember that documents helped to answer, for the fading policy.

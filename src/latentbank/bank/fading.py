@@ -7,12 +7,13 @@ looking at the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from latentbank.bank.entry import Entry
-from latentbank.bank.ladder import Fade
+from latentbank.bank.ladder import Fade, fade_all
 from latentbank.bank.store.page_writer import Placed
 from latentbank.bank.store.pages import MAX_DEPTH, Page, Slot
 from latentbank.bank.write import Write
@@ -104,23 +105,29 @@ class Fading:
         facts = self.work.session.pages.facts(page.seq, page.count)
         values, rows, counts = pages.values(page, facts), facts.rows(), page.counts()
         each = page.key_bytes + len(page.ledger or b"") // page.count + _ENTRY_BYTES
-        chosen, freed = [], 0
-        for rank, at in enumerate(np.argsort(values, kind="stable").tolist()):
-            above = rank > (page.count - 1) // 4 and values[at] > other + _NEAR
-            if rank and (freed >= missing or above):
-                break
-            entry = page.entry(at)
-            lower = self._lower(entry)
-            chosen.append(at)
-            freed += each + len(entry.payload)
-            if lower is None:
-                self._forget(entry.id)
-                continue
-            self.faded[entry.id] = None
-            freed = max(1, freed - each - len(lower.payload) - len(lower.key) + page.key_bytes)
-            slot = Slot(lower.level, len(lower.key), min(page.depth + 1, MAX_DEPTH))
-            lowered.bytes += len(lower.payload) + len(lower.key) + each
-            lowered.items.append(Placed(slot, lower, counts[at], rows[at]))
+        order = np.argsort(values, kind="stable").tolist()
+        least = 1 + (page.count - 1) // 4
+        most = sum(rank < least or values[at] <= other + _NEAR for rank, at in enumerate(order))
+        whole = each + len(page.payload) // page.count
+        chosen: list[int] = []
+        freed = 0
+        while len(chosen) < most and (freed < missing or not chosen):
+            # no more than are needed even if each were to free all of its bytes
+            gain = max(1, freed // len(chosen)) if chosen else whole
+            count = max(1, (missing - freed) // gain)
+            part = order[len(chosen) : min(most, len(chosen) + count)]
+            chosen += part
+            entries = [page.entry(at) for at in part]
+            for at, entry, lower in zip(part, entries, self._lower(entries), strict=True):
+                freed += each + len(entry.payload)
+                if lower is None:
+                    self._forget(entry.id)
+                    continue
+                self.faded[entry.id] = None
+                freed = max(1, freed - each - len(lower.payload) - len(lower.key) + page.key_bytes)
+                slot = Slot(lower.level, len(lower.key), min(page.depth + 1, MAX_DEPTH))
+                lowered.bytes += len(lower.payload) + len(lower.key) + each
+                lowered.items.append(Placed(slot, lower, counts[at], rows[at]))
         pages.cut(page, frozenset(chosen))
         return freed
 
@@ -131,16 +138,25 @@ class Fading:
         if number is not None:
             self.work.pages.move([number], 0)
 
-    def _lower(self, entry: Entry) -> Entry | None:
-        """The next level that takes fewer bytes, or None."""
+    def _lower(self, entries: Sequence[Entry]) -> list[Entry | None]:
+        """For each the next level that takes fewer bytes, or None."""
         assert self.fade is not None
-        lower: Entry | None = entry
+        lowered: list[Entry | None] = [None] * len(entries)
+        waiting: list[tuple[int, Entry]] = list(enumerate(entries))
         for _ in range(_STEPS_AT_ONCE):
-            lower = self.fade(lower) if lower is not None else None
-            if lower is None:
-                return None
-            if lower.id != entry.id:
-                raise InputError(f"fade gave document {lower.id!r} for {entry.id!r}.")
-            if len(lower.payload) + len(lower.key) < len(entry.payload) + len(entry.key):
-                return lower
-        return None
+            found = fade_all(self.fade, [entry for _, entry in waiting])
+            same = []
+            for (at, _), lower in zip(waiting, found, strict=True):
+                if lower is None:
+                    continue
+                entry = entries[at]
+                if lower.id != entry.id:
+                    raise InputError(f"fade gave document {lower.id!r} for {entry.id!r}.")
+                if len(lower.payload) + len(lower.key) < len(entry.payload) + len(entry.key):
+                    lowered[at] = lower
+                else:
+                    same.append((at, lower))
+            waiting = same
+            if not waiting:
+                break
+        return lowered

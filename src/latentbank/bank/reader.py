@@ -6,17 +6,19 @@ writing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from latentbank.bank.delete import selected_ids
 from latentbank.bank.entry import Entry
 from latentbank.bank.reports import BankFingerprint, Footprint, Settings
 from latentbank.bank.store.items import BLOB, META, STATE
 from latentbank.bank.store.pages import Page
-from latentbank.bank.store.session import Session
+from latentbank.bank.store.session import MEMORY, Session
 from latentbank.documents.conditions import Conditions
 from latentbank.documents.time import time_key
 from latentbank.errors import InputError
@@ -136,6 +138,31 @@ class BankReader:
         if found is not None:
             found.check()
         return found
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the bank is a file of its own, not one in memory."""
+        return self.name != MEMORY and Path(self.name).is_file()
+
+    def levels(self) -> list[str]:
+        """The levels that entries have."""
+        with self.session.reading():
+            return self.session.pages.levels()
+
+    def number(self, id: str) -> int | None:
+        """The number below 2^64 that stands for an id; None if the bank cannot hold such an id."""
+        return self.session.number(id)
+
+    def pages_of(self, numbers: Iterable[int]) -> set[int]:
+        """The numbers of the pages that hold documents with these numbers."""
+        with self.session.reading():
+            found = {self.session.directory.find(number) for number in numbers}
+        return {seq for seq in found if seq is not None}
+
+    def numbers(self) -> npt.NDArray[np.uint64]:
+        """The numbers of all ids, ascending, [n]."""
+        with self.session.reading():
+            return self.session.directory.numbers()
 
     def stamp(self) -> tuple[int, int]:
         """(what changes when others write, own commits): equal while the bank stays as it is."""

@@ -43,6 +43,8 @@ def inspect(
 
 def describe(bank: MemoryBank) -> dict[str, Any]:
     """A bank's summary as JSON values."""
+    from latentbank.bank.words.folder import index_bytes
+
     levels: Counter[str] = Counter()
     for page in bank.pages():
         levels[page.level] += page.count
@@ -67,6 +69,7 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
         "root_hash": bank.root_hash(),
         "free_bytes": footprint.free,
         "bytes": {name: getattr(footprint, name) for name in parts},
+        "word_index_bytes": index_bytes(bank.name),
         "bytes_per_document": round(footprint.total / count, 2) if count else None,
         "levels": dict(levels),
     }
@@ -128,6 +131,9 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     screen.print(table)
+    if summary["word_index_bytes"]:
+        size = format_bytes(summary["word_index_bytes"])
+        screen.print(f"{'word index':<12}{size}, beside the bank and its budget")
     if rows:
         columns = ("id", "chunk", "level", "faded", "hits", "bytes", "time", "source")
         listing = Table(*columns, box=None, header_style="dim")

@@ -21,7 +21,7 @@ from latentbank.backbone.packed import PackedAnswers
 from latentbank.backbone.prompts import passage_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
-from latentbank.capabilities import Candidates, Incremental, Retrieving, Trained, forget
+from latentbank.capabilities import Candidates, Trained, WordIndexed, forget
 from latentbank.config import require_share, setting
 from latentbank.documents.document import Document
 from latentbank.errors import InputError, unknown
@@ -40,7 +40,7 @@ from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.retrieval.candidates import Candidate, shares
 from latentbank.parts.retrieval.retriever import FLAT_NAMES, RetrievalConfig, Retriever
 from latentbank.parts.retrieval.versions import content
-from latentbank.parts.text_levels import WHOLE, TextLevels
+from latentbank.parts.text_levels import TEXTS, WHOLE, TextLevels
 
 _SEED = 0x2A6
 TEXT = "text"  # the level of texts that zstd compressed
@@ -68,10 +68,11 @@ class RagConfig:
 
 
 @register("rag")
-class Rag(Trained, Incremental, Candidates, Retrieving):
+class Rag(Trained, Candidates, WordIndexed):
     """Text store, retrieval and the prompt."""
 
     Config = RagConfig
+    text_levels = (TEXT, *TEXTS)
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"lora": {"rank": 16, "layer": 12}},
@@ -95,7 +96,8 @@ class Rag(Trained, Incremental, Candidates, Retrieving):
         self.bank = bank
         self.retriever.clear()
         self.unreadable = {}
-        self._index(list(bank.entries()))
+        if not self.open_words(bank):
+            self._index(list(bank.entries()))
 
     def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
         """Takes in what others deleted and wrote."""
@@ -124,8 +126,11 @@ class Rag(Trained, Incremental, Candidates, Retrieving):
         ]
         report = bank.append(entries, fade=forget)
         stored = [report.stored_id(d.id) for d in documents]
-        self.retriever.add_texts(stored, [d.text for d in documents])
+        if not self.retriever.stored:
+            self.retriever.add_texts(stored, [d.text for d in documents])
         self.retriever.remove(report.forgotten)
+        if not self.catch_up() and self.keeps_account(bank):
+            self.bind(bank)  # it has become large
         return WriteReport.of(report, time.perf_counter() - began)
 
     def read(

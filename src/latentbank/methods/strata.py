@@ -28,9 +28,9 @@ from latentbank.capabilities import (
     Candidates,
     Encoding,
     Fading,
-    Incremental,
-    Retrieving,
     Trained,
+    WordIndexed,
+    fade_of,
 )
 from latentbank.codec import array_codec
 from latentbank.config import require_at_least, require_share, setting
@@ -102,10 +102,11 @@ class StrataConfig:
 
 
 @register("strata")
-class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
+class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
     """A bounded memory whose entries are texts or pooled states; one adapter reads both."""
 
     Config = StrataConfig
+    text_levels = TEXTS
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},  # of 30 layers
@@ -162,10 +163,14 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
 
     def fade(self, entry: Entry) -> Entry | None:
         """The text one level down; None for a pooled entry and below the last level."""
+        return self.fade_all([entry])[0]
+
+    def fade_all(self, entries: Sequence[Entry]) -> list[Entry | None]:
+        """As `fade`, for many entries at once."""
         try:
-            return self.texts.fade(entry)
+            return self.texts.fade_all(entries)
         except BankError:  # what cannot be read makes room first
-            return None
+            return [self.fade(one) for one in entries] if len(entries) > 1 else [None]
 
     def bind(self, bank: MemoryBank) -> None:
         """Takes `bank` and indexes its entries."""
@@ -173,7 +178,8 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         self.reader.hot.clear()
         self.retriever.clear()
         self.unreadable = {}
-        self._index(list(bank.entries()))
+        if not self.open_words(bank):
+            self._index(list(bank.entries()))
 
     def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
         """Takes in what others deleted and wrote."""
@@ -212,10 +218,14 @@ class Strata(Trained, Encoding, Incremental, Fading, Candidates, Retrieving):
         known = {entry.id: entry for entry in stored}
         again = [d.id for d in documents if d.id not in known]
         repeated = [known[d.id] for d in documents if d.id in known]
-        report = bank.append(repeated, fade=self.fade, again=again)
-        self._index([replace(entry, id=report.stored_id(entry.id)) for entry in stored])
+        report = bank.append(repeated, fade=fade_of(self), again=again)
+        if not self.retriever.stored:
+            self._index([replace(entry, id=report.stored_id(entry.id)) for entry in stored])
         self._unindex([*report.forgotten, *report.faded])
-        self._index([entry for id in report.faded if (entry := bank.get(id)) is not None])
+        if not self.catch_up():
+            self._index([entry for id in report.faded if (entry := bank.get(id)) is not None])
+            if self.keeps_account(bank):
+                self.bind(bank)  # it has become large
         return self.finished(report, documents, began)
 
     def _unindex(self, ids: Sequence[str]) -> None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from latentbank.backbone.model import Backbone
 from latentbank.bank import Entry
-from latentbank.bank.ladder import VERBATIM, Ladder, Step
+from latentbank.bank.ladder import VERBATIM, Fades, Ladder, Step
 from latentbank.codec.integer_lm import integer_lm
 from latentbank.codec.packaged import packaged_dictionary, packaged_packer, token_codec
 from latentbank.codec.predictions import TokenPredictions
@@ -190,29 +190,39 @@ class TextLevels:
         """The entry one level down, or None below the last."""
         return self._ladder.fade(entry)
 
-    def _recode(self, target: str) -> Callable[[Entry], Entry | None]:
+    def fade_all(self, entries: Sequence[Entry]) -> list[Entry | None]:
+        """As `fade`, for many entries; several times as fast as one by one."""
+        return self._ladder.fade_all(entries)
+
+    def _recode(self, target: str) -> Fades:
         """The step that codes an entry's whole text at `target`; None if that saves no bytes."""
 
-        def step(entry: Entry) -> Entry | None:
+        def step(entries: Sequence[Entry]) -> list[Entry | None]:
             if target == PACKED and self.packer is None:
-                return None
-            return self._smaller(entry, target, self.decode([entry])[0])
+                return [None] * len(entries)
+            return self._smaller(entries, target, self.decode(entries))
 
-        return step
+        return Fades(step)
 
-    def _shorten(self, target: str) -> Callable[[Entry], Entry | None]:
+    def _shorten(self, target: str) -> Fades:
         """The step that keeps the leading half of an entry's text."""
 
-        def step(entry: Entry) -> Entry | None:
-            [text] = self.decode([entry])
-            return self._smaller(entry, target, leading(text, len(text) // 2))
+        def step(entries: Sequence[Entry]) -> list[Entry | None]:
+            texts = [leading(text, len(text) // 2) for text in self.decode(entries)]
+            return self._smaller(entries, target, texts)
 
-        return step
+        return Fades(step)
 
-    def _smaller(self, entry: Entry, target: str, text: str) -> Entry | None:
-        [payload] = self.encode([text], target)
-        shorter = len(payload) < len(entry.payload)
-        return replace(entry, level=target, payload=payload) if shorter else None
+    def _smaller(
+        self, entries: Sequence[Entry], target: str, texts: Sequence[str]
+    ) -> list[Entry | None]:
+        payloads = self.encode(texts, target) if entries else []
+        return [
+            replace(entry, level=target, payload=payload)
+            if len(payload) < len(entry.payload)
+            else None
+            for entry, payload in zip(entries, payloads, strict=True)
+        ]
 
 
 def leading(text: str, characters: int) -> str:

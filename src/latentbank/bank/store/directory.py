@@ -85,6 +85,11 @@ class PageIndex:
         self._merge()
         yield from self._keys.tolist()
 
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """All ids, ascending, [n]."""
+        self._merge()
+        return self._keys
+
     def _merge(self) -> None:
         size = len(self._recent)
         keys = np.fromiter(self._recent.keys(), np.uint64, size)
@@ -183,6 +188,10 @@ class Directory:
     def find(self, number: int) -> int | None:
         """The page of an id's number, or None."""
         return self._index.find(number)
+
+    def numbers(self) -> npt.NDArray[np.uint64]:
+        """The numbers of all ids, ascending, [n]."""
+        return self._index.keys()
 
     def hide(self, seq: int, numbers: Iterable[int]) -> None:
         """Take ids of a page out of the index, until the next `refresh`."""

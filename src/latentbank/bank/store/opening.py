@@ -16,7 +16,8 @@ from latentbank.bank.space import least_budget
 from latentbank.bank.store.file import connect, create_file, open_memory
 from latentbank.bank.store.items import BANK, META
 from latentbank.bank.store.session import MEMORY, Session
-from latentbank.errors import FingerprintError, InputError, unknown
+from latentbank.bank.words.folder import index_folder, remove_index
+from latentbank.errors import BankError, FingerprintError, InputError, unknown
 
 __all__ = ["create_session", "open_session"]
 
@@ -36,6 +37,7 @@ def create_session(
         session = Session(open_memory(settings.space), MEMORY, False)
     else:
         create_file(Path(path), settings.space, timeout_seconds)
+        _drop_old_index(path)
         connection = connect(Path(path), read_only=False, timeout_seconds=timeout_seconds)
         session = Session(connection, str(path), False)
     try:
@@ -47,6 +49,18 @@ def create_session(
                 Path(f"{path}{tail}").unlink(missing_ok=True)
         raise
     return session
+
+
+def _drop_old_index(path: str | Path) -> None:
+    """Removes the word index that an earlier bank of this name has left."""
+    try:
+        remove_index(path)
+    except OSError as error:
+        Path(path).unlink(missing_ok=True)
+        raise BankError(
+            f"{index_folder(path)} belongs to an earlier bank of this name and cannot be removed: "
+            f"{error.strerror or error}."
+        ) from error
 
 
 def open_session(session: Session, expect: BankFingerprint | None = None) -> Session:

@@ -37,6 +37,7 @@ __all__ = [
 PAGE_ENTRIES = 256
 HASH_BYTES = 16
 NUMBER_BYTES = 4  # of an id in a bank that keeps none: the document's number
+_VARINT_BYTES = 6  # of the largest number
 MAX_DEPTH = 64  # steps that a document may fade
 COLUMNS = "seq, level, depth, count, hash, ids, lengths, payload, keys, ledger"
 _LEDGER: dict[str, type] = {
@@ -73,17 +74,18 @@ def pack_varints(numbers: Iterable[int]) -> bytes:
 
 
 def _unpack_varints(data: bytes) -> list[int]:
-    numbers, number, shift = [], 0, 0
-    for byte in data:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            numbers.append(number)
-            number = shift = 0
-        elif shift > 35:
-            break
-    if shift:
+    if not data or max(data) < 0x80:
+        return list(data)
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    sizes = ends - starts[: len(ends)] + 1
+    if raw[-1] >= 0x80 or sizes.max() > _VARINT_BYTES:
         raise ValueError("a number without end")
+    places = np.arange(len(raw)) - np.repeat(starts, sizes)
+    numbers: list[int] = np.add.reduceat(
+        (raw & 0x7F).astype(np.int64) << 7 * places, starts
+    ).tolist()
     return numbers
 
 

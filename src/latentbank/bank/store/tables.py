@@ -94,6 +94,10 @@ class PageTable:
         query = "SELECT seq FROM pages WHERE ? IS NULL OR level = ? ORDER BY seq"
         return [seq for (seq,) in self.connection.execute(query, (level, level))]
 
+    def levels(self) -> list[Any]:
+        """The levels that pages have; in a damaged bank, anything."""
+        return [level for (level,) in self.connection.execute("SELECT DISTINCT level FROM pages")]
+
     def last_number(self) -> Any:
         """The largest number of a page, 0 if there is none; in a damaged bank, anything."""
         return self.connection.execute("SELECT max(seq) FROM pages").fetchone()[0] or 0

@@ -14,7 +14,15 @@ from collections.abc import Callable, Sequence
 
 from latentbank.parts.retrieval.background import background_share
 
-__all__ = ["COMMON", "LEAST_COLLECTION", "WORD", "LexicalIndex", "Ranking", "content_words"]
+__all__ = [
+    "COMMON",
+    "LEAST_COLLECTION",
+    "WORD",
+    "LexicalIndex",
+    "Ranking",
+    "content_words",
+    "rarity",
+]
 
 Ranking = list[tuple[str, float]]
 """Documents of one question with their scores, best first."""
@@ -107,11 +115,7 @@ class LexicalIndex:
         return [(self._ids[row - 1], score) for row, score in best]
 
     def _weight(self, word: str, count: int) -> float:
-        """The inverse document frequency of a word that `count` texts hold."""
-        size = max(len(self._rows), LEAST_COLLECTION)
-        missing = size - len(self._rows)
-        held = count + (missing * self._background(word) if self._background and missing else 0.0)
-        return math.log(1 + (size - held + 0.5) / (held + 0.5))
+        return rarity(word, count, len(self._rows), self._background)
 
     def matches(self, question: str, ids: Sequence[str]) -> list[float]:
         """For each document, the share of the question's words that it holds, from 0 to 1.
@@ -136,6 +140,16 @@ class LexicalIndex:
             (f'"{word}"', self._rows.get(name, 0)),
         )
         return row.fetchone() is not None
+
+
+def rarity(
+    word: str, count: int, texts: int, background: Callable[[str], float] | None = background_share
+) -> float:
+    """The inverse document frequency of a word that `count` of so many texts hold."""
+    size = max(texts, LEAST_COLLECTION)
+    missing = size - texts
+    held = count + (missing * background(word) if background and missing else 0.0)
+    return math.log(1 + (size - held + 0.5) / (held + 0.5))
 
 
 def content_words(question: str) -> list[str]:

@@ -2,17 +2,18 @@
 
 Texts are found by BM25. Entries without text are found by the hashes of their words and by dense
 keys. Of several versions of a document the newest is taken. Knows ids, texts and keys; knows no
-bank and no backbone.
+backbone, and of a bank only that a word index may lie beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from latentbank.bank import MemoryBank
 from latentbank.config import require_at_least, require_share, setting
 from latentbank.parts.retrieval.candidates import (
     Candidate,
@@ -22,6 +23,7 @@ from latentbank.parts.retrieval.candidates import (
 )
 from latentbank.parts.retrieval.lexical import LexicalIndex, Ranking
 from latentbank.parts.retrieval.sketch import FusedIndex
+from latentbank.parts.retrieval.stored import StoredIndex, Take, open_stored, stores_words
 from latentbank.parts.retrieval.versions import NEAR, REACH, Resolved, ShortTexts, Versions
 
 __all__ = ["FLAT_NAMES", "RetrievalConfig", "Retriever"]
@@ -49,11 +51,14 @@ class RetrievalConfig:
     )
     gain_half: float = setting(10.0, "Question gain in nats at which a candidate's weight halves.")
     gain_scale: float = setting(0.0, "Nats over which the gain counts; 0 switches reranking off.")
+    index_bytes: int = setting(
+        1 << 30, "Limit of the word index beside a bank of many documents; 0: it is in memory only."
+    )
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "candidates", "together")
         require_share(self, "least_match", "closed_weight")
-        require_at_least(self, 0, "gain_scale")
+        require_at_least(self, 0, "gain_scale", "index_bytes")
 
     @property
     def question_gain(self) -> QuestionGain | None:
@@ -87,14 +92,43 @@ class Retriever:
 
     def clear(self) -> None:
         """Forgets every document."""
-        self.texts, self.keys = LexicalIndex(), FusedIndex(self._key_width)
-        self.short = ShortTexts()
+        self.texts: LexicalIndex | StoredIndex = LexicalIndex()
+        self.keys = FusedIndex(self._key_width)
+        self.short: Callable[[str], Sequence[int]] = ShortTexts()
         self._older = {}
+
+    def open_stored(self, bank: MemoryBank, levels: Container[str], take: Take) -> bool:
+        """Uses the word index beside a bank of many texts; False where there is to be none.
+
+        From then on `follow` calls `take` with the ids that are gone and the entries that are new
+        in the bank. Entries of `levels` are texts.
+        """
+        stored = open_stored(bank, levels, self.config.index_bytes, take)
+        if stored is None:
+            return False
+        self.texts, self.short = stored, stored.short
+        stored.follow()
+        return True
+
+    def would_store(self, bank: MemoryBank, levels: Container[str]) -> bool:
+        """Whether `open_stored` would use an index."""
+        return stores_words(bank, levels, self.config.index_bytes)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the words are in an index beside the bank."""
+        return isinstance(self.texts, StoredIndex)
+
+    def follow(self) -> None:
+        """Takes in what happened to the bank, where the words are in an index beside it."""
+        if isinstance(self.texts, StoredIndex):
+            self.texts.follow()
 
     def add_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Indexes texts; an id that is already there is left as it is."""
         self.texts.add(ids, texts)
-        self.short.add(ids, texts)
+        if isinstance(self.short, ShortTexts):
+            self.short.add(ids, texts)
 
     def add_keys(
         self, ids: Sequence[str], sketches: Sequence[bytes], keys: Sequence[bytes]
@@ -105,7 +139,8 @@ class Retriever:
     def remove(self, ids: Sequence[str]) -> None:
         """Removes documents; unknown ids are ignored."""
         self.texts.remove(ids)
-        self.short.remove(ids)
+        if isinstance(self.short, ShortTexts):
+            self.short.remove(ids)
         self.keys.remove(ids)
 
     def select(self, questions: Sequence[str]) -> tuple[list[Ranking], tuple[float, ...]]:
@@ -176,6 +211,8 @@ class Retriever:
     def _search_texts(self, question: str, top: int) -> Ranking:
         """The best texts; searches deeper where many versions of a short best text may follow."""
         reach = max(top, REACH)
+        if isinstance(self.texts, StoredIndex):
+            return self.texts.search_versions(question, top, reach, self.only)
         while True:
             ranking = self.texts.search(question, reach, self.only)
             full = len(ranking) == reach < _MOST and bool(self.short(ranking[0][0]))

@@ -16,7 +16,16 @@ from zlib import crc32
 
 from latentbank.parts.retrieval.lexical import COMMON, WORD, Ranking
 
-__all__ = ["NEAR", "REACH", "Resolved", "ShortTexts", "Versions", "content", "newest"]
+__all__ = [
+    "NEAR",
+    "REACH",
+    "Resolved",
+    "ShortTexts",
+    "Versions",
+    "content",
+    "newest",
+    "short_words",
+]
 
 REACH = 8  # documents to look for versions in, at first
 CLOSE = 0.8  # a version scores at least so much of the best document's score
@@ -74,10 +83,15 @@ class ShortTexts:
         """The words of a text; none if it is long or not known."""
         text = self._texts.pop(id, None)
         if text is not None:
-            words = WORD.findall(text.lower())
-            if len(words) <= SHORT:
-                self._words[id] = array("H", (crc32(word.encode()) & 0xFFFF for word in words))
+            self._words[id] = short_words(text)
         return self._words.get(id, ())
+
+
+def short_words(text: str) -> array[int]:
+    """The words of a short text, in order, as 16-bit hashes; none for a long one."""
+    words = WORD.findall(text.lower()) if len(text) < 16 * SHORT else []
+    kept = words if len(words) <= SHORT else ()
+    return array("H", (crc32(word.encode()) & 0xFFFF for word in kept))
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,8 @@ class Versions:
     def _like(self, id: str, others: Sequence[str]) -> set[str]:
         """The short texts that say what a short text says, with the same words of the question."""
         words = self.short(id)
-        alike = [other for other in others if words and _same(words, self.short(other))]
+        known = frozenset(words)
+        alike = [other for other in others if words and _same(words, self.short(other), known)]
         if not alike:
             return set()
         first, *shares = self.matches([id, *alike])
@@ -161,10 +176,11 @@ def _alike(one: frozenset[Hashable], two: frozenset[Hashable]) -> bool:
     return len(one & two) >= ALIKE * max(len(one | two), 1)
 
 
-def _same(one: Sequence[int], two: Sequence[int]) -> bool:
+def _same(one: Sequence[int], two: Sequence[int], known: frozenset[int]) -> bool:
+    """Whether two texts say the same in the same order; `known` are the words of the first."""
     shorter, longer = sorted((len(one), len(two)))
     least = min(SAME * longer, WITHIN * shorter)
-    if shorter < least or len(set(one) & set(two)) < least * 0.5:
+    if shorter < least or len(known.intersection(two)) < least * 0.5:
         return False
     blocks = SequenceMatcher(None, one, two, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) >= least

@@ -1,0 +1,174 @@
+"""The best documents of several segments by BM25, without looking at all that share a word.
+
+MaxScore (Turtle and Flood, Query evaluation: strategies and optimizations, 1995): words are taken
+in the order of what they can add at most. Once the words that are left cannot lift a document over
+the `top` best so far, they are looked up only for documents that were found already. Knows
+segments and hashed words; knows no ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from latentbank.bank.words.lists import K1, Floats, Numbers, Places
+from latentbank.bank.words.segment import Segment
+
+__all__ = ["Found", "best_rows", "exact_rows"]
+
+Found = list[tuple[float, int, int]]
+"""(score, number of the segment, row), best first."""
+
+_SLACK = 1 + 1e-9  # sums in another order may differ in the last digits
+_SPARSE = 8  # fewer candidates than an eighth of the rows are kept as a list
+
+
+def best_rows(
+    segments: Sequence[Segment],
+    terms: Numbers,
+    weights: Floats,
+    mean: float,
+    top: int,
+    chosen: Sequence[npt.NDArray[np.bool_]] | None = None,
+) -> Found:
+    """The `top` rows by the sum of weight · (K1 + 1) · times / (times + norm) over words [n].
+
+    Args:
+        mean: mean length of the documents in words.
+        chosen: for each segment which rows may be found, bool [rows]; None: all that count.
+    """
+    best = _Best(top)
+    order = sorted(range(len(segments)), key=lambda at: -len(segments[at]))
+    for at in order:
+        segment = segments[at]
+        mask = None if chosen is None else chosen[at]
+        if mask is None and segment.dead:
+            mask = segment.live
+        rows, scores = _search_one(segment, terms, weights, mean, best, mask)
+        best.add(at, rows, scores)
+    return best.found()
+
+
+def exact_rows(
+    segment: Segment,
+    terms: Numbers,
+    weights: Floats,
+    held: npt.NDArray[np.bool_],
+    mean: float,
+    mask: npt.NDArray[np.bool_],
+) -> tuple[list[int], list[float]]:
+    """(rows that hold exactly the words `held` of the words [n], their scores).
+
+    `mask` says which rows of the segment may be found.
+    """
+    lists, norm = segment.lists, segment.norms(mean)
+    places = lists.find(terms)
+    wanted = np.flatnonzero(held)
+    if not len(wanted) or (places[wanted] < 0).any():
+        return [], []
+    order = sorted(wanted.tolist(), key=lambda at: lists.size(int(places[at])))
+    rows, scores = np.empty(0, np.int64), np.empty(0)
+    for rank, at in enumerate(order):
+        listed, times = lists.read(int(places[at]))
+        if rank == 0:
+            stays = mask[listed]
+            rows, times = listed[stays], times[stays]
+            scores = np.zeros(len(rows))
+        else:
+            near = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
+            stays = listed[near] == rows
+            rows, scores, times = rows[stays], scores[stays], times[near[stays]]
+        scores += (K1 + 1) * weights[at] * (times / (times + norm[rows]))
+    for at in np.flatnonzero(~held & (places >= 0)).tolist():
+        if not len(rows):
+            break
+        listed = lists.read(int(places[at]))[0]
+        near = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
+        stays = listed[near] != rows
+        rows, scores = rows[stays], scores[stays]
+    return rows.tolist(), scores.tolist()
+
+
+class _Best:
+    """The best rows so far, and the score that a further one must have."""
+
+    def __init__(self, top: int) -> None:
+        self.top, self.least = top, 0.0
+        self._scores = np.empty(0)
+        self._places = np.empty((0, 2), np.int64)
+
+    def raise_least(self, scores: Floats) -> None:
+        """Takes note of rows that have at least these scores and are not added yet."""
+        known = np.concatenate([self._scores, scores])
+        if len(known) >= self.top:
+            least = np.partition(known, len(known) - self.top)[len(known) - self.top]
+            self.least = max(self.least, float(least) / _SLACK)
+
+    def add(self, segment: int, rows: Places, scores: Floats) -> None:
+        """Adds rows with their scores."""
+        places = np.stack([np.full(len(rows), segment), rows], axis=1)
+        scores, places = (
+            np.concatenate([self._scores, scores]), np.concatenate([self._places, places])
+        )  # fmt: skip
+        kept = np.lexsort((places[:, 1], places[:, 0], -scores))[: self.top]
+        self._scores, self._places = scores[kept], places[kept]
+        self.raise_least(np.empty(0))
+
+    def found(self) -> Found:
+        """The rows, best first."""
+        pairs = zip(self._scores.tolist(), self._places.tolist(), strict=True)
+        return [(score, segment, row) for score, (segment, row) in pairs]
+
+
+def _search_one(
+    segment: Segment,
+    terms: Numbers,
+    weights: Floats,
+    mean: float,
+    best: _Best,
+    mask: npt.NDArray[np.bool_] | None,
+) -> tuple[Places, Floats]:
+    """Rows [n] of one segment that may be among the best, and their scores [n]."""
+    lists, factor = segment.lists, K1 + 1
+    asked = [
+        (factor * weight * lists.bound(place, mean), factor * weight, place)
+        for place, weight in zip(lists.find(terms).tolist(), weights.tolist(), strict=True)
+        if place >= 0
+    ]
+    asked.sort(reverse=True)
+    rest = np.cumsum([0.0, *(bound for bound, _, _ in reversed(asked))])[::-1] * _SLACK
+    nothing = np.empty(0, np.int64), np.empty(0)
+    if not asked or rest[0] < best.least:
+        return nothing
+    scores, norm = np.zeros(len(segment)), segment.norms(mean)
+    touched: list[Places] = []
+    at = 0
+    while at < len(asked) and rest[at] >= best.least:
+        rows, times = lists.read(asked[at][2])
+        if mask is not None:
+            stays = mask[rows]
+            rows, times = rows[stays], times[stays]
+        scores[rows] += asked[at][1] * (times / (times + norm[rows]))
+        touched.append(rows)
+        best.raise_least(scores[rows])
+        at += 1
+    if sum(map(len, touched)) * _SPARSE < len(segment):
+        rows = np.unique(np.concatenate(touched))
+    else:
+        rows = np.flatnonzero(scores)
+    found = scores[rows]
+    for place in range(at, len(asked)):
+        stays = found + rest[place] >= best.least
+        rows, found = rows[stays], found[stays]
+        if not len(rows):
+            return nothing
+        listed, times = lists.read(asked[place][2])
+        near = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
+        held = listed[near] == rows
+        counts = times[near[held]]
+        found[held] += asked[place][1] * (counts / (counts + norm[rows[held]]))
+        best.raise_least(found)
+    stays = found >= best.least
+    return rows[stays], found[stays]

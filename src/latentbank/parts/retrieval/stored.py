@@ -1,0 +1,339 @@
+"""BM25 over the words of a bank's documents, from an index beside the bank.
+
+`StoredIndex` stands in for `LexicalIndex` where a bank has many documents: it is there as soon as
+the bank is open, and it follows the bank's pages by itself. Scores are the same. Knows texts, ids
+and a bank; knows no backbone.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Container, Iterator, Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from latentbank.bank import Entry, MemoryBank, Page
+from latentbank.bank.words.files import DamagedFile
+from latentbank.bank.words.folder import index_folder, remove_index
+from latentbank.bank.words.index import KEPT_ROWS, WordIndex
+from latentbank.bank.words.segment import Row
+from latentbank.errors import BankError, DamageWarning
+from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, content_words, rarity
+from latentbank.parts.retrieval.tokens import KIND, Numbers, Stemmer
+from latentbank.parts.retrieval.versions import NEAR, REACH, short_words
+
+__all__ = ["INDEX_FROM", "StoredIndex", "Take", "open_stored", "stores_words"]
+
+INDEX_FROM = 4096  # documents; half as many where there is an index already
+_PAGES_TOGETHER = 32
+_LEAST_WEIGHT = 1e-6  # FTS5's, of a word that more than half of the documents hold
+_TRIES = 4
+_MOST = 4096  # texts to look for versions in
+
+Take = Callable[[Sequence[str], Sequence[Entry]], None]
+Changed = tuple[tuple[str, ...], tuple[Entry, ...]]
+T = TypeVar("T")
+
+
+def stores_words(bank: MemoryBank, levels: Container[str], limit: int) -> bool:
+    """Whether an index beside the bank is used: it is a file of many texts, of `levels` only."""
+    if limit <= 0 or not bank.in_file:
+        return False
+    least = INDEX_FROM // 2 if index_folder(bank.name).is_dir() else INDEX_FROM
+    return len(bank) >= least and all(level in levels for level in bank.levels())
+
+
+def open_stored(
+    bank: MemoryBank, levels: Container[str], limit: int, take: Take
+) -> StoredIndex | None:
+    """The index beside a bank, or None where it has none; see `stores_words`.
+
+    An index that is of no use any more is removed. Raises `BankError` if it cannot be.
+    """
+    if stores_words(bank, levels, limit):
+        return StoredIndex(bank, limit, take)
+    if bank.in_file and not bank.read_only:
+        try:
+            remove_index(bank.name)
+        except OSError as error:
+            raise BankError(
+                f"The word index {index_folder(bank.name)} is of no use any more and cannot be "
+                f"removed: {error.strerror or error}."
+            ) from error
+    return None
+
+
+class StoredIndex:
+    """BM25 as in `LexicalIndex`, with the documents and words in segments beside the bank."""
+
+    def __init__(self, bank: MemoryBank, limit: int, take: Take) -> None:
+        """`take` gets the ids that are gone and the entries that are new, and adds the latter."""
+        self._bank, self._take = bank, take
+        self._stemmer = Stemmer()
+        self._seen: tuple[tuple[int, int], int] | None = None  # stamp of the bank, of the index
+        self._pending: dict[str, int] = {}  # id → digest of what `take` has been given last
+        self._only: tuple[frozenset[str], Numbers] | None = None
+        self._reason = "is missing"
+        self._index = WordIndex(bank.name, KIND, limit)
+        bank.words.index = self._index
+        try:
+            self._index.load()
+            again = bank.pages_of(self._index.state.apart)  # so that they are named once more
+            for seq in again:
+                self._index.state.marks.pop(seq, None)
+            self._index.state.apart = {}
+            if self._index.state.owed:
+                self.keep(force=True)
+        except (DamagedFile, OSError) as error:
+            self._empty(error)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    # --------------------------------------------------------------------- following the bank
+
+    def follow(self) -> None:
+        """Has `take` called with what changed in the bank since the last time.
+
+        Raises `BankError` at a damaged page when it reads the bank for the first time.
+        """
+        for _ in range(_TRIES):
+            made = self._index.made
+            try:
+                for gone, entries in self._changes():
+                    self._take(gone, entries)
+            except DamagedFile as error:
+                self._empty(error)
+                continue
+            if made == self._index.made:  # else it was read from files that others have written
+                return
+
+    def _changes(self) -> Iterator[Changed]:
+        """What is gone and what is new, part by part; see `follow`."""
+        stamp, made = self._bank.stamp(), self._index.made
+        if (stamp, made) == self._seen:
+            return
+        first, self._seen = self._seen is None, None
+        now = self._bank.marks()
+        marks = {seq: hash for seq, (hash, buried) in now.items() if not buried}
+        known = self._index.state.marks
+        pages = [seq for seq in now if seq not in marks or known.get(seq) != marks[seq]]
+        if first and len(self._bank) - self._index.documents > KEPT_ROWS:
+            self._say(f"{self._reason}; it is built anew from {len(self._bank):,} documents.")
+        for at in range(0, len(pages), _PAGES_TOGETHER):
+            entries = self._news(pages[at : at + _PAGES_TOGETHER], first)
+            if entries:
+                yield (), entries
+                self._finish()
+        if self._index.documents != len(self._bank):
+            lost = self._index.missing(self._bank.numbers())
+            self._index.remove(np.array([number for number, _ in lost], np.uint64))
+            self._index.state.owed.update(number for number, _ in lost)
+            if gone := tuple(id for _, id in lost if id):
+                yield gone, ()
+        if made == self._index.made:
+            self._index.mark(marks)
+            self._seen = stamp, made
+            if first and self._index.state.owed:
+                self.keep(force=True)
+
+    def _news(self, pages: Sequence[int], strict: bool) -> tuple[Entry, ...]:
+        found: list[Entry] = []
+        for seq in pages:
+            try:
+                page = self._bank.page(seq)
+            except BankError:
+                if strict:
+                    raise
+                continue
+            if page is None:
+                continue
+            digests = _digests(page)
+            known, old = self._index.digests(page.id_keys)
+            for at in np.flatnonzero(~known | (old != digests)).tolist():
+                found.append(page.entry(at))
+                self._pending[found[-1].id] = int(digests[at])
+        return tuple(found)
+
+    def _finish(self) -> None:
+        """Notes the entries that were given and not added: they have no words."""
+        apart = {self._number(id): digest for id, digest in self._pending.items()}
+        if apart:
+            self._index.add([], apart)
+        self._pending = {}
+        self.keep()
+
+    def keep(self, force: bool = False) -> None:
+        """Writes what is in memory beside the bank, if it is enough for that."""
+        try:
+            self._index.keep(force and not self._bank.read_only)
+        except (OSError, DamagedFile) as error:
+            self._say(f"{_sentence(error)}; from here on it is in memory only.")
+            self._index.rest()
+
+    def _empty(self, error: Exception) -> None:
+        """Begins anew, with nothing in it."""
+        self._reason, self._seen = _sentence(error), None
+        try:
+            self._index.clear()
+        except OSError:
+            self._index.rest()
+
+    def _say(self, what: str) -> None:
+        sentence = f"The word index of {self._bank.name} {what} Answers are the same."
+        warnings.warn(sentence, DamageWarning, stacklevel=3)
+
+    def _whole(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives; where the index turns out to be damaged, after building it anew."""
+        for _ in range(_TRIES):
+            try:
+                return ask()
+            except DamagedFile as error:
+                self._empty(error)
+                self.follow()
+        raise BankError(f"The word index of {self._bank.name} cannot be read; remove it.")
+
+    # ------------------------------------------------------------------------- as LexicalIndex
+
+    def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Indexes documents in place of those with the same ids."""
+        rows = [
+            Row(self._number(id), id, self._pending.pop(id, 0), terms, short_words(text).tobytes())
+            for id, text, terms in zip(ids, texts, self._stemmer.hashes(texts), strict=True)
+        ]
+        self._index.add(rows)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes documents; unknown ids are ignored."""
+        if ids:
+            self._index.remove(self._numbers(ids))
+
+    def search(self, question: str, top: int, only: frozenset[str] | None = None) -> Ranking:
+        """See `LexicalIndex.search`."""
+        return self._whole(lambda: self._search(question, top, only))
+
+    def _search(self, question: str, top: int, only: frozenset[str] | None) -> Ranking:
+        terms, weights = self._asked(question)
+        return self._index.search(terms, weights, top, self._chosen(only)) if len(terms) else []
+
+    def _asked(self, question: str) -> tuple[Numbers, npt.NDArray[np.float64]]:
+        """(hashes of the question's stems, ascending, their weights), both [n]."""
+        words, size = content_words(question), len(self._index)
+        if not words or not size:
+            return np.empty(0, np.uint64), np.empty(0)
+        stems = self._stemmer.hashes(words)
+        terms = np.unique(np.concatenate(stems))
+        counts, weights = self._index.counts(terms), np.zeros(len(terms))
+        for word, own in zip(words, stems, strict=True):
+            for at in np.searchsorted(terms, own).tolist():
+                count = int(counts[at])
+                weight = rarity(word, count, size)
+                if size >= LEAST_COLLECTION:
+                    weight = max(math.log((size - count + 0.5) / (count + 0.5)), _LEAST_WEIGHT)
+                weights[at] += weight / len(own)  # the parts of "foo_bar" count as one word
+        return terms, weights
+
+    def search_versions(
+        self, question: str, top: int, reach: int, only: frozenset[str] | None
+    ) -> Ranking:
+        """The `reach` best, and what may be a version of a short one of them.
+
+        Versions of a short text hold the same words of the question, so the lists of these words
+        lead to them; see `Versions`. Searches deeper if nearly all hold the same words.
+        """
+        return self._whole(lambda: self._search_versions(question, top, reach, only))
+
+    def _search_versions(
+        self, question: str, top: int, reach: int, only: frozenset[str] | None
+    ) -> Ranking:
+        terms, weights = self._asked(question)
+        if not len(terms):
+            return []
+        chosen = self._chosen(only)
+        while True:
+            ranking = self._index.search(terms, weights, reach, chosen)
+            if len(ranking) < reach or ranking[-1][1] < NEAR * ranking[0][1]:
+                return ranking
+            held = self._index.holds(terms, self._numbers([id for id, _ in ranking]))
+            kinds: dict[bytes, tuple[str, float, npt.NDArray[np.bool_]]] = {}
+            for (id, score), words in zip(ranking, held.T, strict=True):
+                kinds.setdefault(words.tobytes(), (id, score, words))
+            if len(kinds) >= top or reach >= _MOST:
+                break
+            reach = min(8 * reach, _MOST)
+        found = dict(ranking)
+        for id, score, words in list(kinds.values())[:REACH]:
+            if self.short(id):
+                least = NEAR * score
+                more = self._index.holders(terms, weights, words, least, _MOST, chosen)
+                found = dict(more) | found
+        return sorted(found.items(), key=lambda pair: -pair[1])
+
+    def matches(self, question: str, ids: Sequence[str]) -> list[float]:
+        """See `LexicalIndex.matches`."""
+        return self._whole(lambda: self._matches(question, ids))
+
+    def _matches(self, question: str, ids: Sequence[str]) -> list[float]:
+        weights = self.weights(question)
+        if not weights or not ids:
+            return [0.0] * len(ids)
+        stems = self._stemmer.hashes(list(weights))
+        terms = np.unique(np.concatenate(stems))
+        held, shares = self._index.holds(terms, self._numbers(ids)), np.zeros(len(ids))
+        for weight, own in zip(weights.values(), stems, strict=True):
+            if len(own):
+                shares += weight * held[np.searchsorted(terms, own)].all(0)
+        found: list[float] = (shares / sum(weights.values())).tolist()
+        return found
+
+    def weights(self, question: str) -> dict[str, float]:
+        """Content word of a question, in lower case → its inverse document frequency."""
+        words = content_words(question)
+        stems = self._stemmer.hashes(words)
+        terms = np.unique(np.concatenate(stems)) if stems else np.empty(0, np.uint64)
+        counts = self._whole(lambda: self._index.counts(terms))
+        held = [int(counts[np.searchsorted(terms, own)].min()) if len(own) else 0 for own in stems]
+        return {w: rarity(w, n, len(self._index)) for w, n in zip(words, held, strict=True)}
+
+    def short(self, id: str) -> Sequence[int]:
+        """The words of a short text in order, as 16-bit hashes; see `ShortTexts`."""
+        number = self._number(id)
+        return self._whole(lambda: self._index.short(number))
+
+    def _chosen(self, only: frozenset[str] | None) -> Numbers | None:
+        if only is None:
+            return None
+        if self._only is None or self._only[0] is not only:
+            self._only = only, self._numbers(sorted(only))
+        return self._only[1]
+
+    def _numbers(self, ids: Sequence[str]) -> Numbers:
+        return np.fromiter(map(self._number, ids), np.uint64, len(ids))
+
+    def _number(self, id: str) -> int:
+        number = self._bank.number(id)
+        return (1 << 64) - 1 if number is None else number
+
+
+def _digests(page: Page) -> npt.NDArray[np.uint64]:
+    """8 bytes for each entry of a page that differ when what it holds does, as numbers [n]."""
+    empty = [None] * page.count
+    names = ("time", "source", "version", "metadata")
+    ledgers = zip(*(page.columns.get(name, empty) for name in names), strict=True)
+    level, width, keys = page.level.encode(), page.key_bytes, page.keys or b""
+    found = bytearray()
+    for at, (payload, ledger) in enumerate(zip(page.payloads, ledgers, strict=True)):
+        rest = b"" if ledger == (None,) * len(names) else repr(ledger).encode()
+        data = (level, keys[at * width : (at + 1) * width], rest, payload)
+        found += blake2b(b"\0".join(data), digest_size=8).digest()
+    return np.frombuffer(bytes(found), "<u8").astype(np.uint64)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read or written ({error.strerror or error})"
+    return f"is damaged ({error})"
