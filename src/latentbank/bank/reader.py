@@ -102,8 +102,14 @@ class BankReader:
 
         The time sorts as the instants do; it is "" where there is none or it cannot be read.
         """
-        entry = self.get(id)
-        return ("" if entry is None else time_key(entry.time), self.order(id))
+        with self.session.reading():
+            seq = self.session.locate(id)
+            both = None if seq is None else self.session.page_and_facts(seq)
+        if both is None or id not in both[0].document_ids:
+            return "", -1
+        page, at = both[0], both[0].document_ids.index(id)
+        times = page.columns.get("time")
+        return time_key(times[at] if times else None), int(both[1].order[at])
 
     def entries(self) -> Iterator[Entry]:
         """All entries, page by page: those of one level come in the order of writing.
