@@ -69,9 +69,18 @@ def test_nothing_is_invented_and_nothing_comes_twice(found: list[tuple[str, floa
 # ---- short texts and many versions
 
 
+def retriever(texts: dict[str, str], ages: dict[str, Any]) -> Retriever:
+    return Retriever(
+        RetrievalConfig(),
+        lambda id: content(texts[id]),
+        ages.__getitem__,
+        lambda ids: [texts[id] for id in ids],
+    )
+
+
 def asked(texts: dict[str, str], ages: dict[str, Any], question: str, top: int = 1) -> list[Any]:
     """What a retriever over texts finds, newest versions only."""
-    found = Retriever(RetrievalConfig(), lambda id: content(texts[id]), ages.__getitem__)
+    found = retriever(texts, ages)
     found.add_texts(list(texts), list(texts.values()))
     return [id for id, _ in found.rank([question], top)[0]]
 
@@ -148,7 +157,7 @@ def test_versions_may_drift() -> None:
 
 def test_superseded_versions_are_named() -> None:
     texts, ages = {"lena": LENA, "otto": OTTO}, {"lena": "2025", "otto": "2019"}
-    made = Retriever(RetrievalConfig(), lambda id: content(texts[id]), ages.__getitem__)
+    made = retriever(texts, ages)
     made.add_texts(list(texts), list(texts.values()))
     (one,) = made.resolve("Who is the head?", [("otto", 2.0), ("lena", 2.0)], 1)
     assert (one.id, one.superseded) == ("lena", ("otto",))
@@ -157,7 +166,7 @@ def test_superseded_versions_are_named() -> None:
 def test_a_ranking_tells_what_it_passed_over() -> None:
     texts = {f"v{i}": f"The price of the ferry to Oster is {i + 10} crowns." for i in (1, 3, 2)}
     texts["tea"] = "The price of tea is unknown."
-    made = Retriever(RetrievalConfig(), lambda id: content(texts[id]), lambda id: id)
+    made = retriever(texts, {id: id for id in texts})
     made.add_texts(list(texts), list(texts.values()))
     question = "What is the price of the ferry to Oster?"
     found = [id for id, _ in made.rank([question, "Tea?"], 4)[0]]

@@ -145,7 +145,12 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
         self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
         self.retriever = Retriever(
-            config.retrieval, self._content, self._age, config.key_width, self._question_keys
+            config.retrieval,
+            self._content,
+            self._age,
+            lambda ids: self.texts.stored(map(self.require_bank().get, ids)),
+            config.key_width,
+            self._question_keys,
         )
 
     # ---- writing

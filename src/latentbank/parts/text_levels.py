@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from latentbank.backbone.model import Backbone
@@ -129,9 +129,14 @@ class TextLevels:
             decoded = self._codec(kind).decode_all(payloads)
             for i, text in zip(places, decoded, strict=True):
                 texts[i] = text
-            if kind == _PREDICTIONS:
-                self._remember(kind, payloads, decoded)
+            self._remember(kind, payloads, decoded)
         return texts
+
+    def stored(self, entries: Iterable[Entry | None]) -> list[str]:
+        """The texts of entries in their order, "" for None."""
+        found = list(entries)
+        decoded = iter(self.decode([entry for entry in found if entry is not None]))
+        return ["" if entry is None else next(decoded) for entry in found]
 
     def as_read(self, entry: Entry | None) -> str:
         """The text of an entry as the model reads it; relative dates carry their meaning.

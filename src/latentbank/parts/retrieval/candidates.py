@@ -52,9 +52,9 @@ def weighed(
     """The candidates of one question, best first.
 
     A document's weight is its match, the share of the question that it holds, times the square of
-    its score divided by the best score (LOG.md has the alternatives). The closed book follows with
-    the weight `closed`, unless that is 0. Where no document matches at least `least`, the closed
-    book is the only candidate and has the best match as its weight.
+    its score divided by the best score. Of reranked texts the square is the odds against the best.
+    The closed book follows with the weight `closed`, unless that is 0. Where no document matches at
+    least `least`, the closed book is the only candidate and has the best match as its weight.
     """
     if not ranking or max(matches) < least:
         return [Candidate(None, max(matches, default=0.0))]

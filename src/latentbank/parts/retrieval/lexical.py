@@ -122,17 +122,21 @@ class LexicalIndex:
 
         A word counts with its inverse document frequency. Unknown ids hold no word.
         """
-        held, total = [0.0] * len(ids), 0.0
-        for word in content_words(question):
-            (count,) = self._db.execute(
-                "SELECT count(*) FROM words WHERE words MATCH ?", (f'"{word}"',)
-            ).fetchone()
-            weight = self._weight(word, count)
-            total += weight
+        held, weights = [0.0] * len(ids), self.weights(question)
+        for word, weight in weights.items():
             for i, name in enumerate(ids):
-                if count and self._holds(word, name):
+                if self._holds(word, name):
                     held[i] += weight
+        total = sum(weights.values())
         return [one / total if total else 0.0 for one in held]
+
+    def weights(self, question: str) -> dict[str, float]:
+        """Content word of a question, in lower case → its inverse document frequency."""
+        counted = "SELECT count(*) FROM words WHERE words MATCH ?"
+        return {
+            word: self._weight(word, self._db.execute(counted, (f'"{word}"',)).fetchone()[0])
+            for word in content_words(question)
+        }
 
     def _holds(self, word: str, name: str) -> bool:
         row = self._db.execute(

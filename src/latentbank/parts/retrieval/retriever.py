@@ -1,13 +1,14 @@
 """Retrieval as one component: which documents to read for a question, and with what weight.
 
-Texts are found by BM25. Entries without text are found by the hashes of their words and by dense
-keys. Of several versions of a document the newest is taken. Knows ids, texts and keys; knows no
-backbone, and of a bank only that a word index may lie beside it.
+Texts are found by BM25 and reranked by their words. Entries without text are found by the hashes of
+their words and by dense keys. Of several versions of a document the newest is taken. Knows ids,
+texts and keys; knows no backbone, and of a bank only that a word index may lie beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Sequence
+import functools
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from latentbank.parts.retrieval.candidates import (
     weighed,
 )
 from latentbank.parts.retrieval.lexical import LexicalIndex, Ranking
+from latentbank.parts.retrieval.rerank.reranker import Reranker
 from latentbank.parts.retrieval.sketch import FusedIndex
 from latentbank.parts.retrieval.stored import StoredIndex, Take, open_stored, stores_words
 from latentbank.parts.retrieval.versions import NEAR, REACH, Resolved, ShortTexts, Versions
@@ -42,6 +44,7 @@ class RetrievalConfig:
     """How documents are chosen for a question."""
 
     candidates: int = setting(4, "Documents that are read one by one; the best answer wins.")
+    rerank: int = setting(32, "Best texts by BM25 that are reranked by their words; 0: none.")
     together: int = setting(1, "Documents that are read together; above 1 there is no contest.")
     least_match: float = setting(
         0.3, "Share of a question's words that a document must hold to be read."
@@ -58,7 +61,7 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "candidates", "together")
         require_share(self, "least_match", "closed_weight")
-        require_at_least(self, 0, "gain_scale", "index_bytes")
+        require_at_least(self, 0, "rerank", "gain_scale", "index_bytes")
 
     @property
     def question_gain(self) -> QuestionGain | None:
@@ -71,6 +74,8 @@ class Retriever:
 
     `words_of` gives the content of a document, as words or hashes. `age_of` gives a value that is
     larger for a newer document. Both are called only for documents that may be versions of one.
+    `texts_of` gives the texts of several documents, "" for one that is gone; it is called for those
+    that are reranked and not remembered.
     `question_keys` makes unit keys [B, key_width] of B questions, for entries that have keys.
     `only` holds the ids that may be found; None: all.
     """
@@ -80,12 +85,14 @@ class Retriever:
         config: RetrievalConfig,
         words_of: Callable[[str], frozenset[Hashable]],
         age_of: Callable[[str], Any],
+        texts_of: Callable[[Sequence[str]], Sequence[str]],
         key_width: int = 0,
         question_keys: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         self.config = config
         self._words_of, self._age_of, self._question_keys = words_of, age_of, question_keys
         self._key_width = key_width
+        self._reranker = Reranker(texts_of)
         self.only: frozenset[str] | None = None
         self._older: dict[tuple[str, str], tuple[str, ...]] = {}
         self.clear()
@@ -96,6 +103,7 @@ class Retriever:
         self.keys = FusedIndex(self._key_width)
         self.short: Callable[[str], Sequence[int]] = ShortTexts()
         self._older = {}
+        self._reranker.passages.clear()
 
     def open_stored(self, bank: MemoryBank, levels: Container[str], take: Take) -> bool:
         """Uses the word index beside a bank of many texts; False where there is to be none.
@@ -141,6 +149,7 @@ class Retriever:
         self.texts.remove(ids)
         if isinstance(self.short, ShortTexts):
             self.short.remove(ids)
+        self._reranker.passages.drop(ids)
         self.keys.remove(ids)
 
     def select(self, questions: Sequence[str]) -> tuple[list[Ranking], tuple[float, ...]]:
@@ -176,9 +185,12 @@ class Retriever:
         return [weighed(*row, least, closed) for row in zip(rankings, matches, strict=True)]
 
     def rank(self, questions: Sequence[str], top: int) -> list[Ranking]:
-        """The `top` documents of each question, best first."""
+        """The `top` documents of each question, best first.
+
+        The square of a text's score is its weight; that of the first need not be 1.
+        """
         self._older = {}
-        lexical = [self._newest(q, self._search_texts(q, top), top) for q in questions]
+        lexical = [self._rank_texts(question, top) for question in questions]
         if not len(self.keys) or self._question_keys is None:
             return lexical
         reach = max(top, REACH)
@@ -208,9 +220,20 @@ class Retriever:
             for a, b in zip(lexical, fused, strict=True)
         ]
 
+    def _rank_texts(self, question: str, top: int) -> Ranking:
+        """The `top` texts, reranked; of several versions, which BM25's scores tell, the newest."""
+        found = self._search_texts(question, top)
+        few = found[: self.config.rerank]
+        if len(few) < 2:
+            return self._newest(question, found, top)
+        reranked = self._reranker.rerank(question, self.texts.weights(question), few)
+        by_word, scores = dict(found), dict(reranked)
+        order = [(id, by_word[id]) for id, _ in reranked] + found[len(few) :]
+        return self._newest(question, order, top, scores)
+
     def _search_texts(self, question: str, top: int) -> Ranking:
         """The best texts; searches deeper where many versions of a short best text may follow."""
-        reach = max(top, REACH)
+        reach = max(top, REACH, self.config.rerank)
         if isinstance(self.texts, StoredIndex):
             return self.texts.search_versions(question, top, reach, self.only)
         while True:
@@ -226,7 +249,8 @@ class Retriever:
         def matches(ids: Sequence[str]) -> list[float]:
             return self.matches([question], [ids])[0]
 
-        return Versions(self._words_of, self._age_of, self.short, matches).resolve(ranking, top)
+        words = functools.cache(self._words_of)
+        return Versions(words, self._age_of, self.short, matches).resolve(ranking, top)
 
     def superseded(self, question: str, id: str) -> tuple[str, ...]:
         """The older versions of a document that the latest `rank` passed over for it.
@@ -235,10 +259,21 @@ class Retriever:
         """
         return self._older.get((question, id), ())
 
-    def _newest(self, question: str, ranking: Ranking, top: int) -> Ranking:
+    def _newest(
+        self, question: str, ranking: Ranking, top: int, scores: Mapping[str, float] | None = None
+    ) -> Ranking:
+        """The `top` of a ranking in their newest versions, with the best of their versions' scores.
+
+        `scores`: those to give instead of the ranking's own; 0 for a document that it lacks.
+        """
         resolved = self.resolve(question, ranking, top)
         for one in resolved:
             if one.superseded:
                 older = sorted(one.superseded, key=self._age_of, reverse=True)
                 self._older[question, one.id] = tuple(older)
-        return [(one.id, one.score) for one in resolved]
+        if scores is None:
+            return [(one.id, one.score) for one in resolved]
+        return [
+            (one.id, max(scores.get(id, 0.0) for id in (one.id, *one.superseded)))
+            for one in resolved
+        ]
