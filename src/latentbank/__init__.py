@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latentbank.bank import Receipt as Receipt
     from latentbank.config import setting as setting
     from latentbank.documents.document import Document as Document
+    from latentbank.documents.facts import Triple as Triple
     from latentbank.errors import LatentbankError as LatentbankError
     from latentbank.evaluate.data import load_dataset as load_dataset
     from latentbank.method import Method as Method
@@ -36,6 +37,7 @@ _PLACES = {
     "Conditioning": ("backbone.transports", "Conditioning"),
     "Decoding": ("backbone.generate", "DecodingConfig"),
     "Document": ("documents.document", "Document"),
+    "Triple": ("documents.facts", "Triple"),
     "Entry": ("bank", "Entry"),
     "LatentbankError": ("errors", "LatentbankError"),
     "MemoryBank": ("bank", "MemoryBank"),
@@ -66,6 +68,7 @@ __all__ = [
     "MemoryModel",
     "Method",
     "Receipt",
+    "Triple",
     "WriteReport",
     "__version__",
     "build_method",

@@ -26,6 +26,8 @@ from latentbank.documents.document import Document
 from latentbank.errors import AdapterError, BankError
 from latentbank.method import Method, WriteReport
 from latentbank.parts.batch import Batch, Loss
+from latentbank.parts.knowledge.attended import Attention
+from latentbank.parts.knowledge.features import Fact
 from latentbank.parts.retrieval.candidates import Candidate, QuestionGain
 from latentbank.parts.retrieval.retriever import Retriever
 
@@ -300,6 +302,18 @@ class WordIndexed(Incremental, Retrieving):
         """See `Incremental.catch_up`."""
         self.retriever.follow()
         return self.retriever.stored
+
+
+class Knowledge(Method):
+    """Keeps triples, and knows after an answer which of them were attended to."""
+
+    @abstractmethod
+    def fact(self, id: str) -> Fact | None:
+        """(entity, property, value) of an entry; entity and property are empty for other texts."""
+
+    @abstractmethod
+    def attention(self) -> Attention | None:
+        """Which triples the last batch of answers attended to, layer by layer; None before one."""
 
 
 class Telemetry(Method):

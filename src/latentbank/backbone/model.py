@@ -262,6 +262,16 @@ class Backbone:
             )
         return TextRun(self, self.geometry.layers, memory, batch, split)
 
+    def finish(self, states: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """Final states [B, T, D] of right-padded text whose states [B, T, D] enter `layer`.
+
+        The text sees no attached memory of keys and values; transports work as always.
+        """
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        causal = positions[:, :, None] >= positions[:, None, :]
+        masks = self.attention_masks(positions, positions, causal & mask[:, None, :])
+        return self.run(layer, self.geometry.layers, states, positions, masks, None)
+
     def answer_logits(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
     ) -> AnswerLogits:

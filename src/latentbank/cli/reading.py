@@ -36,6 +36,15 @@ TimeColumn = Annotated[
 SourceColumn = Annotated[
     Column, typer.Option("--source-column", metavar="NAME", help="Column of the source (source).")
 ]
+EntityColumn = Annotated[
+    Column, typer.Option("--entity-column", metavar="NAME", help="Of triples (entity, subject, …).")
+]
+PropertyColumn = Annotated[
+    Column, typer.Option("--property-column", metavar="NAME", help="Of triples (property, …).")
+]
+ValueColumn = Annotated[
+    Column, typer.Option("--value-column", metavar="NAME", help="Of triples (value, object, …).")
+]
 DayFirst = Annotated[bool, typer.Option("--dayfirst", help="Read 01/02/2024 as 1 February.")]
 EncodingName = Annotated[
     str | None,

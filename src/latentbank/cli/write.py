@@ -32,18 +32,23 @@ from latentbank.cli.opening import open_for_writing
 from latentbank.cli.reading import (
     DayFirst,
     EncodingName,
+    EntityColumn,
     IdColumn,
+    PropertyColumn,
     Reading,
     SkipBad,
     SourceColumn,
     Strict,
     TextColumn,
     TimeColumn,
+    ValueColumn,
 )
-from latentbank.errors import BankError, InputError, LatentbankError
+from latentbank.cli.triples import newest_triples
+from latentbank.errors import BankError, InputError, LatentbankError, unknown
 
 if TYPE_CHECKING:
     from latentbank.documents.document import Document
+    from latentbank.documents.readers import ReadOptions
     from latentbank.method import WriteReport
     from latentbank.model import MemoryModel
 
@@ -55,6 +60,8 @@ Paths = Annotated[
         "or - for standard input.",
     ),
 ]
+TRIPLES = "triples"
+KINDS = ("documents", TRIPLES)
 LONG_TEXT = 100_000  # characters; writing such a document may be interrupted between its chunks
 
 
@@ -90,6 +97,16 @@ def write(
             help="Another version of a document that the bank holds: replace, keep or error.",
         ),
     ] = "replace",
+    kind: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="What the rows are: documents, or triples of entity, property, value.",
+        ),
+    ] = "documents",
+    entity_column: EntityColumn = None,
+    property_column: PropertyColumn = None,
+    value_column: ValueColumn = None,
     text_column: TextColumn = None,
     id_column: IdColumn = None,
     time_column: TimeColumn = None,
@@ -112,6 +129,10 @@ def write(
     row is {"text": ..., "id"?, "time"?, "source"?}; on standard input a line that is no such row is
     a document itself.
 
+    With --kind triples each row is an entity, a property and a value. Entity and property are the
+    key: the newest value replaces an older one, which is told. A bank may hold triples beside
+    documents: a method without attention to triples keeps each as a document of one sentence.
+
     A document that the bank holds already is counted once. The same id with another text, time or
     metadata is a new version; a file that was edited is a new version of itself. Bad rows are left
     out and listed, and the exit status is then 3.
@@ -120,9 +141,14 @@ def write(
         raise InputError("Give --method or --adapter, not both: an adapter has its method.")
     from latentbank.documents.readers import ReadOptions
 
+    if kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    columns = {"entity": entity_column, "property": property_column, "value": value_column}
     options = ReadOptions(
-        text_column, id_column, time_column, source_column, dayfirst or None, encoding
-    )
+        text_column, id_column, time_column, source_column, dayfirst or None, encoding,
+        kind == TRIPLES, *columns.values(),
+    )  # fmt: skip
+    _check_columns(options, columns)
     reading = Reading(paths, options, strict, skip_bad)
     documents = reading.documents()
     first = next(documents, None)  # a missing or bad first file ends here, before a bank is made
@@ -133,13 +159,26 @@ def write(
     model = open_for_writing(bank, chosen, parse_pairs(option), budget, kept)
     run = _Run(model, reading, on_conflict)
     with model, interrupts() as guard:
-        run.write(itertools.chain([first], documents), batch, guard)
+        taken = itertools.chain([first], documents)
+        run.write(newest_triples(taken, model) if options.triples else taken, batch, guard)
         result = run.result()
     if json_output:
         print_json(result)
     else:
         _print(result, bank)
     reading.finish()
+
+
+def _check_columns(options: ReadOptions, columns: dict[str, str | None]) -> None:
+    """Refuses columns of triples for documents, and the other way round."""
+    given = [name for name, column in columns.items() if column is not None]
+    if given and not options.triples:
+        raise InputError(f"--{given[0]}-column is for triples; add --kind triples.")
+    if options.triples and (options.text_column or options.id_column):
+        raise InputError(
+            "A triple has no text or id column: its key is entity and property. Leave "
+            "--text-column and --id-column out."
+        )
 
 
 def _nothing(bank: str, bad: list[str]) -> InputError:

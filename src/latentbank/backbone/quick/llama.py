@@ -169,6 +169,11 @@ class _Attention(nn.Module):
         query, key = _rotated(query, *turn), _rotated(key, *turn)
         if cache is not None:
             key, value = cache.update(key, value, self.index)
+        reader = self.__dict__.get("knowledge")
+        if reader is not None:  # see `KnowledgeMemory`
+            mixed = reader(query, key, value, mask, self.head_dim**-0.5).transpose(1, 2)
+            read: Tensor = self.o_proj(mixed.reshape(batch, length, -1))
+            return read
         if length == 1:  # faster: the heads of a group become the queries of one head
             query = query.reshape(batch, -1, self.groups, self.head_dim)
         else:

@@ -8,6 +8,7 @@ from latentbank.backbone.transports.conditioning import (
     Sources,
     Transport,
 )
+from latentbank.backbone.transports.rectangular import KnowledgeLayer, KnowledgeMemory
 from latentbank.backbone.transports.side_attention import SideMemory
 from latentbank.backbone.transports.weight_delta import (
     DenseDelta,
@@ -20,6 +21,8 @@ __all__ = [
     "Conditioning",
     "DenseDelta",
     "KVPrefix",
+    "KnowledgeLayer",
+    "KnowledgeMemory",
     "LayerHook",
     "LowRankDelta",
     "MidStates",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -15,22 +15,36 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from latentbank.documents.document import Document
+from latentbank.documents.facts import ENTITY, PROPERTY, VALUE
 from latentbank.documents.readers.rows import ReadOptions, Row
 from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
 __all__ = [
+    "COLUMN_NAMES",
     "TEXT_NAMES",
     "UNSTORABLE",
     "Columns",
     "check_header",
     "columns_of",
+    "metadata_of",
     "plain",
     "row_document",
+    "row_key",
+    "row_time",
+    "triple_columns",
 ]
 
 TEXT_NAMES = ("text", "content", "page_content", "body")
 """Names of the column that holds the text, the preferred one first; in any case."""
+
+
+COLUMN_NAMES: Mapping[str, Sequence[str]] = {
+    ENTITY: (ENTITY, "subject", "subj", "head", "name"),
+    PROPERTY: (PROPERTY, "predicate", "prop", "relation", "description_type"),
+    VALUE: (VALUE, "object", "obj", "tail", "description"),
+}
+"""Names of the three columns, the preferred one first; in any case."""
 
 
 class _Unstorable:
@@ -79,8 +93,11 @@ def columns_of(names: Iterable[str], options: ReadOptions, where: str) -> Column
 
 
 def check_header(names: Iterable[str], options: ReadOptions, where: str) -> None:
-    """Raise `InputError` if a table has no text, or lacks a column that `options` names."""
+    """Raise `InputError` if a table has no text or triples, or no column that `options` names."""
     known = list(names)
+    if options.triples:
+        triple_columns(known, options, where)
+        return
     columns = columns_of(known, options, where)
     for name in ("id", "time", "source"):
         wanted = getattr(options, f"{name}_column")
@@ -89,6 +106,40 @@ def check_header(names: Iterable[str], options: ReadOptions, where: str) -> None
                 f"{where}: there is no column {wanted!r} for the {name}; the columns are: "
                 f"{', '.join(sorted(known))}."
             )
+
+
+def triple_columns(
+    names: Iterable[str], options: ReadOptions, where: str, what: str = "the table"
+) -> dict[str, str]:
+    """entity, property, value → the column of each, as the table or row `what` spells it.
+
+    Raises `InputError` where a column is missing, or two parts have one column.
+    """
+    known = list(names)
+    folded = {name.strip().casefold(): name for name in reversed(known)}
+    given = {
+        ENTITY: options.entity_column,
+        PROPERTY: options.property_column,
+        VALUE: options.value_column,
+    }
+    found: dict[str, str] = {}
+    for part, wanted in given.items():
+        for name in [wanted] if wanted else COLUMN_NAMES[part]:
+            if name.casefold() in folded:
+                found[part] = folded[name.casefold()]
+                break
+        else:
+            hint = "" if wanted else f"; name its column with --{part}-column"
+            raise InputError(
+                f"{where}: {what} has no {wanted or part}; its fields are: "
+                f"{', '.join(sorted(known)) or 'none'}{hint}."
+            )
+    if len(set(found.values())) < len(found):
+        raise InputError(
+            f"{where}: entity, property and value need three columns, got "
+            f"{', '.join(found.values())}."
+        )
+    return found
 
 
 def row_document(row: Row, source: str | None, options: ReadOptions, id: str | None) -> Document:
@@ -103,11 +154,10 @@ def row_document(row: Row, source: str | None, options: ReadOptions, id: str | N
         text = fields.pop(columns.text)
         if isinstance(text, bytes):
             text = plain(text)  # of a binary column; `Document` refuses what is no text
-        name = _key(fields.pop(columns.id, None), "id") if columns.id else None
-        when = _time(fields.pop(columns.time, None), options) if columns.time else None
-        given = _key(fields.pop(columns.source, None), "source") if columns.source else None
-        kept = dict(_storable({**_object(fields.pop("metadata", {})), **fields}))
-        return Document(text, name or id, when, given or source, kept)
+        name = row_key(fields.pop(columns.id, None), "id") if columns.id else None
+        when = row_time(fields.pop(columns.time, None), options) if columns.time else None
+        given = row_key(fields.pop(columns.source, None), "source") if columns.source else None
+        return Document(text, name or id, when, given or source, metadata_of(fields))
     except InputError as error:
         raise InputError(f"{row.where}: {error}") from error
     except RecursionError as error:
@@ -124,7 +174,14 @@ def _object(value: Any) -> Mapping[Any, Any]:
     return value
 
 
-def _key(value: Any, what: str) -> str | None:
+def metadata_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that metadata can hold, those of a field `metadata` beside the others."""
+    own = dict(fields)
+    return dict(_storable({**_object(own.pop("metadata", {})), **own}))
+
+
+def row_key(value: Any, what: str) -> str | None:
+    """An id or a source as text, None where it is empty; raises `InputError` for another type."""
     value = plain(value)
     if value is None or value == "":
         return None
@@ -135,7 +192,8 @@ def _key(value: Any, what: str) -> str | None:
     raise InputError(f"A document's {what} must be a string, got {type(value).__name__}.")
 
 
-def _time(value: Any, options: ReadOptions) -> Instant | None:
+def row_time(value: Any, options: ReadOptions) -> Instant | None:
+    """A time as the options read it, None where it is empty; raises `InputError` for another."""
     if hasattr(value, "tolist"):  # numpy
         value = value.tolist()
     if value is None or value == "":

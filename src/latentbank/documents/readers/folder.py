@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 from latentbank.documents.readers.delimited import delimited_rows
 from latentbank.documents.readers.json_rows import json_rows, jsonl_rows
 from latentbank.documents.readers.parquet import parquet_rows
+from latentbank.documents.readers.rdf import rdf_rows
 from latentbank.documents.readers.rows import Found, Note, ReadOptions, named
 from latentbank.documents.readers.text import html_rows, text_rows
 from latentbank.errors import InputError
@@ -33,10 +34,12 @@ _READERS: dict[str, Reader] = {
     ".markdown": text_rows,
     ".md": text_rows,
     ".ndjson": jsonl_rows,
+    ".nt": rdf_rows,
     ".parquet": parquet_rows,
     ".rst": text_rows,
     ".text": text_rows,
     ".tsv": delimited_rows,
+    ".ttl": rdf_rows,
     ".txt": text_rows,
 }
 SUFFIXES = tuple(_READERS)

@@ -16,6 +16,7 @@ from latentbank.documents.readers.fields import row_document
 from latentbank.documents.readers.folder import file_rows, list_files, shown
 from latentbank.documents.readers.json_rows import stream_rows
 from latentbank.documents.readers.rows import Found, Note, ReadOptions, Row
+from latentbank.documents.readers.triples import row_triple
 from latentbank.errors import InputError
 
 __all__ = ["read_documents"]
@@ -36,9 +37,12 @@ def read_documents(
     - `.jsonl`: one object per line: `text`, and optionally `id`, `time`, `source`, `metadata`.
     - `.json`: a list of such objects or of texts, one object, or an object that holds one list.
     - `.csv`, `.tsv`, `.parquet`: the same names as columns.
+    - `.nt`, `.ttl`: a document for each statement, by rdflib.
     - any of these with `.gz` behind it.
     - a folder: its readable files, recursive, sorted, without hidden ones.
     - `-`: a line that starts with "{" is a jsonl row, every other non-empty line a document.
+
+    With `options.triples` each row is a `Triple`; see `fields.COLUMN_NAMES` for its columns.
 
     Other fields of a row become metadata. Without a `source`, a document's source is the path as
     given (None for standard input). Raises `InputError`, naming the file and line, if something
@@ -93,6 +97,8 @@ def _checked(row: Found, source: str | None, options: ReadOptions) -> Document |
     if isinstance(row, Note | InputError):
         return row
     try:
+        if options.triples:
+            return row_triple(row, source, options)
         return row_document(row, source, options, _file_id(row, source))
     except InputError as error:
         return error

@@ -24,6 +24,8 @@ class ReadOptions:
             any case. None: `text`, `content`, `page_content` or `body` for the text; `id`, `time`
             and `source` for the others.
         dayfirst: how to read a date such as 01/02/2024; see `parse_time`.
+        triples: rows are triples, with three columns named by `entity_column`, `property_column`
+            and `value_column`. None: see `fields.COLUMN_NAMES`.
         encoding: of text and delimited files, as Python names it. None: detected.
     """
 
@@ -33,6 +35,10 @@ class ReadOptions:
     source_column: str | None = None
     dayfirst: bool | None = None
     encoding: str | None = None
+    triples: bool = False
+    entity_column: str | None = None
+    property_column: str | None = None
+    value_column: str | None = None
 
 
 class Row(NamedTuple):

@@ -1,0 +1,373 @@
+"""Trains KBLaM's adapter on synthetic knowledge bases; the same command goes on after a kill.
+
+Each step draws questions about a pool of triples, on one triple, two triples, open-ended and
+unanswerable, and a knowledge base that holds what they need and other triples. Its size is
+log-uniform from 10 up to a limit that grows to `--most` over the steps.
+
+What is frozen is computed once and kept in OUT: the features of the pool, and the states of the
+questions that enter the first layer with triples. Keys and values of a knowledge base are computed
+once for all questions of a step. The vocabulary head runs at answer tokens only.
+
+Held-out entities and properties validate; `best/` keeps the adapter with the most right answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentbank.adapter import build_method, save_adapter
+from latentbank.answering import answer_batch
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.backbone.model import load_backbone
+from latentbank.backbone.processor import flushed_denormals
+from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.bench.machine import this_machine, versions
+from latentbank.documents.facts import Triple
+from latentbank.errors import InputError
+from latentbank.evaluate.knowledge import REFUSAL, Asked, World
+from latentbank.evaluate.metrics import exact_match
+from latentbank.model import MemoryModel
+from latentbank.parts.knowledge.features import Features
+from latentbank.parts.knowledge.states import watched_states
+from latentbank.parts.knowledge.supervision import KnowledgeBatch
+from latentbank.training import TrainConfig
+from latentbank.training.checkpoint import (
+    has_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    recover,
+    save_checkpoint,
+)
+from latentbank.training.log import append_log
+
+SHARES = {"single": 0.6, "two": 0.1, "open": 0.1, "unanswerable": 0.2}
+LEAST = 10
+EACH = 4  # triples of an entity
+SIBLINGS = 0.5  # of unanswerable questions stand beside other triples of their entity
+
+
+class Job:
+    """Pool, plan and method of one run."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.out: Path = options.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        recover(self.out)
+        backbone = load_backbone(options.backbone, options.dtype, options.device)
+        overrides = dict(pair.split("=", 1) for pair in options.option)
+        values = {name: json.loads(text) for name, text in overrides.items()}
+        method: Any = build_method("kblam", backbone, values, options.preset, options.seed)
+        for parameter in method.trainable().values():  # also where the backbone is bfloat16
+            parameter.data = parameter.data.float()
+        self.method = method
+        self.pool = World(options.seed).triples(options.pool)
+        self.features = self._features()
+        self.asked, self.absent = self._questions()
+        self.config = TrainConfig(
+            steps=options.steps, learning_rate=options.rate, warmup=50, schedule="decay",
+            seed=options.seed,
+        )  # fmt: skip
+        self.step, self.best, self.seconds, self.cpu_seconds = 0, -1.0, 0.0, 0.0
+        resumed = has_checkpoint(self.out)
+        self.states = self._states(align=not resumed)
+        self.optimizer = torch.optim.AdamW(
+            self._groups(), self.config.learning_rate, weight_decay=0.0, fused=True
+        )
+        if resumed:
+            self._resume()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Scalars learn faster than matrices."""
+        parameters = self.method.trainable()
+        few = [p for p in parameters.values() if p.numel() <= 64]
+        many = [p for p in parameters.values() if p.numel() > 64]
+        return [{"params": many, "factor": 1.0}, {"params": few, "factor": 50.0}]
+
+    def _features(self) -> Features:
+        """The pool's features, from the file where they are kept."""
+        path = self.out / "features.safetensors"
+        names = ("keys", "values", "before", "place", "owner", "tokens")
+        if path.exists():
+            kept = load_file(str(path))
+            if len(kept["keys"]) == len(self.pool):
+                return Features(**{name: kept[name] for name in names})
+        facts = [(t.entity, t.property, t.value) for t in self.pool]
+        made = self.method.encoder.encode(facts)
+        save_file({name: getattr(made, name).contiguous() for name in names}, str(path))
+        return made
+
+    def _questions(self) -> tuple[list[Asked], list[int]]:
+        """The questions of the pool, and for each the triple that must be absent, or -1."""
+        draw = random.Random(self.options.seed + 7)
+        world = World(self.options.seed + 7)
+        asked, absent = [], []
+        for kind in draw.choices(list(SHARES), list(SHARES.values()), k=self.options.asked):
+            one, gone = world.question(self.pool, kind), -1
+            if kind == "unanswerable" and draw.random() < 0.7:
+                one = world.question(self.pool, "single")
+                gone = one.facts[0]
+                one = replace(one, answer=REFUSAL, facts=(), kind=kind)
+            asked.append(one)
+            absent.append(gone)
+        return asked, absent
+
+    def _states(self, align: bool) -> list[torch.Tensor]:
+        """States of questions and answers that enter the first layer; aligns the start by them."""
+        path = self.out / "states.safetensors"
+        backbone, kept = self.method.backbone, load_file(str(path)) if path.exists() else {}
+        if kept and (not align or self.method.config.start != "aligned"):
+            return list(kept["states"].split(kept["lengths"].tolist()))
+        said = answer_ids(backbone, [a.answer for a in self.asked])
+        prompts = prompt_ids(backbone, [a.question for a in self.asked])
+        entering: list[torch.Tensor] = []
+        tell(f"states of {len(said)} questions")
+        states, strengths = watched_states(backbone, self.method.layers, prompts, said, entering)
+        lengths = torch.tensor([len(one) for one in entering])
+        save_file({"states": torch.cat(entering), "lengths": lengths}, str(path))
+        if align and self.method.config.start == "aligned":
+            single = [i for i, a in enumerate(self.asked) if a.kind == "single"]
+            tokens = torch.tensor([len(row) for row in said])
+            places = torch.cat([
+                torch.arange(int(e) - int(n), int(e))
+                for i, (e, n) in enumerate(zip(tokens.cumsum(0), tokens, strict=True))
+                if self.asked[i].kind == "single"
+            ])  # fmt: skip
+            self.method.align_to(
+                self.features,
+                {layer: found[places] for layer, found in states.items()},
+                strengths,
+                [self.asked[i].facts[0] for i in single],
+                [said[i] for i in single],
+            )
+            tell(f"aligned start from {len(single)} questions")
+        return entering
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the run."""
+        return {
+            "backbone": self.method.backbone.fingerprint,
+            "config": json.loads(json.dumps(asdict(self.method.config))),
+            "pool": self.options.pool,
+            "asked": self.options.asked,
+            "seed": self.options.seed,
+        }
+
+    def _resume(self) -> None:
+        saved = read_checkpoint(self.out)
+        own = self._identity()
+        for identity in (own, saved["identity"]):
+            identity["config"].pop("chunk_tokens", None)  # has no effect on training
+        if saved["identity"] != own:
+            raise InputError(f"{self.out} holds another run; name another --out")
+        load_checkpoint(self.out, self.method, self.optimizer)
+        self.step, self.best = saved["step"], saved["best"]
+        self.seconds, self.cpu_seconds = saved["seconds"], saved["cpu_seconds"]
+        tell(f"goes on at step {self.step}")
+
+    def checkpoint(self) -> None:
+        """Writes `last/`."""
+        state = {
+            "identity": self._identity(), "settings": asdict(self.config), "step": self.step,
+            "best": self.best, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds,
+        }  # fmt: skip
+        save_checkpoint(self.out, self.method, self.optimizer, state, self.card())
+
+    def card(self, **more: Any) -> dict[str, Any]:
+        """What the adapter's config keeps about its training."""
+        words = ["python", "scripts/train_kblam.py", "--out", "runs/kblam"]
+        for name in ("steps", "rate", "pool", "asked", "most", "questions"):
+            words += [f"--{name}", f"{getattr(self.options, name):g}"]
+        return {
+            "command": " ".join(words),
+            "data": {"name": f"synthetic knowledge bases, seed {self.options.seed}"},
+            "seed": self.options.seed,
+            "settings": asdict(self.config),
+            "machine": asdict(this_machine()),
+            "versions": versions(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            **more,
+        }
+
+    # ---- steps
+
+    def batch(self, step: int) -> KnowledgeBatch:
+        """The knowledge base and questions of a step; a function of the seed and the step."""
+        draw = random.Random(f"{self.options.seed}/{step}")
+        most = min(self.options.most, 100 * (1 + 20 * step / self.options.steps))
+        size = round(math.exp(draw.uniform(math.log(LEAST), math.log(most))))
+        chosen: dict[int, None] = {}
+        absent: set[int] = set()
+        rows: list[int] = []
+        for row in draw.sample(range(len(self.asked)), self.options.questions):
+            facts, gone = self.asked[row].facts, self.absent[row]
+            if gone in chosen or absent & set(facts):
+                continue
+            rows.append(row)
+            chosen.update(dict.fromkeys(facts))
+            if gone >= 0:
+                absent.add(gone)
+                if draw.random() < SIBLINGS:
+                    family = range(gone - gone % EACH, gone - gone % EACH + EACH)
+                    chosen.update(dict.fromkeys(i for i in family if i not in absent))
+        for gone in absent:  # a sibling of one question may be absent for another
+            chosen.pop(gone, None)
+        while len(chosen) < size:
+            at = draw.randrange(len(self.pool))
+            if at not in absent:
+                chosen[at] = None
+        order = list(chosen)
+        draw.shuffle(order)
+        number = {at: i for i, at in enumerate(order)}
+        asked = [self.asked[row] for row in rows]
+        kept = [i for i, a in enumerate(asked) if all(f in number for f in a.facts)]
+        asked, rows = [asked[i] for i in kept], [rows[i] for i in kept]
+        facts_of = tuple(tuple(number[f] for f in a.facts) for a in asked)
+        return KnowledgeBatch(
+            tuple(self.pool[i] for i in order),
+            tuple(a.question for a in asked),
+            tuple(a.answer for a in asked),
+            tuple(facts[0] if facts else -1 for facts in facts_of),
+            step,
+            facts_of,
+            self.features.rows(order),
+            tuple(self.states[row] for row in rows),
+        )
+
+    def train(self) -> None:
+        """Steps until the last one or until the minutes are used up."""
+        options, began, saved = self.options, time.monotonic(), time.monotonic()
+        self.method.train()
+        recent: Counter[str] = Counter()
+        while self.step < self.config.steps:
+            tick, work = time.monotonic(), time.process_time()
+            parts = self._one_step()
+            self.step += 1
+            self.seconds += time.monotonic() - tick
+            self.cpu_seconds += time.process_time() - work
+            recent.update(parts)
+            if self.step % options.tell_every == 0:
+                means = {k: round(v / options.tell_every, 4) for k, v in recent.items()}
+                append_log(self.out, {"step": self.step, "cpu": self.cpu_seconds, **means})
+                tell(f"step {self.step} {means} {self.cpu_seconds / self.step:.2f} s each")
+                recent.clear()
+            if self.step % options.validate_every == 0 or self.step == self.config.steps:
+                self.validate()
+            late = options.minutes and time.monotonic() - began > 60 * options.minutes
+            if time.monotonic() - saved > 120 or late:
+                self.checkpoint()
+                saved = time.monotonic()
+            if late:
+                return
+        self.checkpoint()
+
+    def _one_step(self) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            rate = self.config.learning_rate * self.config.rate(self.step)
+            group["lr"] = rate * group["factor"]
+        self.optimizer.zero_grad()
+        batch = self.batch(self.step)
+        torch.manual_seed(self.options.seed * 1_000_003 + self.step)
+        loss = self.method.loss(batch)
+        if not torch.isfinite(loss.total):
+            raise InputError(f"the loss is not finite at step {self.step}; lower --rate")
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(list(self.method.trainable().values()), self.config.clip)
+        self.optimizer.step()
+        return dict(loss.parts)
+
+    # ---- validation
+
+    def validate(self) -> None:
+        """Scores on held-out entities; keeps the adapter in `best/` where it is the best."""
+        self.method.train(False)
+        scores = {}
+        for size, count in ((100, 64), (1000, 32)):
+            world = World(self.options.seed + 101, held_entities=True)
+            triples = world.triples(size)
+            asked = [world.question(triples, "single") for _ in range(count)]
+            asked += [world.question(triples, "unanswerable") for _ in range(count // 2)]
+            scores |= {f"{k}_{size}": v for k, v in self._scores(triples, asked).items()}
+        self.method.train()
+        append_log(self.out, {"step": self.step, "validation": scores})
+        tell(f"step {self.step} validation {scores}")
+        if scores["right_100"] + scores["refused_100"] > self.best:
+            self.best = scores["right_100"] + scores["refused_100"]
+            save_adapter(self.out / "best", self.method, self.card(validation=scores), half=True)
+
+    def _scores(self, triples: Sequence[Triple], asked: Sequence[Asked]) -> dict[str, float]:
+        model = MemoryModel(self.method)
+        model.write(triples)
+        right: Counter[str] = Counter()
+        of: Counter[str] = Counter()
+        for at in range(0, len(asked), 16):
+            part = asked[at : at + 16]
+            found = answer_batch(self.method, [a.question for a in part], None, DecodingConfig(24))
+            for one, answer in zip(part, found, strict=True):
+                refused = REFUSAL in answer.text.lower()
+                if not one.facts:
+                    of["refused"] += 1
+                    right["refused"] += refused
+                    continue
+                good = int(exact_match(answer.text, [one.answer]))
+                for name in ("right", one.value_class, "top1", "false_refusals"):
+                    of[name] += 1
+                right["right"] += good
+                right[one.value_class] += good
+                right["false_refusals"] += refused
+                right["top1"] += answer.documents[0][0] == triples[one.facts[0]].id
+        return {name: round(right[name] / of[name], 3) for name in of}
+
+
+def tell(line: str) -> None:
+    """Prints one line with the time."""
+    print(time.strftime("%m-%d %H:%M:%S"), line, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--questions", type=int, default=24, help="of a step")
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--pool", type=int, default=6000, help="triples")
+    parser.add_argument("--asked", type=int, default=3000, help="questions of the pool")
+    parser.add_argument("--most", type=int, default=1000, help="triples of a step")
+    parser.add_argument("--minutes", type=float, help="stop after so long")
+    parser.add_argument("--tell-every", type=int, default=20, help="steps")
+    parser.add_argument("--validate-every", type=int, default=150, help="steps")
+    parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--preset", default="smollm2-135m")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=JSON")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains until the last step."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    with flushed_denormals():
+        Job(options).train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,421 @@
+"""KBLaM: Knowledge Base augmented Language Model.
+
+Wang et al., ICLR 2025, https://arxiv.org/abs/2410.10450. A triple ⟨entity, property, value⟩ is a
+key and a value in every third layer. Text attends to triples and to itself in one softmax, by
+queries of their own without positions; triples do not attend. Adding, changing or deleting a triple
+is a change of one row. With preset `paper` a triple is one key and one value of a sentence encoder.
+
+What differs from the paper:
+
+- The default features need no sentence encoder: a key is the mean of the backbone's own states.
+- `value_slots` above 1 gives each token of a value a slot, with a key that tells the tokens before
+  it. A value that was one vector loses its numbers.
+- `start="aligned"` finds keys, queries and values in closed form before the first step.
+- `attention_weight` adds a loss that draws attention to the slots that hold the answer.
+- `key_heads=1` lets all heads share keys and queries; a head then differs in how much it reads.
+- With `null_slot` nothing may be attended. Unanswerable questions learn to attend to it.
+- `anchor` keeps an answer at the triples that the end of the question found.
+- `top_k` reads the triples with the best keys; the published code takes the first columns.
+
+Unrelated texts are kept, too: a document that is no triple is its own key and value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.backbone.layers import attention_modules
+from latentbank.backbone.model import AnswerLogits, Backbone
+from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.backbone.transports import Conditioning, KnowledgeMemory
+from latentbank.bank import Entry, MemoryBank
+from latentbank.capabilities import Incremental, Knowledge, Trained, forget
+from latentbank.codec.packaged import packaged_dictionary
+from latentbank.codec.text import ZstdTextCodec
+from latentbank.config import require_at_least, require_share, setting
+from latentbank.documents.document import Document
+from latentbank.documents.facts import ENTITY, PROPERTY, as_triple, key_text
+from latentbank.errors import BankError, InputError, unknown
+from latentbank.method import (
+    CALLS_ADD_UP,
+    EMPTY_IS_PLAIN,
+    EXACT_DELETE,
+    NAMES_SOURCES,
+    WriteReport,
+    register,
+)
+from latentbank.parts.batch import Batch, Loss
+from latentbank.parts.knowledge.adapters import KnowledgeAdapter, Sizes
+from latentbank.parts.knowledge.alignment import align_keys, align_queries, align_values
+from latentbank.parts.knowledge.attended import Attention, Recorder
+from latentbank.parts.knowledge.features import (
+    Fact,
+    Features,
+    TripleEncoder,
+    sentence_encoder,
+)
+from latentbank.parts.knowledge.states import output_projection, watched_states
+from latentbank.parts.knowledge.supervision import (
+    KnowledgeBatch,
+    answer_places,
+    attention_loss,
+    facts_of,
+    targets,
+)
+from latentbank.parts.low_rank import NO_LORA, LoraSettings
+
+TRIPLE = "triple"
+EARLY, LATE = 0.03, 1.5  # of the residual stream's strength: what a slot's embedding adds at first
+LATE_BIAS = 4.0  # of a late layer's scores, so that triples weigh against the text
+LEAST_ALIGNED = 64  # questions below which there is no aligned start
+
+
+@dataclass(frozen=True)
+class KblamConfig:
+    """Features, layers and keys; the defaults are the paper's but for the sentence encoder."""
+
+    encoder: str = setting(
+        "backbone",
+        "Encoder of keys and values: `backbone`, `minilm`, or a sentence-transformers model.",
+    )
+    encoder_layer: int = setting(6, "Layer whose states `backbone` averages.")
+    every: int = setting(3, "Triples are read in every so many layers.")
+    first_layer: int = setting(0, "First layer that reads triples.")
+    key_heads: int = setting(0, "Groups of heads with their own keys; 0: each head.")
+    key_width: int = setting(0, "Width of a key; 0: the head's size.")
+    unit_queries: bool = setting(False, "Scores are cosines times a trained scale.")
+    value_slots: int = setting(1, "Slots of a value; above 1 each token has one.")
+    slot_width: int = setting(96, "Width of the keys that tell the slots of a value apart.")
+    scale_triples: int = setting(100, "C of the length shift log C − log M; 0: no shift.")
+    null_slot: bool = setting(True, "A slot for questions that no triple answers.")
+    anchor: float = setting(
+        0.0, "Share of the triples' scores that an answer's tokens take from the question's end."
+    )
+    top_k: int = setting(0, "Triples that a query reads; 0: all.")
+    start: str = setting("random", "Start of training: `random` or `aligned` (closed form).")
+    attention_weight: float = setting(0.0, "Weight of the loss on attention to the answer.")
+    chunk_tokens: int = setting(16_384, "Tokens of the longest text in one entry.")
+    lora: LoraSettings = NO_LORA
+
+    def __post_init__(self) -> None:
+        require_share(self, "anchor")
+        if self.start not in ("random", "aligned"):
+            raise unknown("kblam start", self.start, ["random", "aligned"])
+        require_at_least(self, 1, "every", "value_slots", "slot_width", "chunk_tokens")
+        require_at_least(
+            self, 0, "encoder_layer", "first_layer", "key_heads", "key_width", "scale_triples",
+            "top_k", "anchor", "attention_weight",
+        )  # fmt: skip
+        if self.value_slots == 2:
+            raise InputError("value_slots must be 1, or 3 and more: one slot is the end of a value")
+
+
+@register("kblam")
+class Kblam(Trained, Incremental, Knowledge):
+    """Triples as keys and values in the attention of chosen layers."""
+
+    Config = KblamConfig
+    claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"encoder": "minilm"},
+        "smollm2-135m": {
+            "encoder_layer": 6,
+            "first_layer": 18,
+            "key_heads": 1,
+            "key_width": 192,
+            "unit_queries": True,
+            "value_slots": 16,
+            "anchor": 1.0,
+            "start": "aligned",
+            "attention_weight": 0.5,
+        },
+        "tiny": {
+            "encoder_layer": 1,
+            "every": 1,
+            "first_layer": 1,
+            "value_slots": 4,
+            "slot_width": 8,
+            "attention_weight": 0.5,
+            "lora": {"rank": 4, "layer": 1},
+        },
+    }
+
+    def __init__(self, config: KblamConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        geometry = backbone.geometry
+        if config.first_layer >= geometry.layers or config.encoder_layer > geometry.layers:
+            raise InputError(
+                f"first_layer and encoder_layer must be below the {geometry.layers} layers of "
+                f"{backbone.name}, got {config.first_layer} and {config.encoder_layer}"
+            )
+        groups = config.key_heads or geometry.heads
+        if geometry.heads % groups:
+            raise InputError(f"key_heads must divide the {geometry.heads} heads, got {groups}")
+        states = BackboneEncoder(backbone, config.encoder_layer)
+        sentences = sentence_encoder(config.encoder, states)
+        self.encoder = TripleEncoder(backbone, sentences, config.value_slots)
+        sizes = Sizes(
+            sentences.width, self.encoder.width, geometry.width, geometry.heads, geometry.head_dim,
+            groups, config.key_width or geometry.head_dim,
+            config.slot_width if config.value_slots > 1 else 0, config.value_slots,
+        )  # fmt: skip
+        self.layers = range(config.first_layer, geometry.layers, config.every)
+        for layer in self.layers:
+            adapter = KnowledgeAdapter(sizes, config.unit_queries, config.null_slot)
+            self.network[f"layer{layer}"] = adapter.to(backbone.device)
+        self.lora = config.lora.build(backbone)
+        self._codec = ZstdTextCodec(packaged_dictionary())
+        self._clear()
+
+    def _clear(self) -> None:
+        self._facts: dict[str, Fact] = {}
+        self._encoded: list[str] = []
+        self._features: Features | None = None
+        self._memory: KnowledgeMemory | None = None
+        self._recorder: Recorder | None = None
+
+    def adapter(self, layer: int) -> KnowledgeAdapter:
+        """The trained maps of a layer that reads triples."""
+        found = self.network[f"layer{layer}"]
+        assert isinstance(found, KnowledgeAdapter)
+        return found
+
+    # ---- the bank
+
+    def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank`; the triples are encoded at the next question."""
+        self.bank = bank
+        self._clear()
+        self.unreadable = {}
+        self._remember(bank.entries())
+
+    def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
+        """Takes in what others deleted and wrote."""
+        self._forget([*gone, *(entry.id for entry in entries)])
+        self._remember(entries)
+
+    def _remember(self, entries: Iterator[Entry] | Sequence[Entry]) -> None:
+        for entry in entries:
+            try:
+                self._facts[entry.id] = self._decoded(entry.payload)
+            except BankError as error:
+                self.unreadable[entry.id] = str(error)
+        self._memory = None
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            self._facts.pop(id, None)
+            self.unreadable.pop(id, None)
+        gone = set(ids)
+        kept = [i for i, id in enumerate(self._encoded) if id not in gone]
+        if self._features is not None and len(kept) < len(self._encoded):
+            self._features = self._features.rows(kept)
+            self._encoded = [self._encoded[i] for i in kept]
+        self._memory = None
+
+    def _decoded(self, payload: bytes) -> Fact:
+        try:
+            entity, property, value = json.loads(self._codec.decode(payload))
+            return str(entity), str(property), str(value)
+        except ValueError as error:
+            raise BankError(f"A stored triple is damaged: {error}.") from None
+
+    def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Stores triples as text; a full bank forgets the least valuable ones."""
+        began, bank = time.perf_counter(), self.require_bank()
+        facts = [as_triple(d.text, d.metadata) or ("", "", d.text) for d in documents]
+        entries = [self._entry(d, fact) for d, fact in zip(documents, facts, strict=True)]
+        report = bank.append(entries, fade=forget)
+        for document, fact in zip(documents, facts, strict=True):
+            stored = report.stored_id(document.id)
+            if stored in bank and self._facts.get(stored) != fact:
+                self._forget([stored])
+                self._facts[stored] = fact
+        self._forget(report.forgotten)
+        return self.finished(report, documents, began)
+
+    def _entry(self, document: Document, fact: Fact) -> Entry:
+        """The entry of a document; its payload holds the triple, so its metadata need not."""
+        text = json.dumps(fact, ensure_ascii=False, separators=(",", ":"))
+        entry = Entry.of(document, TRIPLE, self._codec.encode(text))
+        own = {k: v for k, v in document.metadata.items() if k not in (ENTITY, PROPERTY)}
+        return Entry(
+            entry.id, entry.level, entry.payload, entry.time, entry.source,
+            own if fact[0] else document.metadata, entry.key, entry.version,
+        )  # fmt: skip
+
+    # ---- reading
+
+    def read(
+        self, questions: Sequence[str], documents: Sequence[str] | None = None
+    ) -> Conditioning:
+        """Attaches all triples; with `documents` each question sees the one that it names."""
+        memory = self._ready()
+        if memory is None:
+            return self.closed_book()
+        only = None if documents is None else self._only(documents)
+        recorder = Recorder(memory.owner, len(questions), self._encoded)
+        self._recorder = recorder
+        attached = KnowledgeMemory(
+            memory.layers, memory.owner, self.config.top_k, memory.always, only,
+            self.config.anchor, watch=recorder,
+        )  # fmt: skip
+        own = self.reading().transports
+        return Conditioning((*own, attached), sources=lambda: recorder.attention().sources())
+
+    def _only(self, documents: Sequence[str]) -> Tensor | None:
+        """Which rows [B, M] each question may read: its document's; all where that is not held."""
+        number = {id: i for i, id in enumerate(self._encoded)}
+        rows = len(self._encoded) + int(self.config.null_slot)
+        only = torch.zeros(len(documents), rows, dtype=torch.bool)
+        for i, id in enumerate(documents):
+            only[i, number.get(id, slice(None))] = True
+        if self.config.null_slot:
+            only[:, -1] = True
+        return only.to(self.backbone.device)
+
+    @torch.no_grad()
+    def _ready(self) -> KnowledgeMemory | None:
+        """Keys and values of all triples, encoded where they are new; None for an empty bank."""
+        if not self._facts:
+            return None
+        if self._memory is None:
+            known = set(self._encoded)
+            new = [id for id in self._facts if id not in known]
+            if new:
+                made = self.encoder.encode([self._facts[id] for id in new])
+                parts = [made] if self._features is None else [self._features, made]
+                self._features = Features.joined(parts)
+                self._encoded += new
+            assert self._features is not None
+            self._memory = self.memory_of(self._features)
+        return self._memory
+
+    def memory_of(self, features: Features) -> KnowledgeMemory:
+        """The memory of some triples; gradients flow to the adapters."""
+        device, count = self.backbone.device, len(features)
+        shift = math.log(self.config.scale_triples / count) if self.config.scale_triples else 0.0
+        layers = {i: self.adapter(i).layer(features, shift, device) for i in self.layers}
+        owner = features.owner.to(device)
+        null = int(self.config.null_slot)
+        if null:
+            owner = nn.functional.pad(owner, (0, 1), value=count)
+        return KnowledgeMemory(layers, owner, self.config.top_k, null, anchor=self.config.anchor)
+
+    # ---- what is known of triples and answers
+
+    def fact(self, id: str) -> Fact | None:
+        """See `Knowledge`."""
+        return self._facts.get(id)
+
+    def attention(self) -> Attention | None:
+        """See `Knowledge`."""
+        return None if self._recorder is None else self._recorder.attention()
+
+    # ---- training
+
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """With `start="aligned"` sets the adapters in closed form, from questions about triples."""
+        if self.config.start != "aligned" or len(documents) < LEAST_ALIGNED:
+            return
+        facts = [as_triple(d.text, d.metadata) or ("", "", d.text) for d in documents]
+        asked = [
+            f"What is {key_text(entity, property)}?" if entity else value
+            for entity, property, value in facts
+        ]
+        answers = [value for _, _, value in facts]
+        self.align(self.encoder.encode(facts), asked, answers, list(range(len(facts))))
+
+    @torch.no_grad()
+    def align(
+        self,
+        features: Features,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        owner: Sequence[int],
+    ) -> None:
+        """The aligned start from questions [Q], answered by the values of triples `owner` [Q]."""
+        backbone = self.backbone
+        said = answer_ids(backbone, answers)
+        prompts = prompt_ids(backbone, questions)
+        states, strengths = watched_states(backbone, self.layers, prompts, said)
+        self.align_to(features, states, strengths, owner, said)
+
+    @torch.no_grad()
+    def align_to(
+        self,
+        features: Features,
+        states: Mapping[int, Tensor],
+        strengths: Mapping[int, float],
+        owner: Sequence[int],
+        said: Sequence[Sequence[int]],
+    ) -> None:
+        """`align` from the states [N, D] of each layer at the N answer tokens `said`."""
+        wanted = targets(features, [(one,) for one in owner], said)
+        slots = torch.tensor([row[0] if row else -1 for row in wanted])
+        lengths = torch.tensor([len(row) for row in said])
+        rows = torch.tensor(list(owner)).repeat_interleave(lengths)
+        first = torch.zeros(len(rows), dtype=torch.bool)
+        first[lengths.cumsum(0) - lengths] = True
+        modules = attention_modules(self.backbone.decoder)
+        draw = torch.Generator().manual_seed(0)
+        for layer in self.layers:
+            adapter = self.adapter(layer)
+            align_keys(adapter, features, draw)
+            align_queries(adapter, features, states[layer], rows, first, slots)
+            late = layer > sum(self.layers) / len(
+                self.layers
+            )  # early, it would upset later queries
+            out = output_projection(modules[layer])
+            if out is not None:
+                align_values(adapter, out, (LATE if late else EARLY) * strengths[layer])
+            adapter.head_bias.fill_(LATE_BIAS if late else 0.0)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Mean answer loss per token, and with `attention_weight` the loss on attention."""
+        features = batch.features if isinstance(batch, KnowledgeBatch) else None
+        if features is None:
+            facts = [as_triple(d.text, d.metadata) or ("", "", d.text) for d in batch.documents]
+            features = self.encoder.encode(facts)
+        scores: dict[int, Tensor] = {}
+        memory = self.memory_of(features)
+        prompts = prompt_ids(self.backbone, batch.questions)
+        memory.anchors = torch.tensor([len(row) - 1 for row in prompts], device=memory.owner.device)
+        memory.watch = lambda layer, found, real, start, rows: scores.update({layer: found})
+        said = answer_ids(self.backbone, batch.answers)
+        with self.reading().attach(self.backbone), memory.attach(self.backbone):
+            read = self._answers(batch, prompts, said)
+        answer = nn.functional.cross_entropy(read.logits, read.tokens)
+        if not self.config.attention_weight:
+            return Loss(answer, {"answer": answer.item()})
+        wanted = targets(features, facts_of(batch), said)
+        if not self.config.null_slot:
+            wanted = [[s for s in slots if s < len(features.owner)] for slots in wanted]
+        lost = [attention_loss(found[read.places], wanted) for found in scores.values()]
+        drawn = torch.stack(lost).mean()
+        parts = {"answer": answer.item(), "attention": drawn.item()}
+        return Loss(answer + self.config.attention_weight * drawn, parts)
+
+    def _answers(
+        self, batch: Batch, prompts: Sequence[Sequence[int]], said: Sequence[Sequence[int]]
+    ) -> AnswerLogits:
+        """Logits at the answers' tokens `said`, with what is attached now."""
+        backbone = self.backbone
+        if not isinstance(batch, KnowledgeBatch) or not batch.states:
+            return backbone.answer_logits(prompts, said)
+        states = nn.utils.rnn.pad_sequence(list(batch.states), batch_first=True)
+        lengths = torch.tensor([len(one) for one in batch.states])
+        mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(backbone.device)
+        hidden = backbone.finish(states.to(backbone.device), mask, self.layers[0])
+        places, tokens = answer_places(prompts, said, states.shape[1])
+        logits = backbone.logits(hidden[places.to(backbone.device)]).float()
+        return AnswerLogits(logits, tokens.to(backbone.device), places.to(backbone.device))

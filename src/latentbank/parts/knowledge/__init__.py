@@ -1,0 +1,1 @@
+"""Triples as attention memory: features, adapters, their start, and what training watches."""

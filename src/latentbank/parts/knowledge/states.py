@@ -1,0 +1,82 @@
+"""What the frozen backbone computes at answer tokens, and what its attention writes with.
+
+Knows the backbone; knows no triples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone.layers import attention_modules
+from latentbank.backbone.model import Backbone
+
+__all__ = ["output_projection", "watched_states"]
+
+_BATCH = 32
+
+
+@torch.no_grad()
+def watched_states(
+    backbone: Backbone,
+    layers: Iterable[int],
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    entering: list[Tensor] | None = None,
+) -> tuple[dict[int, Tensor], dict[int, float]]:
+    """Layer → states [N, D] that enter its attention where the N answer tokens are predicted.
+
+    Also layer → root mean square of the residual stream that enters the layer, there. `entering`
+    takes the states [T, D] of each prompt with its answer that enter the first of the layers.
+    """
+    layers, modules = list(layers), attention_modules(backbone.decoder)
+    entered: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entered[name] = args[0] if args else kwargs["hidden_states"]
+
+        return hook
+
+    states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    squares: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    with ExitStack() as stack:
+        for layer in layers:
+            for name, module in (
+                ("attention", modules[layer]),
+                ("", backbone.decoder.layers[layer]),
+            ):
+                handle = module.register_forward_pre_hook(keep(f"{name}{layer}"), with_kwargs=True)
+                stack.callback(handle.remove)
+        for at in range(0, len(prompts), _BATCH):
+            part = slice(at, at + _BATCH)
+            rows = [[*p, *a] for p, a in zip(prompts[part], answers[part], strict=True)]
+            ids, mask = backbone.pad(rows)
+            backbone.session(len(rows)).feed(ids, mask)
+            places = torch.zeros_like(mask)
+            for i, (prompt, answer) in enumerate(zip(prompts[part], answers[part], strict=True)):
+                places[i, len(prompt) - 1 : len(prompt) - 1 + len(answer)] = True
+            if entering is not None:
+                whole = entered[str(layers[0])]
+                entering += [one[: len(row)].clone() for one, row in zip(whole, rows, strict=True)]
+            for layer in layers:
+                states[layer].append(entered[f"attention{layer}"][places].float().cpu())
+                squares[layer].append(entered[str(layer)][places].float().square().mean(-1).cpu())
+    strengths = {layer: float(torch.cat(squares[layer]).mean().sqrt()) for layer in layers}
+    return {layer: torch.cat(found) for layer, found in states.items()}, strengths
+
+
+def output_projection(attention: nn.Module) -> Tensor | None:
+    """The weight [D, H · head_dim] of an attention's output map; None where its name is unknown."""
+    for name in ("o_proj", "c_proj", "out_proj", "dense"):
+        map: Any = getattr(attention, name, None)
+        if map is None:
+            continue
+        map = getattr(map, "base_layer", map)
+        weight: Tensor = map.weight.detach()
+        return weight if isinstance(map, nn.Linear) else weight.T  # GPT-2 keeps it transposed
+    return None
