@@ -153,8 +153,6 @@ def test_portions_change_nothing(backbone: Backbone, monkeypatch: pytest.MonkeyP
 @torch.no_grad()
 def test_an_anchor_is_the_same_token_by_token_and_in_one_pass(backbone: Backbone) -> None:
     method = written(backbone, anchor=1.0, unit_queries=True)
-    for layer in method.layers:  # type: ignore[attr-defined]
-        method.adapter(layer).scale.data *= 10  # type: ignore[attr-defined]
     rows = prompt_ids(backbone, QUESTIONS[:1])
     more = random_ids(1, 3)
     ids, mask = backbone.pad(rows)
@@ -169,15 +167,30 @@ def test_an_anchor_is_the_same_token_by_token_and_in_one_pass(backbone: Backbone
     with reading.attach(backbone), memory.attach(backbone):
         whole = backbone.session(1).feed(both, torch.ones_like(both).bool())
     torch.testing.assert_close(torch.cat(steps, 1), whole[:, -3:], **NEAR)
-    assert not torch.allclose(whole[:, -1], _without_anchor(method, both), atol=1e-3)
 
 
-def _without_anchor(method: Any, ids: Tensor) -> Tensor:
-    memory = method.memory_of(method._features)
-    memory.anchor = 0.0
-    with method.reading().attach(method.backbone), memory.attach(method.backbone):
-        found: Tensor = method.backbone.session(1).feed(ids, torch.ones_like(ids).bool())
-    return found[:, -1]
+@torch.no_grad()
+def test_an_anchored_token_scores_rows_as_the_prompts_end_did() -> None:
+    from latentbank.backbone.transports.rectangular import knowledge_attention
+
+    keys = torch.eye(4)[None]
+    layer = KnowledgeLayer(
+        keys, None, torch.zeros(4, 1, 4), lambda states: (states[:, :, None], None),
+        torch.zeros(1, 4), torch.zeros(1),
+    )  # fmt: skip
+    states = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    for anchor in (0.0, 0.5, 1.0):
+        heard: list[Tensor] = []
+        memory = KnowledgeMemory({0: layer}, torch.arange(4), anchor=anchor)
+        memory.anchors = torch.tensor([1, 3])
+        memory.watch = lambda layer, scores, real, start, rows, to=heard: to.append(scores)
+        knowledge_attention(memory, 0, states, None, 1)
+        (scores,) = heard
+        for row, place in enumerate((1, 3)):
+            before, after = states[row, : place + 1], states[row, place + 1 :]
+            torch.testing.assert_close(scores[row, : place + 1, 0], before)
+            mixed = (1 - anchor) * after + anchor * states[row, place]
+            torch.testing.assert_close(scores[row, place + 1 :, 0], mixed)
 
 
 # ---- triples in a bank

@@ -372,9 +372,8 @@ class Kblam(Trained, Incremental, Knowledge):
             adapter = self.adapter(layer)
             align_keys(adapter, features, draw)
             align_queries(adapter, features, states[layer], rows, first, slots)
-            late = layer > sum(self.layers) / len(
-                self.layers
-            )  # early, it would upset later queries
+            # what an early layer writes would upset the queries of the later ones
+            late = layer > sum(self.layers) / len(self.layers)
             out = output_projection(modules[layer])
             if out is not None:
                 align_values(adapter, out, (LATE if late else EARLY) * strengths[layer])

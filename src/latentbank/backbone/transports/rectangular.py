@@ -66,9 +66,10 @@ class KnowledgeMemory:
     question to some rows; with beams a question's consecutive rows share it. Each query reads the
     slots of its `top_k` best rows, 0 means all, and always those of the last `always` rows.
 
-    `anchor` is the share of the rows' scores of an answer's tokens that comes from the last token of
-    the prompt: with 1 the triple is chosen there and its slots token by token. `anchors` [B] are the places of these
-    tokens where a pass has the answer, too; without it the first pass is the prompt, padded left.
+    `anchor` is the share of the rows' scores of an answer's tokens that comes from the last token
+    of the prompt: with 1 the triple is chosen there and its slots token by token. `anchors` [B] are
+    the places of these tokens where a pass has the answer, too. Without it the first pass is the
+    prompt, padded left.
     A memory with an anchor serves one run. `watch` hears of the scores at each pass.
 
     Works with transformers' models and with a `QuickLlama`.
