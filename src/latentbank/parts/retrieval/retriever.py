@@ -44,7 +44,7 @@ class RetrievalConfig:
     """How documents are chosen for a question."""
 
     candidates: int = setting(4, "Documents that are read one by one; the best answer wins.")
-    rerank: int = setting(32, "Best texts by BM25 that are reranked by their words; 0: none.")
+    rerank: int = setting(16, "Best texts by BM25 that are reranked by their words; 0: none.")
     together: int = setting(1, "Documents that are read together; above 1 there is no contest.")
     least_match: float = setting(
         0.3, "Share of a question's words that a document must hold to be read."
