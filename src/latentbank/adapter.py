@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -169,9 +169,16 @@ def copy_matching(method: Trained, folder: Path) -> int:
 
 
 def adapter_fingerprint(method: Method) -> str:
-    """`method:hash` of every trained tensor, rounded to float16, as shipped adapters are."""
+    """`method:hash` of every trained tensor, rounded to float16, as shipped adapters are.
+
+    Low-rank weights are rounded to bfloat16, so that the dtype of the backbone does not matter.
+    """
+    return _hashed(method, method.settled_state() if isinstance(method, Trained) else {})
+
+
+def _hashed(method: Method, state: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(trained_state(method).items()):
+    for name, value in sorted(state.items()):
         kept = value.half() if value.is_floating_point() else value
         digest.update(name.encode())
         digest.update(kept.cpu().contiguous().numpy().tobytes())
@@ -288,14 +295,21 @@ def new_bank(
     )
 
 
-def bank_fingerprint(method: Method) -> BankFingerprint:
-    """What a bank written by `method` records, and insists on when it is opened."""
-    return BankFingerprint(
+def bank_fingerprint(method: Method, stored: BankFingerprint | None = None) -> BankFingerprint:
+    """What a bank written by `method` records, and insists on when it is opened.
+
+    `stored` is the fingerprint of a bank. It is returned if an earlier version of the package
+    recorded it for `method`: the adapter's hash then depended on the backbone's dtype.
+    """
+    backbone = method.backbone
+    now = BankFingerprint(
         method.name,
         adapter_fingerprint(method),
-        method.backbone.fingerprint,
-        method.backbone.tokenizer_fingerprint,
+        backbone.fingerprint,
+        backbone.tokenizer_fingerprint,
     )
+    earlier = replace(now, adapter=_hashed(method, trained_state(method)))
+    return earlier if stored == earlier else now
 
 
 def check_budget(bank: MemoryBank, budget_bytes: int | None) -> None:

@@ -110,6 +110,13 @@ class Trained(Method):
             tensors |= {f"{kind}.{k}": v for k, v in weights.state().items()}
         return tensors
 
+    def settled_state(self) -> dict[str, Tensor]:
+        """`state` for a fingerprint: the same in every dtype of the backbone."""
+        tensors = self.state()
+        for kind, weights in self._low_rank().items():
+            tensors |= {f"{kind}.{k}": v for k, v in weights.settled().items()}
+        return tensors
+
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes what `state` gave.
 

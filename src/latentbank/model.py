@@ -126,15 +126,16 @@ class MemoryModel:
         """
         path = Path(bank) if bank is not None and str(bank) != ":memory:" else None
         values = dict(overrides or {})
-        exists = path is not None and path.exists()
+        stored, exists = None, path is not None and path.exists()
         if path is not None and (exists or read_only):
             with MemoryBank.open(path, read_only=True) as existing:
                 values = merged(normalised_overrides(existing), values)
                 check_budget(existing, budget_bytes)
+                stored = existing.fingerprint
         method = load_method(adapter, backbone, dtype, device, values, progress, quick)
         with ExitStack() as stack:
             if path is not None and exists:
-                opened = MemoryBank.open(path, bank_fingerprint(method), read_only)
+                opened = MemoryBank.open(path, bank_fingerprint(method, stored), read_only)
             else:
                 meta = {
                     "adapter": place_of(adapter, {*packaged_adapters(), *METHODS.names()}),

@@ -103,8 +103,25 @@ class LoraWeights:
                 raise InputError(
                     f"the adapter holds no low-rank matrix {name} of {parameter.shape}"
                 )
+            value = state[name]
+            if (value.dtype, parameter.dtype) == (torch.float32, torch.bfloat16):
+                value = value.half()  # one way of rounding, so that `settled` is the same
             with torch.no_grad():
-                parameter.copy_(state[name])
+                parameter.copy_(value)
+
+    def settled(self) -> dict[str, Tensor]:
+        """`state` as float16, the same for one adapter in every dtype of the backbone.
+
+        The values have bfloat16's precision. A pair of matrices whose product is 0 counts as 0:
+        the first of them is random, and its numbers depend on the dtype.
+        """
+        tensors = {}
+        for name, value in self.state().items():
+            base = name.removesuffix("lora_A")
+            idle = base != name and not self.parameters[f"{base}lora_B"].any()
+            rounded = value.half().bfloat16().half()
+            tensors[name] = torch.zeros_like(rounded) if idle else rounded
+        return tensors
 
 
 class LowRankLinear(nn.Module):

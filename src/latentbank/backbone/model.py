@@ -316,6 +316,13 @@ def load_backbone(
     Raises:
         InputError: the model cannot be found or is not a decoder-only LM, or no such device.
     """
-    where = parse_device(device)
-    model, tokenizer = load_pretrained(spec, parse_dtype(dtype), progress, quick)
-    return Backbone(model.to(where), tokenizer, spec if "/" not in spec else spec.split("/")[-1])
+    where, wanted = parse_device(device), parse_dtype(dtype)
+    half = wanted == torch.float16  # its range is smaller than that of the fingerprint's bfloat16
+    model, tokenizer = load_pretrained(spec, torch.float32 if half else wanted, progress, quick)
+    backbone = Backbone(model, tokenizer, spec if "/" not in spec else spec.split("/")[-1])
+    if half:
+        _ = backbone.fingerprint
+        for weight in model.parameters():  # buffers, such as frequencies, stay float32
+            weight.data = weight.data.to(wanted)
+    model.to(where)
+    return backbone
