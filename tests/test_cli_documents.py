@@ -85,7 +85,7 @@ def test_an_edited_file_replaces_what_it_was(chosen: tuple[str, ...], tmp_path: 
     said = refuse("write", str(folder), "--bank", str(fresh), "--on-conflict", "error")
     assert "another version of the document" in said and "holds 1 entry" in said
     result = succeed("write", str(folder), "--bank", str(fresh))
-    assert "1 were replaced" in result.stdout and documents_in(fresh) == 1
+    assert "1 document replaced, 0 kept" in result.stdout and documents_in(fresh) == 1
 
 
 def test_an_empty_path_reads_nothing(

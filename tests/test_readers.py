@@ -123,6 +123,7 @@ def test_hugging_face_dataset(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a", "metadata": 3}', r"line 1: metadata must be an object"),
         ("a.csv", b"story\nhello\n", r"a\.csv, line 1: the row has no text; .*--text-column"),
         ("a.csv", b"text,id\n,7\n", r"a\.csv, line 2: the row has no text; its fields are: id"),
+        ("a.jsonl", b'{"id": 1, "Body": null}', r"line 1: the row has no text; its field 'Body'"),
         ("a.csv", b'text\n"a" b\n', r"a\.csv, line 2: not CSV"),
         ("a.csv", b"text\na,b\n", r"a\.csv, line 2: the row has more fields"),
         ("a.pdf", b"%PDF", r"suffix \.pdf; readable are \.csv"),

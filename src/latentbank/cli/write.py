@@ -247,9 +247,9 @@ class _Run:
             yield document
 
     def _kept(self) -> str:
-        held = len(self.model.bank)
+        held, were = len(self.model.bank), "was" if self.read == 1 else "were"
         return (
-            f"{count(self.read, 'document')} of this run were stored before; "
+            f"{count(self.read, 'document')} of this run {were} stored before; "
             f"the bank {self.model.bank.name} is whole and holds {count(held, 'entry')}."
         )
 
@@ -294,8 +294,8 @@ def _print(result: dict[str, Any], bank: str) -> None:
     )
     if result["replaced"] or result["kept"]:
         typer.echo(
-            f"Of documents that were there in another version, {result['replaced']:,} were "
-            f"replaced and {result['kept']:,} kept as they were."
+            "The bank held another version: "
+            f"{count(result['replaced'], 'document')} replaced, {result['kept']:,} kept as before."
         )
     if result["faded"] or result["forgotten"]:
         typer.echo(

@@ -149,7 +149,13 @@ def row_document(row: Row, source: str | None, options: ReadOptions, id: str | N
     decimals, dates and durations become text. Raises `InputError`, naming the row's place.
     """
     fields = {name: value for name, value in row.fields.items() if value is not None}
-    columns = columns_of(fields, options, row.where)
+    try:
+        columns = columns_of(fields, options, row.where)
+    except InputError:
+        text = columns_of(row.fields, options, row.where).text  # raises for a row without the field
+        raise InputError(
+            f"{row.where}: the row has no text; its field {text!r} is empty."
+        ) from None
     try:
         text = fields.pop(columns.text)
         if isinstance(text, bytes):
