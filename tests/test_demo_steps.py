@@ -7,7 +7,7 @@ from typing import Any
 
 from latentbank.answering import Answer
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.cli.demo_steps import Tour
+from latentbank.cli.demo_steps import Reader, Tour
 from latentbank.documents.document import Document
 from latentbank.evaluate.data import QADataset, Question
 
@@ -44,3 +44,14 @@ def test_a_question_that_was_answered_right_from_what_is_held() -> None:
 def test_else_any_question_about_what_is_held() -> None:
     assert suggested(["Ben#0", "Ben#1"], {"Ben": "there"}) == "Where is Ben?"
     assert suggested([], {"Ada": "here"}) is None
+
+
+def test_an_answer_that_no_document_gave_is_called_the_models_own() -> None:
+    said: list[str] = []
+    own = Answer("Oslo", (), 0.0, 0.0, 0.0)
+    memory: Any = SimpleNamespace(ask=lambda question, decoding, memory: own)
+    tour = Tour(said.append, memory, DATA, DATA.questions[:1])
+    tour.ask([Reader("memory", memory), Reader("closed book", memory, closed=True)])
+    lines = [line for line in said if "Oslo" in line]
+    assert ["not in memory" in line for line in lines] == [True, False]
+    assert "✓" in said[0], "the mark is explained"

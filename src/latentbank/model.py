@@ -126,7 +126,8 @@ class MemoryModel:
         """
         path = Path(bank) if bank is not None and str(bank) != ":memory:" else None
         values = dict(overrides or {})
-        stored, exists = None, path is not None and path.exists()
+        stored = None
+        exists = path is not None and path.exists()
         if path is not None and (exists or read_only):
             with MemoryBank.open(path, read_only=True) as existing:
                 values = merged(normalised_overrides(existing), values)

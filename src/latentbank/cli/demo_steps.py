@@ -85,7 +85,10 @@ class Tour:
 
     def ask(self, readers: Sequence[Reader]) -> dict[str, Any]:
         """Asks the questions one by one; a tick marks an answer that holds an expected one."""
-        self.say(f"\n[bold]2. Ask[/bold] {count(len(self.asked), 'question')}, one by one")
+        self.say(
+            f"\n[bold]2. Ask[/bold] {count(len(self.asked), 'question')}, one by one; ✓ marks an "
+            "answer that holds one of the expected ones"
+        )
         return self._round(readers)
 
     def squeeze(self, readers: Sequence[Reader]) -> dict[str, Any]:
@@ -156,6 +159,8 @@ class Tour:
         if answer.documents:
             first = answer.documents[0][0]
             where = f"from {shown(self._document(first).source or '')} ({first}), "
+        elif not reader.closed:
+            where = "not in memory, the model's own, "
         text = shown(answer.text or "(no answer)")
         note = f"[dim]{where}{1000 * answer.seconds:.0f} ms[/dim]"
         return f"      {reader.label:<12}{mark} {text}  {note}"
