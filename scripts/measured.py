@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latentbank.bench.record import DataInfo, Metric, new_record, write_record
+from latentbank.bench.record import DataInfo, Metric, Series, new_record, write_record
 from latentbank.evaluate.data import QADataset
 
 
@@ -29,6 +29,7 @@ def write_measured(
     dtype: torch.dtype | str = "",
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    series: Mapping[str, Series] | None = None,
 ) -> None:
     """One record at `path` (.json) of what the present script measured on `data`."""
     record = new_record(
@@ -40,5 +41,6 @@ def write_measured(
         dtype=str(dtype).removeprefix("torch."),
         metrics=metrics,
         config=config,
+        series=series,
     )
     write_record(record, path)
