@@ -53,7 +53,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in N
     "cmt copy": ("cmt", {"start": "copy", "heads": 1}),
     "cmt plain": ("cmt", {"top_k": 0, "memory_aware": 0.0, "self_matching": 0.0}),
     "mbc histogram": ("mbc", {"form": "histogram"}),
-    "mbc online": ("mbc", {"adapt": "online"}),
+    "mbc online": ("mbc", {"adapt": "online", "generation": 2}),
+    "mbc bound": ("mbc", {"binding": True, "bound": {"top_k": 2, "levels": 2}}),
+    "mbc bound places": (
+        "mbc",
+        {"binding": True, "bound": {"places": True, "width": 0, "levels": 1}},
+    ),
 }
 BACKBONES = ("gpt2", "llama", "gemma3")
 GOLD = [d.id for d in DOCUMENTS]

@@ -65,36 +65,54 @@ def test_a_refused_write_leaves_no_trace(backbones: Backbones, config: dict[str,
         assert torch.equal(logits(method), before)
 
 
-def test_an_online_codebook_learns_and_keeps_protected_codes(backbone: Backbone) -> None:
+@pytest.mark.parametrize("form", ["indices", "histogram"])
+def test_stored_codes_keep_the_words_that_they_meant(backbone: Backbone, form: str) -> None:
+    """Each generation of codewords stays as it was; new documents are coded by the newest."""
     config = {"codes": 16, "reset_below": 0.9, "usage_decay": 0.5}
-    method: Any = mbc(backbone, adapt="online", codebook=config, discount=1.0)
+    options = {"adapt": "online", "discount": 0.5, "generation": 2, "generations": 3}
+    method: Any = mbc(backbone, form=form, codebook=config, **options)
     method.write(DOCUMENTS[:2])
-    words, used = method._words.clone(), method._codes.unique()
-    method.write(DOCUMENTS[2:])
-    moved = (method._words != words).any(1)
-    assert moved.any(), "unused codes are reset to what the documents need"
-    # with discount 1 averages stand still, so only a reset could move a stored code
-    torch.testing.assert_close(method._words[used], words[used], rtol=0, atol=2e-3)
-    assert torch.equal(method._codes[: 3 * 2].unique(), used)
+    words, counts = method._words.clone(), method._counts()
+    assert method._generations == 1
+    method.write(DOCUMENTS[2:4])
+    method.write(DOCUMENTS[4:])
+    assert method._generations == 3
+    assert torch.equal(method._words[:16], words) and not torch.equal(method._words[16:32], words)
+    assert torch.equal(method._counts()[:16], counts), "the first two documents"
+    assert method._counts().view(3, 16).sum(1).tolist() == [3 * 2, 3 * 2, 3]
+    answers = logits(method)
+    method.bind(method.require_bank())
+    torch.testing.assert_close(logits(method), answers)
+    method.write([Document("One more, beyond the last generation.")])
+    assert method._generations == 3
+
+
+def test_a_generation_that_the_bank_lacks_is_named(backbone: Backbone) -> None:
+    method: Any = mbc(backbone, adapt="online")
+    method.write(DOCUMENTS)
+    bank = method.require_bank()
+    with pytest.raises(BankError, match="generation 7"):
+        method._unpack(b"\x07" + next(iter(bank.entries())).payload[1:])
+    with pytest.raises(BankError):
+        method._unpack(b"")
 
 
 def test_an_online_codebook_moves_towards_the_documents(backbone: Backbone) -> None:
     errors = []
     for adapt in ("frozen", "online"):
-        method: Any = mbc(backbone, adapt=adapt, discount=0.5)
+        method: Any = mbc(backbone, adapt=adapt, discount=0.5, generation=1, generations=256)
         latents = method.amortise_all([d.text for d in DOCUMENTS]).flatten(0, 1)
-        for _ in range(6):
-            method.write([Document(f"{d.text} ") for d in DOCUMENTS[:1]])
-            for document in DOCUMENTS:
-                method._encode(method.amortise_all([document.text]))
-        words = method._words.float()
+        for i in range(6):
+            method.write([Document(f"{d.text} {i}") for d in DOCUMENTS])
+        words = method._words[-16:].float()
         errors.append(float(torch.cdist(latents, words).amin(1).pow(2).mean()))
     assert errors[1] < 0.7 * errors[0]
 
 
 def test_online_adaptation_is_a_function_of_the_bank_alone(backbone: Backbone) -> None:
     """Neither the caller's randomness nor an earlier bank leaks into the next one."""
-    method: Any = mbc(backbone, adapt="online", codebook={"codes": 16, "reset_below": 0.9})
+    config = {"codes": 16, "reset_below": 0.9}
+    method: Any = mbc(backbone, adapt="online", generation=1, codebook=config)
     found = []
     for noise in (1, 2):
         torch.manual_seed(noise)

@@ -90,13 +90,7 @@ class Codebook(nn.Module):
 
     def nearest(self, latents: Tensor) -> Tensor:
         """Codes [N] of latents [N, D]: the smallest L2 distance."""
-        with torch.no_grad():
-            half = 0.5 * self.weight.pow(2).sum(1)
-            best = [
-                (half - part @ self.weight.T).argmin(1)
-                for part in torch.split(latents.detach(), 8192)
-            ]
-        return torch.cat(best) if best else latents.new_zeros(0, dtype=torch.long)
+        return nearest_codes(latents, self.weight)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codewords [..., D] of codes [...]."""
@@ -240,6 +234,14 @@ class ResidualMeter:
             return None
         spread = self._squares - float(torch.as_tensor(self._sum).pow(2).sum()) / self.count
         return self._missed / spread if spread > 1e-9 * self._squares else None
+
+
+@torch.no_grad()
+def nearest_codes(latents: Tensor, words: Tensor) -> Tensor:
+    """Codes [N] of latents [N, D]: the nearest of codewords [K, D] by L2 distance."""
+    half = 0.5 * words.pow(2).sum(1)
+    best = [(half - part @ words.T).argmin(1) for part in torch.split(latents.detach(), 8192)]
+    return torch.cat(best) if best else latents.new_zeros(0, dtype=torch.long)
 
 
 def usage_perplexity(counts: Tensor) -> float:

@@ -32,12 +32,10 @@ from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
 from latentbank.method import register
 from latentbank.methods.mac import Mac, MacConfig
+from latentbank.parts.amortised.matcher import Matcher
 from latentbank.parts.amortised.networks import paper_presets
 from latentbank.parts.amortised.slots import top_sources
 from latentbank.parts.batch import Batch, Loss
-from latentbank.parts.pooling import whitening
-
-SHRINKAGE = 0.3  # as in `Aggregator.compare`
 
 
 @dataclass(frozen=True)
@@ -54,47 +52,6 @@ class CmtConfig(MacConfig):
         super().__post_init__()
         require_at_least(self, 0, "top_k", "memory_aware", "self_matching", "spread")
         require_at_least(self, 1, "matching_width")
-
-
-class Matcher(nn.Module):
-    """Memories [B, T, D] of questions or documents → unit vectors [B, K].
-
-    The product of two vectors is the similarity of the question and the document.
-    """
-
-    def __init__(self, width: int, kept: int) -> None:
-        super().__init__()
-        self.means = nn.ParameterDict(
-            {side: nn.Parameter(torch.zeros(width)) for side in ("questions", "documents")}
-        )
-        self.project = nn.Linear(width, min(width, kept), bias=False)
-        nn.init.orthogonal_(self.project.weight)
-
-    def forward(self, memories: Tensor, side: str) -> Tensor:
-        """Unit vectors [B, K]; `side` is `questions` or `documents`."""
-        centred = self._pooled(memories) - self.means[side]
-        return nn.functional.normalize(self.project(centred), dim=-1)
-
-    @property
-    def measured(self) -> bool:
-        """Whether `measure` or training has set the means."""
-        return any(bool(mean.any()) for mean in self.means.values())
-
-    @staticmethod
-    def _pooled(memories: Tensor) -> Tensor:
-        return nn.functional.layer_norm(memories.mean(1), memories.shape[-1:])
-
-    @torch.no_grad()
-    def measure(self, questions: Tensor, documents: Tensor) -> None:
-        """Sets the means of both sides, and the map that whitens what is left of them."""
-        asked, stored = self._pooled(questions), self._pooled(documents)
-        centred = []
-        for side, rows in (("questions", asked), ("documents", stored)):
-            self.means[side].copy_(rows.mean(0))
-            centred.append(rows - rows.mean(0))
-        rows = torch.cat(centred)
-        white = whitening(rows.T @ rows / len(rows), self.project.out_features, SHRINKAGE)
-        self.project.weight.copy_(white.T)
 
 
 @register("cmt")

@@ -277,12 +277,17 @@ class Mac(Trained, Encoding, Incremental):
 
     # ---- reading
 
+    @property
+    def holds_documents(self) -> bool:
+        """Whether there is something to read."""
+        return len(self.slots) > 0
+
     @torch.no_grad()
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
     ) -> Conditioning:
         """Aggregates the bank for each question; the tokens enter at `inject_from`."""
-        if not len(self.slots):
+        if not self.holds_documents:
             return self.reading()
         with flushed_denormals():
             asked = self.amortise(questions, "questions")

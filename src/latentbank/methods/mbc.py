@@ -9,10 +9,11 @@ What differs from the paper's published code:
 - The codebook starts from k-means.
 - It can learn by moving averages: `codebook.learning="ema"`; `"gradient"` is the paper's.
 - A code counts as dead relative to uniform usage. It is reset to a badly reconstructed latent.
-- `adapt="online"` keeps learning while documents are written. A code that a stored document uses
-  is never reset.
+- `adapt="online"` keeps learning while documents are written. What it learned becomes a new
+  generation of codewords. Stored codes keep the generation that they were written with.
 - Attention over N·T codes equals attention over K codewords with `+ log(count)`. So reading takes
   K slots and not N·T; `form="histogram"` keeps only the counts.
+- `binding=true` is an extension: codes stay with their document, see `mbc_bound`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ from latentbank.backbone.transports import Sources
 from latentbank.bank import HISTOGRAM, Entry, MemoryBank, Receipt
 from latentbank.capabilities import Telemetry
 from latentbank.codec import pack_bits, unpack_bits
-from latentbank.codec.quantizer import Codebook, CodebookConfig, ResidualMeter, usage_perplexity
-from latentbank.config import setting
+from latentbank.codec.quantizer import (
+    Codebook,
+    CodebookConfig,
+    ResidualMeter,
+    nearest_codes,
+    usage_perplexity,
+)
+from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
 from latentbank.method import (
@@ -45,6 +52,7 @@ from latentbank.method import (
     register,
 )
 from latentbank.methods.mac import Mac, MacConfig
+from latentbank.parts.amortised.bound_codes import BoundSettings
 from latentbank.parts.amortised.networks import paper_presets
 from latentbank.parts.amortised.slots import Slots, top_sources
 from latentbank.parts.batch import Batch
@@ -60,7 +68,11 @@ class MbcConfig(MacConfig):
     form: str = setting("indices", "What the bank holds: `indices` (the paper's) or `histogram`.")
     adapt: str = setting("frozen", "The codebook while writing: `frozen` or `online`.")
     discount: float = setting(0.999, "α of the online objective.")
+    generation: int = setting(256, "`online`: documents after which new codewords are taken.")
+    generations: int = setting(4, "`online`: codebooks that a bank holds at most, up to 256.")
     vq_weight: float = setting(1.0, "λ, weight of the quantisation loss.")
+    binding: bool = setting(False, "Whether codes stay with their document; not in the paper.")
+    bound: BoundSettings = BoundSettings()
     codebook: CodebookConfig = CodebookConfig()
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, dropout=0.05, targets="kv")
 
@@ -70,6 +82,11 @@ class MbcConfig(MacConfig):
             raise unknown("mbc form", self.form, ["indices", "histogram"])
         if self.adapt not in ("frozen", "online"):
             raise unknown("mbc adapt", self.adapt, ["frozen", "online"])
+        require_at_least(self, 1, "generation", "generations")
+        if self.generations > 256:
+            raise InputError(f"generations must be at most 256, got {self.generations}")
+        if self.binding and (self.form, self.adapt, self.window) != ("indices", "frozen", 0):
+            raise InputError("binding=true needs form='indices', adapt='frozen' and window=0")
 
     @property
     def bits(self) -> int:
@@ -108,19 +125,28 @@ class Mbc(Mac, Telemetry):
         },
     }
 
+    def __new__(cls, config: MbcConfig, backbone: Backbone) -> Mbc:
+        """The form with binding is a class of its own."""
+        if config.binding and cls is Mbc:
+            from latentbank.methods.mbc_bound import BoundMbc
+
+            cls = BoundMbc
+        return super().__new__(cls)
+
     def __init__(self, config: MbcConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         if config.form == "histogram":
             self.claims = self.claims - {EXACT_DELETE, NAMES_SOURCES} | {CONSTANT_SIZE}
-        if config.adapt == "online":  # codewords that a document moved do not move back
+        if config.adapt == "online":  # what a document taught the codewords stays
             self.claims = self.claims - {EXACT_DELETE, CALLS_ADD_UP}
         self.codebook = Codebook(backbone.geometry.width, config.codebook)
         self.network["codebook"] = self.codebook.to(backbone.device)
         self._buffered: tuple[Tensor, Tensor] | None = None
         self._own_book: Codebook | None = None
         self._meter = ResidualMeter()
-        self._codes = torch.zeros(0, dtype=torch.long)
-        self._histogram = torch.zeros(config.codebook.codes, dtype=torch.long)
+        self._words: Tensor = self.codebook.weight.detach().half().cpu()  # (G · K, D)
+        self._codes: Tensor = torch.zeros(0, dtype=torch.long)
+        self._histogram: Tensor = torch.zeros(config.codebook.codes, dtype=torch.long)
 
     # ---- the bank
 
@@ -133,14 +159,15 @@ class Mbc(Mac, Telemetry):
         """Takes `bank` with its codebook, counts and codes; a new bank gets the adapter's."""
         self.bank = bank
         words, counts = bank.get_blob(WORDS), bank.get_blob(COUNTS)
-        codes = self.config.codebook.codes
         started = self.codebook.weight.detach().half().cpu()
         self._words = self._stored_words(words) if words else started
         self._own_book, self._meter = None, ResidualMeter()
-        self._histogram = torch.zeros(codes, dtype=torch.long)
+        self._histogram = torch.zeros(len(self._words), dtype=torch.long)
         if counts:
-            if len(counts) != 4 * codes:
-                raise BankError(f"the bank counts {len(counts) // 4} codes, expected {codes}")
+            if len(counts) != 4 * len(self._words):
+                raise BankError(
+                    f"the bank counts {len(counts) // 4} codes, expected {len(self._words)}"
+                )
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
         self.unreadable = {}
         entries = self._readable(bank.entries())
@@ -150,13 +177,12 @@ class Mbc(Mac, Telemetry):
         self._refresh()
 
     def _stored_words(self, blob: bytes) -> Tensor:
-        """The codebook [K, D] float16 of a bank."""
-        shape = (self.config.codebook.codes, self.backbone.geometry.width)
-        if len(blob) != 2 * shape[0] * shape[1]:
-            raise BankError(
-                f"the bank's codebook has {len(blob)} bytes, expected {2 * shape[0] * shape[1]}"
-            )
-        return torch.from_numpy(np.frombuffer(blob, np.float16).reshape(shape).copy())
+        """The codewords [G · K, D] float16 of a bank with G generations."""
+        size = self.config.codebook.codes, self.backbone.geometry.width
+        one = 2 * size[0] * size[1]
+        if len(blob) % one or not 1 <= len(blob) // one <= self.config.generations:
+            raise BankError(f"the bank's codebook has {len(blob)} bytes, expected {one}")
+        return torch.from_numpy(np.frombuffer(blob, np.float16).reshape(-1, size[1]).copy())
 
     def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
         """Takes in what others deleted and wrote."""
@@ -169,15 +195,35 @@ class Mbc(Mac, Telemetry):
     def _decode_payload(self, payload: bytes) -> Tensor:
         return self._unpack(payload)
 
+    @property
+    def code_count(self) -> int:
+        """Codes of one entry."""
+        return int(self.config.latents)
+
     def _unpack(self, payload: bytes) -> Tensor:
-        """Codes [T] of one entry. Raises BankError for a code beyond the codebook."""
-        codes = unpack_bits(payload, self.config.bits, self.config.latents)
-        size = self.config.codebook.codes
+        """Codes of one entry; those of generation g are g · K higher.
+
+        Raises BankError for another length, or a code or generation that the bank does not have.
+        """
+        size, generation = self.config.codebook.codes, 0
+        if self.config.adapt == "online":
+            generation, payload = int.from_bytes(payload[:1]), payload[1:]
+        codes = unpack_bits(payload, self.config.bits, self.code_count)
         if len(codes) and int(codes.max()) >= size:
             raise BankError(
                 f"an entry of the bank names code {int(codes.max())}; the codebook has {size} codes"
             )
-        return torch.from_numpy(np.asarray(codes, dtype=np.int64))
+        if generation and generation >= self._generations:
+            raise BankError(
+                f"an entry of the bank names generation {generation} of its codewords; "
+                f"the bank has {self._generations}"
+            )
+        return torch.from_numpy(np.asarray(codes, dtype=np.int64)) + generation * size
+
+    @property
+    def _generations(self) -> int:
+        """Codebooks that the bank holds."""
+        return len(self._words) // self.config.codebook.codes
 
     def _refresh(self) -> None:
         """Makes one slot for each codeword in use, with its log mass.
@@ -264,28 +310,32 @@ class Mbc(Mac, Telemetry):
 
     def _encode(self, latents: Tensor) -> Tensor:
         """Codes [B, T] of latents [B, T, D]; with `adapt="online"` the codebook learns first."""
-        flat = latents.flatten(0, 1)
-        book = self._book()
+        flat, size = latents.flatten(0, 1), self.config.codebook.codes
         if self.config.adapt == "online" and len(flat):
-            stored = torch.bincount(self._codes, minlength=book.config.codes)
-            protected = (stored + self._histogram.to(stored)) > 0
-            seed = len(self._codes) + int(self._histogram.sum())
-            generator = torch.Generator().manual_seed(seed)
-            codes = book.nearest(flat)
-            book.update(flat, codes, self.config.discount, protected, generator)
-            self._words = book.weight.detach().half()
-            # The codewords of stored codes have moved, so their slots are made anew.
+            self._learn(flat)
+        latest = self._words[-size:].float()
+        codes = nearest_codes(flat, latest)
+        self._meter.add(flat, latest[codes])
+        return codes.view(latents.shape[:2]) + (len(self._words) - size)
+
+    def _learn(self, latents: Tensor) -> None:
+        """Learns from latents [N, D]; opens a generation when the latest has its documents."""
+        book, size = self._book(), self.config.codebook.codes
+        counts = self._counts()
+        generator = torch.Generator().manual_seed(int(counts.sum()))
+        book.update(latents, book.nearest(latents), self.config.discount, None, generator)
+        held = int(counts[-size:].sum()) // self.code_count
+        if held >= self.config.generation and self._generations < self.config.generations:
+            self._words = torch.cat([self._words, book.weight.detach().half()])
+            self._histogram = torch.cat([self._histogram, torch.zeros_like(counts[:size])])
             self._refresh()
-        codes = book.nearest(flat)
-        self._meter.add(flat, book.decode(codes).detach())
-        return codes.view(latents.shape[:2])
 
     def telemetry(self) -> dict[str, float]:
         """Perplexity and number of unused codewords of the bank's codes.
 
         `codebook_residual` covers what was encoded since the bank was bound, if anything was.
         """
-        counts = self._counts()
+        counts = self._counts().view(self._generations, -1).sum(0)
         figures = {
             "codebook_perplexity": usage_perplexity(counts),
             "codebook_dead": float((counts == 0).sum()),
@@ -297,12 +347,13 @@ class Mbc(Mac, Telemetry):
         """The bank's own codebook in float32; starts with the adapter's usage statistics."""
         if self._own_book is None:
             settings = dataclasses.replace(self.config.codebook, learning="ema")
+            words = self._words[-self.config.codebook.codes :].float()
             with torch.random.fork_rng(devices=[]):  # its random start is replaced
-                book = Codebook(self._words.shape[1], settings)
+                book = Codebook(words.shape[1], settings)
             book.load_state_dict(
                 {k: v.detach().cpu() for k, v in self.codebook.state_dict().items()}
             )
-            book.weight.copy_(self._words.float())
+            book.weight.copy_(words)
             book.sums.copy_(book.weight * book.counts[:, None])
             self._own_book = book
         return self._own_book
@@ -310,8 +361,9 @@ class Mbc(Mac, Telemetry):
     def _encode_payloads(self, latents: Tensor) -> list[bytes]:
         if not latents.shape[0]:
             return []
-        codes = self._encode(latents).numpy()
-        return [pack_bits(row, self.config.bits) for row in codes]
+        generations, codes = divmod(self._encode(latents).numpy(), self.config.codebook.codes)
+        head = bytes([int(generations.flat[0])]) if self.config.adapt == "online" else b""
+        return [head + pack_bits(row, self.config.bits) for row in codes]
 
     def _blobs(self) -> dict[str, bytes]:
         blobs = {WORDS: self._words.numpy().tobytes()}
