@@ -205,7 +205,7 @@ class Mbc(Mac, Telemetry):
 
         Raises BankError for another length, or a code or generation that the bank does not have.
         """
-        size, generation = self.config.codebook.codes, 0
+        size, generation = int(self.config.codebook.codes), 0
         if self.config.adapt == "online":
             generation, payload = int.from_bytes(payload[:1]), payload[1:]
         codes = unpack_bits(payload, self.config.bits, self.code_count)
@@ -223,7 +223,7 @@ class Mbc(Mac, Telemetry):
     @property
     def _generations(self) -> int:
         """Codebooks that the bank holds."""
-        return len(self._words) // self.config.codebook.codes
+        return len(self._words) // int(self.config.codebook.codes)
 
     def _refresh(self) -> None:
         """Makes one slot for each codeword in use, with its log mass.
@@ -310,7 +310,7 @@ class Mbc(Mac, Telemetry):
 
     def _encode(self, latents: Tensor) -> Tensor:
         """Codes [B, T] of latents [B, T, D]; with `adapt="online"` the codebook learns first."""
-        flat, size = latents.flatten(0, 1), self.config.codebook.codes
+        flat, size = latents.flatten(0, 1), int(self.config.codebook.codes)
         if self.config.adapt == "online" and len(flat):
             self._learn(flat)
         latest = self._words[-size:].float()
