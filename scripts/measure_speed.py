@@ -19,7 +19,7 @@ from latentbank.backbone.processor import flushed_denormals
 from latentbank.bench.record import Metric
 from latentbank.evaluate.data import QADataset, load_sample
 from latentbank.method import Method
-from latentbank.methods.mbc import Mbc
+from latentbank.methods.mbc_codes import Mbc
 from latentbank.model import MemoryModel
 from measured import write_measured
 

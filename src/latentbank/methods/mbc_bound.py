@@ -19,7 +19,7 @@ from latentbank.codec import pack_bits, packed_bytes, unpack_bits
 from latentbank.codec.quantizer import usage_perplexity
 from latentbank.documents.document import Document
 from latentbank.errors import BankError
-from latentbank.methods.mbc import WORDS, Mbc, MbcConfig
+from latentbank.methods.mbc_codes import WORDS, Mbc, MbcConfig
 from latentbank.parts.amortised.bound_codes import BoundCodes
 from latentbank.parts.amortised.matcher import Matcher, dequantised, quantised
 from latentbank.parts.amortised.slots import Slots, top_sources
