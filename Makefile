@@ -1,4 +1,4 @@
-# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, squad-online, frontier. PYTHON
+# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-done
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-bank squad-online frontier
+.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank squad-online frontier
 
 setup: $(STAMP)
 
@@ -127,6 +127,11 @@ frontier: $(STAMP)
 	@test -n "$(SQUAD)" || { echo "frontier needs SQUAD=FOLDER with dev-v1.1.json" >&2; exit 2; }
 	$(FRONTIER) --methods strata,rag+LoRA --budget 1024,512,256,128,64,32,16
 	$(FRONTIER) --methods none+LoRA,mbc,mac,cmt
+	$(BIN)/python scripts/make_tables.py
+
+# How fast this machine answers, beside llama.cpp where llama-cpp-python is installed.
+bench-speed: $(STAMP)
+	$(BIN)/python scripts/bench_speed.py $(SPEED_ARGS)
 	$(BIN)/python scripts/make_tables.py
 
 # What the bench adds to the work that it measures.

@@ -19,6 +19,7 @@ from latentbank.method import METHODS
 from tables.ablation import ablation_table
 from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
+from tables.contest import contest_table
 from tables.frontier import frontier_table, shares_table
 from tables.latency import answers_table, latency_table
 from tables.levels import levels_table
@@ -42,6 +43,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "retention-long": ("retention", lambda folder: benchmark_tables(folder)["retention"]),
     "latency": ("speed/latency.json", lambda path: latency_table(read_record(path))),
     "answers": ("speed", lambda folder: answers_table(_all(folder, "answers*.json"))),
+    "speed": ("speed/contest.json", lambda path: contest_table(read_record(path))),
     "cmt-sweep": ("cmt/sweep/decoding.json", lambda path: sweep_table(read_record(path))),
     "search-states": ("search/states.json", lambda path: forms_table(read_record(path))),
     "search-codes": ("search/codes.json", lambda path: forms_table(read_record(path))),

@@ -218,6 +218,7 @@ def load_method(
     overrides: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
     quick: bool = False,
+    engine: str = "torch",
 ) -> Method:
     """The method named by `adapter` on its backbone; see `MemoryModel.from_pretrained`.
 
@@ -231,7 +232,7 @@ def load_method(
     if folder is not None:
         read_config(folder)
     if loaded is None:
-        loaded = load_backbone(spec, dtype, device, progress, quick)
+        loaded = load_backbone(spec, dtype, device, progress, quick, engine)
     if folder is not None:
         return load_adapter(folder, loaded, overrides)
     return untrained(adapter, loaded, overrides)

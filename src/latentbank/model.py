@@ -29,9 +29,11 @@ from latentbank.adapter import (
 from latentbank.answering import (
     ASKED_TOGETHER,
     Answer,
+    AnswerStream,
     answer_batch,
     check_questions,
     question_batches,
+    stream_answer,
 )
 from latentbank.arguments import as_count, as_documents, as_ids, as_questions
 from latentbank.backbone.generate import DecodingConfig, generate
@@ -56,6 +58,7 @@ from latentbank.upsert import Part, Upsert
 
 __all__ = ["MemoryModel", "bank_fingerprint", "check_budget", "new_bank", "question_batches"]
 
+QUALITY = "best"  # of `answering.QUALITIES`
 ANSWERS = DecodingConfig(max_new_tokens=48, whole_words=True)  # where nothing else is asked for
 
 
@@ -106,6 +109,7 @@ class MemoryModel:
         read_only: bool = False,
         progress: Callable[[str], None] | None = None,
         quick: bool = False,
+        engine: str = "torch",
     ) -> MemoryModel:
         """Loads an adapter and its backbone, and opens `bank` or creates it.
 
@@ -114,8 +118,8 @@ class MemoryModel:
         nothing to train. `overrides` change the method's config, e.g. `{"entry": "pooled"}`.
 
         An existing bank brings its own overrides and budget. `budget_bytes`, `ledger` and `policy`
-        are for a new bank, see `MemoryBank.create`. `quick` as for `load_backbone`. A new bank
-        records folders as absolute paths, so that it opens from other places too.
+        are for a new bank, see `MemoryBank.create`. `quick` and `engine` as for `load_backbone`. A
+        new bank records folders as absolute paths, so that it opens from other places too.
 
         Raises:
             UnknownNameError: unknown adapter, method or model; the known ones are listed.
@@ -133,7 +137,7 @@ class MemoryModel:
                 values = merged(normalised_overrides(existing), values)
                 check_budget(existing, budget_bytes)
                 stored = existing.fingerprint
-        method = load_method(adapter, backbone, dtype, device, values, progress, quick)
+        method = load_method(adapter, backbone, dtype, device, values, progress, quick, engine)
         with ExitStack() as stack:
             if path is not None and exists:
                 opened = MemoryBank.open(path, bank_fingerprint(method, stored), read_only)
@@ -263,9 +267,34 @@ class MemoryModel:
         question: str,
         decoding: DecodingConfig | None = None,
         memory: bool = True,
+        quality: str = QUALITY,
     ) -> Answer:
-        """The answer to one question, with the documents that it was read from."""
-        return self.ask_many([question], decoding, memory)[0]
+        """The answer to one question, with the documents that it was read from; see `answers`."""
+        return self.ask_many([question], decoding, memory, quality=quality)[0]
+
+    def stream(
+        self,
+        question: str,
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        quality: str = QUALITY,
+    ) -> AnswerStream:
+        """The answer to one question as text that comes piece by piece; see `ask`.
+
+        Other threads wait until the stream has come to its end or is closed.
+        """
+        return AnswerStream(self._growing(question, decoding or ANSWERS, memory, quality))
+
+    def _growing(
+        self, question: str, decoding: DecodingConfig, memory: bool, quality: str
+    ) -> Iterator[Answer]:
+        [text] = as_questions([question])
+        with self.backbone.exclusive():
+            check_questions(self.backbone, [text], decoding)
+            self._follow()
+            for answer in stream_answer(self.method, text, decoding, memory, quality):
+                yield answer
+            self._note_hits([answer.documents])
 
     def ask_many(
         self,
@@ -274,11 +303,12 @@ class MemoryModel:
         memory: bool = True,
         documents: Sequence[str] | None = None,
         batch: int = ASKED_TOGETHER,
+        quality: str = QUALITY,
     ) -> list[Answer]:
         """Answers to questions, in their order; see `answers`."""
         questions = as_questions(questions)
         answers: dict[int, Answer] = {}
-        for answered in self.answers(questions, decoding, memory, documents, batch):
+        for answered in self.answers(questions, decoding, memory, documents, batch, quality):
             answers.update(answered)
         return [answers[i] for i in range(len(questions))]
 
@@ -289,6 +319,7 @@ class MemoryModel:
         memory: bool = True,
         documents: Sequence[str] | None = None,
         batch: int = ASKED_TOGETHER,
+        quality: str = QUALITY,
     ) -> Iterator[dict[int, Answer]]:
         """Answers as they come, batch by batch: position of the question → answer.
 
@@ -297,7 +328,12 @@ class MemoryModel:
         most 48 tokens and ends at a word. Questions that read the same document
         or have a like length are asked together.
 
+        `quality`: what decides between several documents that may hold the answer. "fast": how well
+        they fit the question and how sure the first token is. "best": how sure the whole answer is;
+        it takes longer.
+
         Raises:
+            UnknownNameError: `quality` is neither of the two.
             InputError: a question that is empty or does not fit into the backbone's context.
         """
         questions, decoding = as_questions(questions), decoding or ANSWERS
@@ -313,7 +349,7 @@ class MemoryModel:
             asked = [questions[i] for i in part]
             with self.backbone.exclusive():
                 self._follow()
-                answers = answer_batch(self.method, asked, given, decoding, memory)
+                answers = answer_batch(self.method, asked, given, decoding, memory, quality)
                 self._note_hits([one.documents for one in answers])
             yield dict(zip(part, answers, strict=True))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,11 @@ class PromptRun:
         self._seconds = time.perf_counter() - began
 
     @torch.no_grad()
+    def first_token_probabilities(self) -> list[float]:
+        """The probability [B] of the likeliest first token of each answer."""
+        return [math.exp(score) for score in _likeliest(self._logits)[0]]
+
+    @torch.no_grad()
     def answers(
         self, rows: Sequence[int] | None = None, quotable: Sequence[Sequence[int]] = ()
     ) -> list[Generation]:
@@ -146,14 +151,7 @@ class PromptRun:
         of `rows` may quote. Where few rows are greedy, what follows there is guessed and checked
         several tokens at a time (prompt lookup decoding), which leaves the answers as they are.
         """
-        if self._answered:
-            raise ValueError("a run gives its answers once: its sessions have gone on")
-        self._answered = True
-        run, logits = self._run, self._logits
-        if rows is not None and list(rows) != list(range(len(logits))):
-            index = torch.tensor(rows, dtype=torch.long, device=logits.device)
-            run.reorder(index)
-            logits = logits[index]
+        run, logits = self._taken(rows)
         if not len(logits):
             return []
         if self._config.beams > 1:
@@ -165,6 +163,34 @@ class PromptRun:
             Generation(text, math.exp(sure), self._seconds, self._backbone.end_id in row)
             for text, sure, row in zip(texts, mean, tokens, strict=True)
         ]
+
+    @torch.no_grad()
+    def stream(
+        self, row: int, quotable: Sequence[Sequence[int]] = ()
+    ) -> Iterator[tuple[Generation, int]]:
+        """(`Generation` so far, its tokens) of the prompt `row` after each pass, greedy.
+
+        Instead of `answers`; `quotable` as there, for this row.
+        """
+        backbone = self._backbone
+        run, logits = self._taken([row])
+        for rows, sums in _greedy_steps(run, logits, self._config, quotable):
+            [text], tokens = _texts(backbone, rows), rows[0]
+            finished = backbone.end_id in tokens
+            sure = math.exp(sums[0] / len(tokens))
+            yield Generation(text, sure, self._seconds, finished), len(tokens)
+
+    def _taken(self, rows: Sequence[int] | None) -> tuple[_Run, Tensor]:
+        """(run, logits [B', V]) of the prompts `rows` or of all, for the one that decodes them."""
+        if self._answered:
+            raise ValueError("a run gives its answers once: its sessions have gone on")
+        self._answered = True
+        run, logits = self._run, self._logits
+        if rows is not None and list(rows) != list(range(len(logits))):
+            index = torch.tensor(rows, dtype=torch.long, device=logits.device)
+            run.reorder(index)
+            logits = logits[index]
+        return run, logits
 
 
 def _check_length(
@@ -250,11 +276,20 @@ def _greedy(
     run: _Run, logits: Tensor, config: DecodingConfig, quotable: Sequence[Sequence[int]]
 ) -> tuple[list[list[int]], list[float]]:
     """(tokens of each row, their mean log-probability) after a prompt's logits [B, V]."""
+    rows, sums = list(_greedy_steps(run, logits, config, quotable))[-1]
+    return rows, [total / len(row) for total, row in zip(sums, rows, strict=True)]
+
+
+def _greedy_steps(
+    run: _Run, logits: Tensor, config: DecodingConfig, quotable: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[list[int]], list[float]]]:
+    """(tokens of each row so far, their summed log-probabilities) after each pass."""
     end_id, limit = run.backbone.end_id, config.max_new_tokens
     guesses = min(_GUESSES, _CHECKED // len(logits) - 1) if quotable else 0
     score, token = _likeliest(logits)
     rows = [[one] for one in token]
     sums = list(score)
+    yield rows, sums
     while waiting := [i for i, row in enumerate(rows) if row[-1] != end_id and len(row) < limit]:
         blocks: list[list[int]] = [[] for _ in rows]
         for i in waiting:
@@ -274,7 +309,7 @@ def _greedy(
         if max(map(len, blocks)) > 1:
             place = torch.arange(ids.shape[1], device=ids.device)
             run.keep(place < torch.tensor(kept, device=ids.device)[:, None])
-    return rows, [total / len(row) for total, row in zip(sums, rows, strict=True)]
+        yield rows, sums
 
 
 def _likeliest(logits: Tensor) -> tuple[list[Any], list[Any]]:

@@ -137,11 +137,13 @@ def resolve(spec: str, progress: Callable[[str], None] | None = None) -> str:
 
 def load_pretrained(
     spec: str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     progress: Callable[[str], None] | None = None,
     quick: bool = False,
 ) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer) of `spec`; `quick` as for `load_backbone`.
+
+    `dtype` None: as it is saved for a model that loads quickly, else the fastest.
 
     Raises:
         InputError: the model cannot be found or read; the sentence says why.
@@ -155,6 +157,7 @@ def load_pretrained(
             source = downloaded(source)
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        dtype = fastest_dtype() if dtype is None else dtype
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:

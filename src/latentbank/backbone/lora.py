@@ -65,6 +65,7 @@ class LoraWeights:
             for kind in ("lora_A", "lora_B")
         }
         self._switch(False)
+        backbone.updates.append(self.name)
 
     def _switch(self, on: bool) -> None:
         # PEFT's own switches also freeze and unfreeze every matrix. That is slow, and an optimiser
@@ -83,10 +84,12 @@ class LoraWeights:
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
         """Switches the updates on for the length of the block."""
         self._switch(True)
+        backbone.active_update = self.name
         try:
             yield backbone
         finally:
             self._switch(False)
+            backbone.active_update = None
 
     def state(self) -> dict[str, Tensor]:
         """Name → tensor of every low-rank matrix."""

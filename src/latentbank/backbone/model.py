@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone.kv import GrowingCache, KVMemory, stage_cache_class
+from latentbank.backbone.engines import chosen_engine, make_engine
+from latentbank.backbone.kv import GrowingCache, KVMemory, StackedCache, stage_cache_class
 from latentbank.backbone.layers import Decoder, plain_weights
-from latentbank.backbone.loading import load_pretrained, parse_device, parse_dtype
+from latentbank.backbone.loading import cache_folder, load_pretrained, parse_device, parse_dtype
 from latentbank.backbone.processor import Exclusive
 from latentbank.backbone.quick import QuickLlama
 from latentbank.backbone.text_run import TextRun
@@ -43,6 +44,8 @@ class Backbone:
 
     The model's weights never get gradients and never change. `memory` is what `with_memory`
     attached, else None. `quick` is True for a `QuickLlama`, which does not need transformers.
+    `engine` runs the layers where no gradients flow; None: PyTorch does. `updates` names the
+    low-rank weights that the projections have, `active_update` those that are attached.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
@@ -57,6 +60,9 @@ class Backbone:
         self._stages: dict[tuple[int, int], Any] = {}
         self._start_states: dict[int, Tensor] = {}
         self.memory: KVMemory | None = None
+        self.engine: Any = None
+        self.updates: list[str] = []
+        self.active_update: str | None = None
         self._exclusive = Exclusive()
 
     def exclusive(self) -> Exclusive:
@@ -150,9 +156,25 @@ class Backbone:
             self._stages[key] = self.decoder.stage(first, last)
         return self._stages[key]
 
-    def new_cache(self, offset: int) -> Any:
-        """An empty cache for a stage whose first layer has index `offset`."""
-        return GrowingCache(offset) if self.quick else stage_cache_class()(offset)
+    @property
+    def engine_runs(self) -> bool:
+        """Whether the engine computes now: not where gradients flow or a layer is changed."""
+        return self.engine is not None and not torch.is_grad_enabled()
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """PyTorch computes inside the block: what it attaches is unknown to an engine."""
+        before, self.engine = self.engine, None
+        try:
+            yield
+        finally:
+            self.engine = before
+
+    def new_cache(self, first: int, last: int) -> Any:
+        """An empty cache for the layers first … last-1; it decides whether the engine runs them."""
+        if self.engine_runs:
+            return self.engine.new_cache(first, last)
+        return GrowingCache(first) if self.quick else stage_cache_class()(first)
 
     def run(
         self, first: int, last: int, hidden: Tensor, positions: Tensor, mask: Any, cache: Any
@@ -163,6 +185,13 @@ class Backbone:
         """
         if first == last:
             return hidden
+        if isinstance(cache, StackedCache):
+            self.engine.take_updates(self.updates)
+            found: Tensor = self.engine.run(
+                first, last, hidden, positions, mask, cache, self.active_update
+            )
+            return found
+        hidden = hidden.to(self.dtype)
         output = self.stage(first, last)(
             inputs_embeds=hidden,
             attention_mask=mask,
@@ -185,7 +214,8 @@ class Backbone:
         `q_positions` [B, Q]; `k_positions` [B, K], -1 for a key without position (never outside a
         window); `visible` [B, Q, K] bool; `bias` [B, K] is added to the scores.
         """
-        return self.decoder.attention_masks(q_positions, k_positions, visible, bias, self.dtype)
+        dtype = torch.float32 if self.engine_runs else self.dtype
+        return self.decoder.attention_masks(q_positions, k_positions, visible, bias, dtype)
 
     @torch.no_grad()
     def states(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
@@ -217,12 +247,13 @@ class Backbone:
         causal = positions[:, :, None] >= positions[:, None, :]
         lowest = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
         own_bias = lowest if bias is None else lowest + bias
-        cache = self.new_cache(layer)
+        cache = self.new_cache(layer, self.geometry.layers)
         masks = self.attention_masks(positions, positions, causal & mask[:, None, :], bias)
-        self.run(layer, self.geometry.layers, states.to(self.dtype), positions, masks, cache)
+        self.run(layer, self.geometry.layers, states, positions, masks, cache)
+        keys, values = cache.pairs()
         return KVMemory(
-            keys=tuple(item.keys for item in cache.layers),
-            values=tuple(item.values for item in cache.layers),
+            keys=keys,
+            values=values,
             bias=own_bias,
             start=mask.sum(1),
             layer=layer,
@@ -231,7 +262,10 @@ class Backbone:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits [..., V] of final states [..., D]."""
-        scores: Tensor = self.model.get_output_embeddings()(hidden)
+        if self.engine_runs:
+            found: Tensor = self.engine.logits(hidden)
+            return found
+        scores: Tensor = self.model.get_output_embeddings()(hidden.to(self.dtype))
         cap = getattr(self.decoder.config, "final_logit_softcapping", None)
         return torch.tanh(scores / cap) * cap if cap else scores
 
@@ -305,6 +339,7 @@ def load_backbone(
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
     quick: bool = False,
+    engine: str = "torch",
 ) -> Backbone:
     """Loads a frozen backbone.
 
@@ -313,10 +348,18 @@ def load_backbone(
     disk is loaded as a `QuickLlama`, which saves several seconds. It can read and write a bank; use
     the other form for training.
 
+    `engine`: what computes without gradients. `torch`, `openvino` (needs `quick`) or `auto`; see
+    `chosen_engine`. An engine rounds weights to 8 bits, so answers may differ from PyTorch's in a
+    few cases.
+
     Raises:
-        InputError: the model cannot be found or is not a decoder-only LM, or no such device.
+        UnknownNameError: no such engine.
+        InputError: the model cannot be found or is not a decoder-only LM; no such device; the
+            engine is not installed.
     """
-    where, wanted = parse_device(device), parse_dtype(dtype)
+    where, chosen = parse_device(device), chosen_engine(engine, device)
+    as_saved = chosen != "torch" and quick and dtype == "auto"  # an engine has its own weights
+    wanted = None if as_saved else parse_dtype(dtype)
     half = wanted == torch.float16  # its range is smaller than that of the fingerprint's bfloat16
     model, tokenizer = load_pretrained(spec, torch.float32 if half else wanted, progress, quick)
     backbone = Backbone(model, tokenizer, spec if "/" not in spec else spec.split("/")[-1])
@@ -325,4 +368,7 @@ def load_backbone(
         for weight in model.parameters():  # buffers, such as frequencies, stay float32
             weight.data = weight.data.to(wanted)
     model.to(where)
+    backbone.engine = make_engine(
+        chosen, model, cache_folder() / "engines", backbone.fingerprint, asked=engine == chosen
+    )
     return backbone

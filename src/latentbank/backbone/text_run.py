@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from latentbank.backbone.kv import KVMemory
+from latentbank.backbone.kv import KVMemory, StackedCache
 
 __all__ = ["Layers", "TextRun"]
 
@@ -30,7 +30,7 @@ class Layers(Protocol):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
 
-    def new_cache(self, offset: int) -> Any:
+    def new_cache(self, first: int, last: int) -> Any:
         """See `Backbone.new_cache`."""
 
     @property
@@ -59,13 +59,16 @@ class TextRun:
         self.backbone, self.memory = backbone, memory
         split = memory.layer if memory is not None else split
         self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
-        self.caches: list[Any] = [backbone.new_cache(first) for first, _ in self.bounds]
+        self.caches: list[Any] = [backbone.new_cache(*bound) for bound in self.bounds]
         device = backbone.device
         self.seen = torch.zeros(batch, 0, dtype=torch.bool, device=device)
         self.seen_positions = torch.zeros(batch, 0, dtype=torch.long, device=device)
         if memory is not None:
-            for i, (key, value) in enumerate(zip(memory.keys, memory.values, strict=True)):
-                self.caches[-1].update(key, value, split + i)
+            kinds = memory.keys, memory.values
+            if isinstance(self.caches[-1], StackedCache):
+                self.caches[-1].load(*kinds)
+            else:  # an engine may have made them, in another dtype
+                self.caches[-1].load(*([one.to(backbone.dtype) for one in kind] for kind in kinds))
 
     def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States [B, T, D] of the next tokens ids [B, T], mask [B, T] bool (padding anywhere)."""
@@ -101,8 +104,7 @@ class TextRun:
         if run.bounds != self.bounds or self.entered.shape[1] != self.seen.shape[1]:
             raise ValueError("the run is not split where the memory enters, or was fed twice")
         for cache, own in zip(self.caches[:-1], run.caches, strict=False):
-            for i, layer in enumerate(cache.layers):
-                own.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), i)
+            own.load(*([one.index_select(0, rows) for one in kind] for kind in cache.pairs()))
         run.seen = self.seen.index_select(0, rows)
         run.seen_positions = self.seen_positions.index_select(0, rows)
         states = self.entered.index_select(0, rows)
@@ -139,9 +141,7 @@ class TextRun:
     def reorder(self, index: Tensor) -> None:
         """Keeps the batch rows `index` [B'], also of the memory; for beam search."""
         for cache in self.caches:
-            for layer in cache.layers:
-                layer.keys = layer.keys.index_select(0, index)
-                layer.values = layer.values.index_select(0, index)
+            cache.select(index)
         self.seen = self.seen.index_select(0, index)
         self.seen_positions = self.seen_positions.index_select(0, index)
         if self.memory is not None:

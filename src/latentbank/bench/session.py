@@ -228,7 +228,12 @@ class Session:
                 answers = self._bare_answers(questions)
             else:
                 answers = self.model.ask_many(
-                    questions, self.settings.decoding, reader == "memory", documents, len(questions)
+                    questions,
+                    self.settings.decoding,
+                    reader == "memory",
+                    documents,
+                    len(questions),
+                    quality="best",
                 )
         if plain:
             self._plain[key] = answers

@@ -20,8 +20,10 @@ from latentbank.cli.common import (
     BankPath,
     Device,
     Dtype,
+    Engine,
     Json,
     Options,
+    Quality,
     complete_overrides,
     console,
     notice,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from latentbank.documents.conditions import Conditions
     from latentbank.model import MemoryModel
 
+NO_ANSWER = "(no answer)"
 SNIPPET = 160  # characters
 NAMED = 3  # older versions that are shown to people by name
 WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
@@ -81,6 +84,14 @@ def ask(
     option: Options = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    engine: Engine = "auto",
+    quality: Quality = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream", help="Print the answer as it comes; as on a terminal."
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Ask a question about the documents of a bank."""
@@ -90,11 +101,19 @@ def ask(
 
     conditions = conditions_of(where or (), source, since, before, as_of)
     rows = None if file is None else read_questions(file)
-    given = {"adapter": adapter, "backbone": backbone, "device": device, "dtype": dtype}
+    given = {
+        "adapter": adapter,
+        "backbone": backbone,
+        "device": device,
+        "dtype": dtype,
+        "engine": engine,
+    }
     with _open(bank, given, parse_pairs(option)) as model, _within(model, conditions):
         from latentbank.backbone.generate import DecodingConfig
 
-        asker = Asker(model, DecodingConfig(max_new_tokens, beams, whole_words=True), not no_memory)
+        config = DecodingConfig(max_new_tokens, beams, whole_words=True)
+        streamed = sys.stdout.isatty() if stream is None else stream
+        asker = Asker(model, config, not no_memory, quality, streamed and not json_output)
         if rows is not None:
             asker.check(rows)
             for row in asker.answer_rows(rows):
@@ -182,8 +201,17 @@ def _within(model: MemoryModel, conditions: Conditions) -> AbstractContextManage
 class Asker:
     """Questions to answers as JSON rows, with the sources from the bank's ledger."""
 
-    def __init__(self, model: MemoryModel, decoding: DecodingConfig, memory: bool) -> None:
+    def __init__(
+        self,
+        model: MemoryModel,
+        decoding: DecodingConfig,
+        memory: bool,
+        quality: str | None = None,
+        streamed: bool = False,
+    ) -> None:
         self.model, self.decoding, self.memory = model, decoding, memory
+        self.options: dict[str, Any] = {} if quality is None else {"quality": quality}
+        self.streamed = streamed
 
     def check(self, rows: list[QuestionRow]) -> None:
         """Raises InputError for a question that is empty or longer than the context window."""
@@ -197,7 +225,9 @@ class Asker:
         for at in range(0, len(rows), WINDOW):
             part = rows[at : at + WINDOW]
             texts = [row.text for row in part]
-            answers = self.model.ask_many(texts, self.decoding, self.memory, batch=BATCH)
+            answers = self.model.ask_many(
+                texts, self.decoding, self.memory, batch=BATCH, **self.options
+            )
             for i, row in enumerate(part):
                 yield {
                     **({} if row.id is None else {"id": row.id}),
@@ -239,15 +269,16 @@ class Asker:
         """Answers one question and prints it."""
         from rich.markup import escape
 
-        answer = self.model.ask(question, self.decoding, self.memory)
+        if self.streamed:
+            answer = self._stream(question)
+        else:
+            answer = self.model.ask(question, self.decoding, self.memory, **self.options)
         row = self.row(question, answer)
         if json_output:
             print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
             return
-        text = answer.text or "(no answer)"
-        if self.memory and not answer.from_memory:
-            text = f"Not in memory. The model alone says: {text}"
-        typer.echo(text)
+        if not self.streamed:
+            typer.echo(self._introduction(answer) + (answer.text or NO_ANSWER))
         for document in row["documents"]:
             if document["snippet"]:
                 console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
@@ -259,6 +290,25 @@ class Asker:
             f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
             f"{1000 * answer.seconds:.0f} ms[/dim]"
         )
+
+    def _stream(self, question: str) -> Answer:
+        """Prints the text of an answer as it comes."""
+        stream = self.model.stream(question, self.decoding, self.memory, **self.options)
+        begun = False
+        for piece in stream:
+            if not begun and stream.answer is not None:
+                typer.echo(self._introduction(stream.answer), nl=False)
+            begun = True
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        assert stream.answer is not None
+        typer.echo("" if begun else self._introduction(stream.answer) + NO_ANSWER)
+        return stream.answer
+
+    def _introduction(self, answer: Answer) -> str:
+        """What is said before an answer that was not read from the bank."""
+        alone = self.memory and not answer.from_memory
+        return "Not in memory. The model alone says: " if alone else ""
 
 
 def snippet_of(text: str, answer: str) -> str:

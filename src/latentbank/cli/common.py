@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,9 +25,11 @@ __all__ = [
     "BankPath",
     "Device",
     "Dtype",
+    "Engine",
     "Interrupts",
     "Json",
     "Options",
+    "Quality",
     "complete_overrides",
     "console",
     "count",
@@ -54,6 +57,13 @@ OwnAdapters = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto (measured once), float32, bfloat16 or float16.")]
+Engine = Annotated[
+    str, typer.Option(help="What runs the model: auto, torch or openvino (8-bit weights, CPU).")
+]
+Quality = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="fast, or best: whole answers of all candidates compete."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option(
@@ -222,9 +232,30 @@ def share_processor() -> None:
     """Lets threads that wait for others sleep. Call it before torch is imported.
 
     By default they spin, which costs a short command on a busy machine several times its own
-    processor time: `ask` with two threads took 12.2 s spinning and 3.5 s sleeping.
+    processor time: `ask` with two threads took 12.2 s spinning and 3.5 s sleeping. Threads beside
+    those of other processes on a core wait for each other, so there are as many as cores are free.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    os.environ.setdefault("OMP_NUM_THREADS", str(free_cores()))
+
+
+def free_cores(looks: int = 5) -> int:
+    """The cores of this process on which nothing else runs now; at least one.
+
+    The least of several looks 2 ms apart, since this process runs itself. All cores where the
+    system does not tell.
+    """
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = []
+    for _ in range(looks):
+        try:
+            running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+        except (OSError, ValueError, IndexError):
+            return own
+        counts.append(running - 1)
+        time.sleep(0.002)
+    return max(1, own - max(0, min(counts)))
 
 
 # ---- Ctrl-C

@@ -87,10 +87,13 @@ def join_rows(rows: Sequence[Sequence[KVMemory]], layer: int, backbone: Backbone
     Documents do not see each other. Each starts at position 0. The question's text starts after the
     longest of them.
     """
+    if len(rows) == 1 and len(rows[0]) == 1:  # nothing to pad, nothing to copy
+        return rows[0][0]
     g = backbone.geometry
     sizes = [sum(item.slots for item in row) for row in rows]
     shape = (len(rows), g.kv_heads, max([*sizes, 1]), g.head_dim)
-    empty = torch.zeros(shape, dtype=backbone.dtype, device=backbone.device)
+    dtypes = [item.keys[0].dtype for row in rows for item in row]
+    empty = torch.zeros(shape, dtype=(dtypes or [backbone.dtype])[0], device=backbone.device)
     keys = [empty.clone() for _ in range(layer, g.layers)]
     values = [empty.clone() for _ in range(layer, g.layers)]
     bias = torch.full((len(rows), shape[2]), -torch.inf, device=backbone.device)

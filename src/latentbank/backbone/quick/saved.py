@@ -99,8 +99,12 @@ def read_config(folder: Path) -> QuickConfig | None:
     return QuickConfig(**{name: values[name] for name in names})
 
 
-def quick_model(folder: Path, dtype: torch.dtype) -> tuple[QuickLlama, QuickTokenizer] | None:
+def quick_model(
+    folder: Path, dtype: torch.dtype | None
+) -> tuple[QuickLlama, QuickTokenizer] | None:
     """(model, tokenizer) of a saved model, or None where they must come from transformers.
+
+    Weights of `dtype`, or of the file's where that is None, are mapped into memory, not copied.
 
     Raises:
         OSError, ValueError: a file is damaged.
@@ -121,6 +125,8 @@ def quick_model(folder: Path, dtype: torch.dtype) -> tuple[QuickLlama, QuickToke
         model = QuickLlama(config)
     if config.tie_word_embeddings:
         weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    if dtype is None:
+        dtype = weights["model.embed_tokens.weight"].dtype
     cast = {name: value.to(dtype) for name, value in weights.items() if "rotary" not in name}
     if config.tie_word_embeddings:
         cast["lm_head.weight"] = cast["model.embed_tokens.weight"]

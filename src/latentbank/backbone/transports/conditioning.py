@@ -127,7 +127,8 @@ class LayerHook:
             )
         handle = layers[self.layer].register_forward_pre_hook(self._enter, with_kwargs=True)
         try:
-            yield backbone
+            with backbone.reference():
+                yield backbone
         finally:
             handle.remove()
 

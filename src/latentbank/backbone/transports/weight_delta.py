@@ -95,7 +95,8 @@ class WeightDelta:
                 for module, attribute in places[id(weights[name])]:
                     module.__dict__[attribute] = changed  # hides the parameter
                     covered.append((module, attribute))
-            yield backbone
+            with backbone.reference():
+                yield backbone
         finally:
             for module, attribute in covered:
                 module.__dict__.pop(attribute, None)

@@ -1,0 +1,33 @@
+"""The table of answers beside llama.cpp.
+
+Knows the records of scripts/bench_speed.py; times nothing.
+"""
+
+from __future__ import annotations
+
+from latentbank.bench.record import Record
+from tables.markdown import table
+
+PARTS = ("first token", "whole answer")
+OTHERS = ("llama.cpp, prefix kept", "llama.cpp, passage in the prompt")
+
+
+def contest_table(record: Record) -> str:
+    """Markdown: median times of each system, and their ratios to llama.cpp where it took part."""
+    values = {name: metric.value for name, metric in record.metrics.items()}
+    systems = [
+        name.removesuffix(f": {PARTS[0]}")
+        for name, metric in record.metrics.items()
+        if metric.unit == "ms" and name.endswith(PARTS[0])
+    ]
+    others = [name for name in OTHERS if name in systems]
+    rows = []
+    for system in systems:
+        cells = [f"{values[f'{system}: {part}']:,.0f}" for part in PARTS]
+        for other in others:
+            found = [values.get(f"{system} over {other}: {part}") for part in PARTS]
+            cells += ["1" if one is None else f"{one:.2f}" for one in found]
+        rows.append([system, *cells])
+    head = ["", *(f"{part}, ms" for part in PARTS)]
+    head += [f"{part} ÷ {other}" for other in others for part in PARTS]
+    return f"{table(head, rows)}\n\n*`{record.command}`, code {record.code_revision}.*"

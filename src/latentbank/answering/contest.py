@@ -1,0 +1,260 @@
+"""Several candidates for each question: documents and the closed book compete.
+
+Knows candidates, weights and readings; knows no data and no scores.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from latentbank.answering.reading import Answer, Reading
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.capabilities import Candidates
+from latentbank.method import Method
+from latentbank.parts.retrieval.candidates import Candidate
+
+__all__ = ["Winner", "choose_winners", "run_contest"]
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    """A candidate of the question at position `question`."""
+
+    question: int
+    candidate: Candidate
+
+    @property
+    def weight(self) -> float:
+        return self.candidate.weight
+
+
+@dataclass
+class _Contest:
+    """The candidates of a batch of questions. `best` holds the leading answer of each question."""
+
+    method: Method
+    questions: Sequence[str]
+    decoding: DecodingConfig | None
+    best: dict[int, Answer] = field(default_factory=dict)
+    closed_book: Reading | None = None
+    places: dict[int, int] = field(default_factory=dict)
+    """Question → its position in `closed_book`."""
+    likelihoods: dict[int, float] = field(default_factory=dict)
+    """Question → its log-likelihood without memory, in nats."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The candidate that answers a question: the row `row` of `reading`, and its weight.
+
+    `score` is the weight times the probability of the answer's first token.
+    """
+
+    reading: Reading
+    row: int
+    weight: float
+    score: float
+
+
+def run_contest(
+    method: Method,
+    questions: Sequence[str],
+    rows: Sequence[Sequence[Candidate]],
+    decoding: DecodingConfig | None,
+    began: float,
+) -> list[Answer]:
+    """The winning answer of each question: of largest confidence times weight.
+
+    The first document of each question is answered first, then the other documents, then the closed
+    book. A candidate is skipped when its weight is not above the confidence of the leading answer.
+    """
+    contest = _Contest(method, questions, decoding)
+    first, later = _entrants(rows)
+    _score_closed_book(contest, rows)
+    for entrants in (first, later):
+        _answer_documents(contest, [one for one in entrants if one.candidate.document is not None])
+    _answer_closed_book(contest, [one for one in first + later if one.candidate.document is None])
+    taken = time.perf_counter() - began
+    return [replace(contest.best[i], first_token_seconds=taken) for i in range(len(questions))]
+
+
+def choose_winners(
+    method: Method,
+    questions: Sequence[str],
+    rows: Sequence[Sequence[Candidate]],
+    decoding: DecodingConfig | None,
+) -> list[Winner]:
+    """The candidate of largest score for each question, before anything is answered.
+
+    The score stands for what `run_contest` compares: the probability of the first token for that of
+    the whole answer. The first document of each question is read first, then those whose weight is
+    above the leading score, then the closed book.
+    """
+    contest = _Contest(method, questions, decoding)
+    leading: dict[int, Winner] = {}
+    first, later = _entrants(rows)
+    _score_closed_book(contest, rows)
+    documents = [
+        [one for one in part if one.candidate.document is not None] for part in (first, later)
+    ]
+    closed = [one for one in first + later if one.candidate.document is None]
+    for entrants, read in (
+        *((part, _read_documents) for part in documents),
+        (closed, _read_closed),
+    ):
+        waiting = [
+            one
+            for one in entrants
+            if one.question not in leading or one.weight > leading[one.question].score
+        ]
+        for winner, one in zip(read(contest, waiting), waiting, strict=True):
+            before = leading.get(one.question)
+            if before is None or winner.score > before.score:
+                leading[one.question] = winner
+    return [leading[i] for i in range(len(questions))]
+
+
+def _entrants(
+    rows: Sequence[Sequence[Candidate]],
+) -> tuple[list[_Entrant], list[_Entrant]]:
+    """(the first candidate of each question, all others)."""
+    first = [_Entrant(i, row[0]) for i, row in enumerate(rows)]
+    return first, [_Entrant(i, one) for i, row in enumerate(rows) for one in row[1:]]
+
+
+def _score_closed_book(contest: _Contest, rows: Sequence[Sequence[Candidate]]) -> None:
+    """Runs contested questions without memory where the method reranks by question gain."""
+    method = contest.method
+    if isinstance(method, Candidates) and method.question_gain is not None:
+        contested = [i for i, row in enumerate(rows) if len(row) > 1 or row[0].document is None]
+        likelihoods = _run_closed_book(contest, contested, scored=True)
+        contest.likelihoods = dict(zip(contested, likelihoods, strict=True))
+
+
+def _can_win(contest: _Contest, entrants: Sequence[_Entrant]) -> list[_Entrant]:
+    """The entrants whose weight, an upper bound of their result, is above the leading answer."""
+    best = contest.best
+    return [
+        one
+        for one in entrants
+        if one.question not in best or one.weight > best[one.question].confidence
+    ]
+
+
+def _answer_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
+    """Reads a document for each entrant, reranks by question gain, answers those that can win."""
+    entrants = _can_win(contest, entrants)
+    if not entrants:
+        return
+    reading = _reading_of(contest, entrants)
+    with reading.attached():
+        weighed = _run_documents(contest, reading, entrants)
+        kept = _can_win(contest, weighed)
+        rows = [weighed.index(one) for one in kept]
+        _keep_best(contest, kept, reading.answers(rows, _drafts(contest, kept)))
+
+
+def _read_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Winner]:
+    """What each entrant would win with, after the question gain."""
+    if not entrants:
+        return []
+    reading = _reading_of(contest, entrants)
+    with reading.attached():
+        weights = [one.weight for one in _run_documents(contest, reading, entrants)]
+    sure = reading.first_token_probabilities()
+    return [
+        Winner(reading, row, weight, weight * share)
+        for row, (weight, share) in enumerate(zip(weights, sure, strict=True))
+    ]
+
+
+def _read_closed(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Winner]:
+    """The same for the closed book."""
+    if not entrants:
+        return []
+    if contest.closed_book is None:
+        _run_closed_book(contest, [one.question for one in entrants], scored=False)
+    reading = contest.closed_book
+    assert reading is not None
+    sure = reading.first_token_probabilities()
+    places = [contest.places[one.question] for one in entrants]
+    return [
+        Winner(reading, at, one.weight, one.weight * sure[at])
+        for at, one in zip(places, entrants, strict=True)
+    ]
+
+
+def _reading_of(contest: _Contest, entrants: Sequence[_Entrant]) -> Reading:
+    """The documents of entrants, one for each row."""
+    questions = [contest.questions[one.question] for one in entrants]
+    documents = [one.candidate.document or "" for one in entrants]
+    read = contest.method.read(questions, documents)
+    return Reading(contest.method, questions, read, contest.decoding)
+
+
+def _run_documents(
+    contest: _Contest, reading: Reading, entrants: Sequence[_Entrant]
+) -> list[_Entrant]:
+    """Runs the questions over their documents; the entrants with their weights after that."""
+    plain, places = contest.closed_book, contest.places
+    ran_before = all(one.question in places for one in entrants)
+    if plain is not None and ran_before and reading.shares_lower_layers(plain):
+        likelihoods = reading.run_over(plain, [places[one.question] for one in entrants])
+    else:
+        scored = any(one.question in contest.likelihoods for one in entrants)
+        likelihoods = reading.run(scored)
+    return [
+        _reranked(contest, one, likelihood)
+        for one, likelihood in zip(entrants, likelihoods, strict=True)
+    ]
+
+
+def _reranked(contest: _Contest, entrant: _Entrant, likelihood: float) -> _Entrant:
+    """The entrant with its weight times the factor of the question gain."""
+    method, plain = contest.method, contest.likelihoods.get(entrant.question)
+    if plain is None or not isinstance(method, Candidates) or method.question_gain is None:
+        return entrant
+    weight = entrant.weight * method.question_gain.weight(likelihood - plain)
+    return replace(entrant, candidate=replace(entrant.candidate, weight=weight))
+
+
+def _run_closed_book(contest: _Contest, rows: Sequence[int], scored: bool) -> list[float]:
+    """Runs the questions `rows` without memory; their log-likelihoods where `scored`."""
+    if not rows:
+        return []
+    questions = [contest.questions[i] for i in rows]
+    read = contest.method.closed_book()
+    contest.closed_book = Reading(contest.method, questions, read, contest.decoding)
+    contest.places = {i: place for place, i in enumerate(rows)}
+    with contest.closed_book.attached():
+        return contest.closed_book.run(scored)
+
+
+def _answer_closed_book(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
+    entrants = _can_win(contest, entrants)
+    if not entrants:
+        return
+    if contest.closed_book is None:
+        _run_closed_book(contest, [one.question for one in entrants], scored=False)
+    reading = contest.closed_book
+    if reading is not None:
+        with reading.attached():
+            rows = [contest.places[one.question] for one in entrants]
+            _keep_best(contest, entrants, reading.answers(rows, _drafts(contest, entrants)))
+
+
+def _drafts(contest: _Contest, entrants: Sequence[_Entrant]) -> list[str]:
+    """The leading answers: candidates of one question often agree."""
+    best = contest.best
+    return [best[one.question].text if one.question in best else "" for one in entrants]
+
+
+def _keep_best(contest: _Contest, entrants: Sequence[_Entrant], answers: Sequence[Answer]) -> None:
+    """Keeps each answer that beats the leading one; of equals the first stays."""
+    for entrant, one in zip(entrants, answers, strict=True):
+        confidence = one.confidence * entrant.weight
+        leader = contest.best.get(entrant.question)
+        if leader is None or confidence > leader.confidence:
+            contest.best[entrant.question] = replace(one, confidence=confidence)
