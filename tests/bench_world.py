@@ -109,6 +109,7 @@ class Oracle:
         documents: Sequence[str] | None = None,
         decoding: DecodingConfig | None = None,
         memory: bool = True,
+        quality: str = "best",
     ) -> list[Answer]:
         if self.stop_after is not None and self.calls >= self.stop_after:
             raise KeyboardInterrupt
