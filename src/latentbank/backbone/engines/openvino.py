@@ -107,7 +107,8 @@ class OpenVinoEngine:
         if self._head is None:
             self._head = self._compiled("head", lambda: head_graph(self._model))
         flat = states.reshape(-1, states.shape[-1]).float().contiguous()
-        return self._head([flat])[0].view(*states.shape[:-1], -1)
+        found: Tensor = self._head([flat])[0]
+        return found.view(*states.shape[:-1], -1)
 
     # ---- segments
 
