@@ -145,7 +145,7 @@ class StackedCache:
     def pairs(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """(keys, values) [B, H_kv, T, head_dim] of each layer; views of the buffer."""
         held = self.buffer[..., : self.length, :]
-        keys, values = held.split(self._heads, 2)
+        keys, values = torch.split(held, self._heads, 2)
         return tuple(keys.unbind()), tuple(values.unbind())
 
     def select(self, rows: Tensor) -> None:

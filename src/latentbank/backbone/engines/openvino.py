@@ -86,7 +86,7 @@ class OpenVinoEngine:
         sine = torch.cat((-sine, sine), -1)[:, None].contiguous()
         cache.reserve(batch, length)
         gap = cache.capacity - cache.length
-        old, new = mask.float().split([cache.length, length], -1)
+        old, new = torch.split(mask.float(), [cache.length, length], -1)
         unused = old.new_full((*old.shape[:3], gap), torch.finfo(torch.float32).min)
         shared = [hidden.float().contiguous(), cosine, sine, torch.cat((old, unused, new), -1)]
         gates = torch.tensor([float(name == active) for name in self._updates])
@@ -100,7 +100,8 @@ class OpenVinoEngine:
             states, made = request(given)
             cache.put(made, start)
         cache.length += length
-        return states
+        after: Tensor = states
+        return after
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [..., V], float32, of final states [..., D]."""

@@ -243,7 +243,7 @@ def _mixed(own: KnowledgeLayer, scores: Tensor, heads: int) -> tuple[Tensor, Ten
     weights = torch.exp(scores - mass[..., None].clamp_min(torch.finfo(torch.float32).min))
     weights = weights.to(own.values.dtype)
     groups = scores.shape[2]
-    values = own.values.unflatten(1, (groups, heads // groups))  # (S, G, H/G, d)
+    values = own.values.reshape(-1, groups, heads // groups, own.values.shape[-1])  # (S, G, H/G, d)
     read = torch.einsum("btgs,sghd->btghd", weights, values).flatten(2, 3)
     return read, mass.repeat_interleave(heads // groups, -1) + own.head_bias.float()
 

@@ -67,10 +67,10 @@ class KnowledgeAdapter(nn.Module):
         `shift` is log C − log M, added to the scores of the triples.
         """
         sizes, groups = self.sizes, self.sizes.groups
-        keys = _linear(self.keys, features.keys.to(device)).unflatten(-1, (groups, sizes.key))
+        keys = _heads(_linear(self.keys, features.keys.to(device)), groups, sizes.key)
         row_keys = nn.functional.layer_norm(keys, (sizes.key,)).transpose(0, 1)
         values = _linear(self.values, features.values.to(device))
-        values = values.unflatten(-1, (sizes.heads, sizes.head_dim))
+        values = _heads(values, sizes.heads, sizes.head_dim)
         bias = (self.offset + shift)[:, None].expand(groups, len(features))
         slot_keys = self.slot_keys_of(features, device) if sizes.slot else None
         if self.null:
@@ -86,20 +86,20 @@ class KnowledgeAdapter(nn.Module):
         sizes = self.sizes
         found = _linear(self.slot_keys, features.before.to(device))
         found = found + self.slot_places[features.place.to(device)].to(found.dtype)
-        found = found.unflatten(-1, (sizes.groups, sizes.slot))
+        found = _heads(found, sizes.groups, sizes.slot)
         return nn.functional.layer_norm(found, (sizes.slot,)).transpose(0, 1)
 
     def ask(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries for rows and for slots from the states [B, T, D] that enter the attention."""
         sizes = self.sizes
-        rows = _linear(self.queries, states).unflatten(-1, (sizes.groups, sizes.key))
+        rows = _heads(_linear(self.queries, states), sizes.groups, sizes.key)
         if self.unit_queries:
             rows = _direction(rows) * (self.scale / sizes.key**0.5)[:, None].to(rows.dtype)
         else:
             rows = rows * sizes.key**-0.5
         if not sizes.slot:
             return rows, None
-        slots = _linear(self.slot_queries, states).unflatten(-1, (sizes.groups, sizes.slot))
+        slots = _heads(_linear(self.slot_queries, states), sizes.groups, sizes.slot)
         scale = (self.slot_scale / sizes.slot**0.5)[:, None].to(slots.dtype)
         return rows, _direction(slots) * scale
 
@@ -107,6 +107,11 @@ class KnowledgeAdapter(nn.Module):
 def _direction(vectors: Tensor) -> Tensor:
     """Unit vectors; with a key of norm √n its product is √n times the cosine."""
     return nn.functional.normalize(vectors.float(), dim=-1).to(vectors.dtype)
+
+
+def _heads(x: Tensor, count: int, width: int) -> Tensor:
+    """[..., count · width] as [..., count, width]."""
+    return x.reshape(*x.shape[:-1], count, width)
 
 
 def _linear(map: nn.Linear, x: Tensor) -> Tensor:

@@ -50,7 +50,8 @@ def _whiten(map: nn.Linear, rows: Tensor, groups: int, draw: torch.Generator) ->
 
 
 def _rotation(size: int, draw: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(size, size, generator=draw))[0]
+    turn: Tensor = torch.linalg.qr(torch.randn(size, size, generator=draw))[0]
+    return turn
 
 
 @torch.no_grad()

