@@ -68,7 +68,7 @@ def other(found: Bench, folder: Path) -> Bench:
 def test_one_seed_gives_one_result_to_the_byte(
     task: str, backbones: Backbones, tmp_path: Path
 ) -> None:
-    one = bench(task, backbones, tmp_path, [MBC], options=TASKS[task], budgets=(3000,))
+    one = bench(task, backbones, tmp_path, [MBC], options=TASKS[task], budgets=(4000,))
     two = other(one, tmp_path / "two")
     for a, b in zip(run_bench(one), run_bench(two), strict=True):
         assert stable(read_record(a)) == stable(read_record(b))

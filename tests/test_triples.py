@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from latentbank.documents.facts import Triple, as_triple, triple_id
@@ -23,6 +23,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 
 
 @given(WORDS, WORDS, WORDS)
+@example("0", "ı", "0")
 def test_a_triple_comes_back_from_its_document(entity: str, property: str, value: str) -> None:
     made = Triple(entity, property, value)
     assert as_triple(made.text, made.metadata) == (made.entity, made.property, value.strip())

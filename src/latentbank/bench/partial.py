@@ -79,4 +79,7 @@ def _answer(row: dict[str, object]) -> Answer:
     if not isinstance(documents, list):
         raise TypeError("documents must be a list")
     pairs = tuple((str(name), float(share)) for name, share in documents)
-    return Answer(documents=pairs, **values)  # type: ignore[arg-type]
+    older = values.pop("superseded", [])
+    if not isinstance(older, list):
+        raise TypeError("superseded must be a list")
+    return Answer(documents=pairs, superseded=tuple(older), **values)  # type: ignore[arg-type]

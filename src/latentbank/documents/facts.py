@@ -23,9 +23,12 @@ def triple_id(entity: str, property: str) -> str:
 
     Case and white space make no difference.
     """
-    return content_hash(
-        "\x1f".join(" ".join(part.split()).casefold() for part in (entity, property))
-    )
+    return content_hash("\x1f".join(_folded(part) for part in (entity, property)))
+
+
+def _folded(name: str) -> str:
+    """One spelling of a name in all of its cases; dotless ı has the capital of i."""
+    return " ".join(name.split()).casefold().upper().casefold()
 
 
 def key_text(entity: str, property: str) -> str:
