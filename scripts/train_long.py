@@ -54,7 +54,10 @@ BOUND: Mapping[str, Any] = {
 RECIPES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "none": ({}, {"learning_rate": 7e-4}),
     "rag": ({}, {"learning_rate": 7e-4}),
-    "strata": ({"all_share": 0.35, "closed_share": 0.2}, {"learning_rate": 5e-4}),
+    "strata": (
+        {"all_share": 1.0, "closed_share": 0.0, "selector_weight": 0.0},
+        {"learning_rate": 8e-4},
+    ),
     "mac": ({}, SEARCHING),
     "mbc": ({}, SEARCHING),
     "mbc-bound": (BOUND, SEARCHING),
@@ -109,8 +112,6 @@ class Job:
         method = build_method(
             name.partition("-")[0], backbone, RECIPES[name][0], preset, options.seed
         )
-        for parameter in method.trainable().values():  # also where the backbone is bfloat16
-            parameter.data = parameter.data.float()
         return Trainer(
             method,
             self.data,

@@ -89,6 +89,8 @@ class Trainer:
 
         if not method.trainable():
             raise InputError(f"method '{method.name}' has no parameters to train with this config")
+        for parameter in method.trainable().values():  # small steps vanish in a bfloat16 weight
+            parameter.data = parameter.data.float()
         self.method, self.data, self.validation = method, data, validation
         cache: StateCache | None = None
         if isinstance(feature_cache, Path):
