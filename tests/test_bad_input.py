@@ -377,7 +377,7 @@ def test_ctrl_c_while_a_batch_is_written_finishes_it(
     original = method.write
 
     def interrupted(self: Any, documents: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         time.sleep(0.01)
         return original(self, documents)
 

@@ -394,7 +394,7 @@ def test_ctrl_c_in_training_saves_and_the_same_command_resumes(
 
     def interrupted(self: Trainer, batch: Any) -> Any:
         if self.step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             time.sleep(0.01)
         return original(self, batch)
 
