@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from latentbank.adapter import build_method
+from latentbank.adapter import adapter_folder, build_method, copy_matching
 from latentbank.backbone.encoder import MemoryCache
 from latentbank.backbone.model import load_backbone
 from latentbank.backbone.packed.elementwise import fuse
@@ -112,6 +112,9 @@ class Job:
         method = build_method(
             name.partition("-")[0], backbone, RECIPES[name][0], preset, options.seed
         )
+        shipped = adapter_folder(method.name, options.backbone) if options.from_shipped else None
+        if shipped is not None:
+            copy_matching(method, shipped)
         return Trainer(
             method,
             self.data,
@@ -128,6 +131,7 @@ class Job:
             "command": shown_command(self.options),
             "data": {"name": self.data.name, "hash": self.data.hash},
             "validation_data": self.validation.name,
+            "from_shipped": self.options.from_shipped,
             "seed": config.seed,
             "settings": asdict(config),
             "machine": asdict(this_machine()),
@@ -164,6 +168,8 @@ def shown_command(options: argparse.Namespace) -> str:
         words += ["--presentations", str(options.presentations)]
     if options.seed:
         words += ["--seed", str(options.seed)]
+    if options.from_shipped:
+        words += ["--from-shipped"]
     return shlex.join(words)
 
 
@@ -195,6 +201,9 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fused", action="store_true", help="compiled steps; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--from-shipped", action="store_true", help="start from the packaged adapters' tensors"
+    )
     options = parser.parse_args(line)
     options.methods = options.methods.split(",")
     unknown = [name for name in options.methods if name not in RECIPES]
