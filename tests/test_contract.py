@@ -54,6 +54,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in N
     "cmt plain": ("cmt", {"top_k": 0, "memory_aware": 0.0, "self_matching": 0.0}),
     "mbc histogram": ("mbc", {"form": "histogram"}),
     "mbc online": ("mbc", {"adapt": "online", "generation": 2}),
+    "sparse_memory apart": ("sparse_memory", {"apart": True, "codec": "int8"}),
     "mbc bound": ("mbc", {"binding": True, "bound": {"top_k": 2, "levels": 2}}),
     "mbc bound places": (
         "mbc",

@@ -24,7 +24,7 @@ ROOMS = (
     ("bank",),
     ("parts",),
     ("method",),
-    ("capabilities",),
+    ("capabilities", "learning"),
     ("methods",),
     ("adapter",),
     ("answering", "following", "arguments", "upsert"),

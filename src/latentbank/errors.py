@@ -13,6 +13,7 @@ __all__ = [
     "FingerprintError",
     "InputError",
     "LatentbankError",
+    "StepWarning",
     "UnknownNameError",
     "unknown",
 ]
@@ -32,6 +33,10 @@ class BankError(LatentbankError):
 
 class DamageWarning(UserWarning):
     """Something of a bank cannot be read and is left out; the rest works."""
+
+
+class StepWarning(UserWarning):
+    """A step of learning was skipped, because its loss or its gradient was not finite."""
 
 
 class BudgetError(BankError):

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from latentbank.errors import InputError
 
+FEED_FORWARD = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+"""Names of the feed-forward part of a layer."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -139,6 +142,25 @@ def attention_modules(decoder: Decoder) -> list[nn.Module]:
             raise InputError(
                 f"{type(layer).__name__} has no attention module under a known name; "
                 "expected self_attn, attn or attention"
+            )
+        modules.append(getattr(layer, names[0]))
+    return modules
+
+
+def feed_forward_modules(decoder: Decoder) -> list[nn.Module]:
+    """The feed-forward part of each layer, first layer first.
+
+    Raises:
+        InputError: a layer has none under a known name.
+    """
+    modules = []
+    for layer in decoder.layers:
+        names = [name for name in FEED_FORWARD if hasattr(layer, name)]
+        if not names:
+            raise InputError(
+                f"{type(layer).__name__} has no feed-forward part under a known name; expected "
+                f"{', '.join(FEED_FORWARD[:-1])} or {FEED_FORWARD[-1]}, as in Llama, Qwen, Gemma, "
+                "Mistral, Phi, GPT-2, GPT-NeoX and Mixtral"
             )
         modules.append(getattr(layer, names[0]))
     return modules

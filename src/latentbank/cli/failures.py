@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from latentbank.errors import DamageWarning, LatentbankError
+from latentbank.errors import DamageWarning, LatentbankError, StepWarning
 
 BAD_INPUT, INTERRUPTED, INTERNAL, CLOSED_PIPE = 2, 130, 1, 141
 _FULL = (
@@ -66,11 +66,11 @@ def explain(error: BaseException) -> Failure:
 
 @contextmanager
 def damage_as_lines() -> Iterator[None]:
-    """Within the block each `DamageWarning` is one line on stderr: "warning: …"."""
+    """Within the block a `DamageWarning` or `StepWarning` is a line on stderr: "warning: …"."""
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, DamageWarning):
+        if issubclass(category, (DamageWarning, StepWarning)):
             with suppress(OSError, ValueError):
                 print(f"warning: {_one_line(str(message))}", file=sys.stderr, flush=True)
         else:
@@ -78,6 +78,7 @@ def damage_as_lines() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DamageWarning)
+        warnings.simplefilter("always", StepWarning)
         warnings.showwarning = show
         yield
 

@@ -8,6 +8,7 @@ from latentbank.backbone.transports.conditioning import (
     Sources,
     Transport,
 )
+from latentbank.backbone.transports.feed_forward import FeedForwardSide
 from latentbank.backbone.transports.rectangular import KnowledgeLayer, KnowledgeMemory
 from latentbank.backbone.transports.side_attention import SideMemory
 from latentbank.backbone.transports.weight_delta import (
@@ -20,6 +21,7 @@ from latentbank.backbone.transports.weight_delta import (
 __all__ = [
     "Conditioning",
     "DenseDelta",
+    "FeedForwardSide",
     "KVPrefix",
     "KnowledgeLayer",
     "KnowledgeMemory",

@@ -1,0 +1,1 @@
+"""What methods share that learn documents by gradient: losses, steps, weights, defences."""

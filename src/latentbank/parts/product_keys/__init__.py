@@ -1,0 +1,1 @@
+"""Memory layers with product keys, and sparse changes to their values."""
