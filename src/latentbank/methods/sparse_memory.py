@@ -99,7 +99,7 @@ class SparseMemory(Learning):
         "smollm2-135m": {"lora": {"rank": 16, "layer": 12}},
         "tiny": {
             "layers": [0, 2], "side": 8, "heads": 2, "top": 4, "key_width": 8, "value_width": 16,
-            "t": 16, "steps": 2, "rate": 20.0, "chunk_tokens": 256, "background": 4,
+            "t": 16, "steps": 2, "rate": 20.0, "background": 4,
             "lora": {"rank": 4, "layer": 1},
         },
     }  # fmt: skip
