@@ -9,6 +9,8 @@ import pytest
 
 from latentbank.bench.record import Metric, Record, Series, write_record
 from latentbank.bench.task import TASKS
+from latentbank.learning import Learning
+from latentbank.method import METHODS
 from make_tables import PLOTS, main, places
 from tables.benchmarks import COLUMNS, NO_RECORDS, benchmark_tables
 from tables.markdown import markers
@@ -105,6 +107,10 @@ def test_every_table_has_a_place_in_the_pages() -> None:
     # A ceiling for benchmarks without a page of its own, a method without an adapter, and the
     # contest of `make bench-speed`, of which no record is kept yet.
     untold = {"method-full_context", "method-kblam", "speed"}
+    # Methods that learn in the weights have a table of their own, of learning and forgetting.
+    untold |= {
+        f"method-{name}" for name in METHODS.names() if issubclass(METHODS.get(name), Learning)
+    }
     assert {*places()} - {*PLOTS} - untold <= found <= {*places()}
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "\n## What they show\n" in text and "\n## What they do not show\n" in text
