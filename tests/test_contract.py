@@ -55,6 +55,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in N
     "mbc histogram": ("mbc", {"form": "histogram"}),
     "mbc online": ("mbc", {"adapt": "online", "generation": 2}),
     "sparse_memory apart": ("sparse_memory", {"apart": True, "codec": "int8"}),
+    "finetune full": ("finetune", {"mode": "full", "layer": 2, "rate": 0.005}),
+    "finetune salient": ("finetune", {"weights": "salient", "optimiser": "sgd", "rate": 2.0}),
+    "finetune defended": (
+        "finetune",
+        {"ewc": 10.0, "replay_bytes": 2000, "layer": 2, "targets": "attention"},
+    ),
     "mbc bound": ("mbc", {"binding": True, "bound": {"top_k": 2, "levels": 2}}),
     "mbc bound places": (
         "mbc",

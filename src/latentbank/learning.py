@@ -14,15 +14,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Stateful, Telemetry, Trained, forget
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, StepWarning
 from latentbank.method import WriteReport
+from latentbank.parts.online.weights import LearnedWeights, WeightSettings
 
-__all__ = ["Learning", "TokenWeighting"]
+__all__ = ["Learning", "TokenWeighting", "WeightLearning"]
 
-SKIPPED = "skipped"
+STEPS = "steps"
 
 
 class Learning(Trained, Stateful, Telemetry):
@@ -39,7 +41,7 @@ class Learning(Trained, Stateful, Telemetry):
     def __init__(self, config: Any, backbone: Any) -> None:
         super().__init__(config, backbone)
         self.skipped = 0  # steps without a finite loss or gradient
-        self.steps = 0  # since the bank was bound
+        self.steps = 0  # of all documents of the bank
         self.reset()
 
     @abstractmethod
@@ -71,18 +73,18 @@ class Learning(Trained, Stateful, Telemetry):
     # ---- the bank
 
     def memory_state(self) -> dict[str, Tensor]:
-        """What documents changed, and the number of skipped steps."""
-        return {SKIPPED: torch.tensor([self.skipped]), **self.learned()}
+        """What documents changed, and the numbers of steps and of skipped ones."""
+        return {STEPS: torch.tensor([self.steps, self.skipped]), **self.learned()}
 
     def load_memory_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Stateful`. Raises BankError for a state of other weights."""
         self.reset()
-        self.skipped = 0
+        self.steps, self.skipped = 0, 0
         if state:
             try:
-                self.skipped = int(state[SKIPPED][0])
-                self.load_learned({k: v for k, v in state.items() if k != SKIPPED})
-            except (KeyError, IndexError, RuntimeError) as error:
+                self.steps, self.skipped = (int(number) for number in state[STEPS].tolist())
+                self.load_learned({k: v for k, v in state.items() if k != STEPS})
+            except (KeyError, ValueError, RuntimeError) as error:
                 raise BankError(
                     f"the bank's learned weights do not fit method '{self.name}' with these "
                     f"settings ({error}); open it with those that it was made with"
@@ -92,7 +94,6 @@ class Learning(Trained, Stateful, Telemetry):
         """Takes `bank` with what was learned."""
         self.bank = bank
         self.restore(bank)
-        self.steps = 0
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Learns new documents one after another, and stores what changed with their ledger rows.
@@ -124,9 +125,10 @@ class Learning(Trained, Stateful, Telemetry):
         return WriteReport.of(report, time.perf_counter() - began)
 
     def telemetry(self) -> dict[str, float]:
-        """Steps that were skipped in all, and the bytes of what was learned."""
+        """Steps, those of them that were skipped, and the bytes of what was learned."""
         size = sum(v.numel() * v.element_size() for v in self.learned().values())
-        return {"skipped_steps": float(self.skipped), "learned_bytes": float(size)}
+        counts = {"steps": float(self.steps), "skipped_steps": float(self.skipped)}
+        return {**counts, "learned_bytes": float(size)}
 
 
 class TokenWeighting(Learning):
@@ -135,3 +137,39 @@ class TokenWeighting(Learning):
     @abstractmethod
     def token_weights(self, ids: Sequence[int], text: str) -> Tensor:
         """Weights [T-1] ≥ 0 of the tokens after the first; `ids` [T] are those of `text`."""
+
+
+class WeightLearning(TokenWeighting):
+    """Learns differences to the backbone's own weights: dense ones, or products of low rank."""
+
+    def __init__(self, config: Any, backbone: Any, settings: WeightSettings, seed: int) -> None:
+        self.weights = LearnedWeights(backbone, settings, seed)
+        super().__init__(config, backbone)
+
+    def reset(self) -> None:
+        """No weight is changed."""
+        self.tensors = self.weights.start()
+        self.changed = False
+
+    def learned(self) -> dict[str, Tensor]:
+        """The differences, by the names of the weights; nothing before the first document."""
+        return self.weights.stored(self.tensors) if self.changed else {}
+
+    def load_learned(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Learning`."""
+        if tensors:
+            self.tensors, self.changed = self.weights.restored(tensors), True
+
+    def settle(self) -> None:
+        """Rounds what a document changed as the bank stores it."""
+        self.tensors = {k: self.weights.rounded(v) for k, v in self.tensors.items()}
+        self.changed = True
+
+    def read(
+        self, questions: Sequence[str], documents: Sequence[str] | None = None
+    ) -> Conditioning:
+        """The backbone with the differences; all questions read the same."""
+        if not self.changed:
+            return self.closed_book()
+        delta = self.weights.delta(self.tensors)
+        return Conditioning((*self.reading().transports, delta))
