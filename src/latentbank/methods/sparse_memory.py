@@ -235,8 +235,8 @@ class SparseMemory(Learning):
         be changed for the first time.
         """
         none, seen = torch.zeros(0, dtype=torch.int64), Accesses()
-        own = (*self.reading().transports, *self._attached(delta, seen).transports)
-        with torch.enable_grad(), Conditioning(own).attach(self.backbone):
+        transports = (*self.reading().transports, *self._attached(delta, seen).transports)
+        with torch.enable_grad(), Conditioning(transports).attach(self.backbone):
             losses, mask = next_token_losses(self.backbone, ids)
             loss = losses.sum() / mask.sum()
             if not self.took(bool(torch.isfinite(loss))):

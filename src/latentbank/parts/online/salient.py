@@ -27,8 +27,8 @@ _NAME = re.compile(
 _START = re.compile(r"(?:^|[.!?:\n][\"”’)]*\s+)$")
 _COMMON = frozenset(
     """a an and as at but by for from he her his how i if in it its my no not of on one or our she
-    so some such that the their then there these they this those to was we what when where which while
-    who why with you your after before during since although""".split()  # noqa: SIM905
+    so some such that the their then there these they this those to was we what when where which
+    while who why with you your after before during since although""".split()  # noqa: SIM905
 )
 
 
