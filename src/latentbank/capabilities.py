@@ -331,6 +331,14 @@ class Telemetry(Method):
         """Figures by name; a name starts with its part, such as `codebook_perplexity`."""
 
 
+class Surprised(Method):
+    """Can tell how surprising each token of a text is to what it holds."""
+
+    @abstractmethod
+    def surprise(self, text: str) -> list[tuple[str, float]]:
+        """(token, surprise) of each token of `text`, by the method's measure; learns nothing."""
+
+
 def follow(method: Method, gone: Sequence[str], entries: Sequence[Entry]) -> None:
     """Tells a method what others did to its bank; one that is not `Incremental` binds it anew."""
     if isinstance(method, Incremental):

@@ -1,4 +1,7 @@
-"""`latentbank inspect`: what a bank is, what it holds and what its bytes are. Loads no model."""
+"""`latentbank inspect`: what a bank is, what it holds and what its bytes are.
+
+Loads a model only for `--surprise`.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,21 @@ def inspect(
             metavar="CONDITION", help="List only documents for which this holds: year=2020."
         ),
     ] = None,
+    surprise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOCUMENT",
+            help="A text file: how surprising its tokens are to the memory. Loads the model.",
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Show the method, adapter, model, documents and bytes of a bank."""
     from latentbank.bank import MemoryBank
+
+    if surprise is not None:
+        show_surprise(bank, surprise, json_output)
+        return
 
     with MemoryBank.open(bank, read_only=True) as opened:
         summary = describe(opened)
@@ -107,6 +121,43 @@ def list_documents(bank: MemoryBank, where: Sequence[str] = ()) -> list[dict[str
         for row in bank_rows(bank)
         if wanted(row.entry)
     ]
+
+
+def show_surprise(bank: str, document: str, json_output: bool) -> None:
+    """Prints the surprise of each token of a text file; the bank is not changed.
+
+    Raises:
+        InputError: the method of the bank measures no surprise, or the file cannot be read as text.
+    """
+    from rich.text import Text
+
+    from latentbank.capabilities import Surprised
+    from latentbank.documents.readers.read import read_documents
+    from latentbank.errors import InputError
+    from latentbank.model import MemoryModel
+
+    text = "\n\n".join(one.text for one in read_documents([document]))
+    model = MemoryModel.open(bank, read_only=True)
+    if not isinstance(model.method, Surprised):
+        raise InputError(
+            f"method '{model.method.name}' of bank {bank} measures no surprise; use a bank of a "
+            "method with a neural memory"
+        )
+    found = model.method.surprise(text)
+    if json_output:
+        print_json({"bank": bank, "surprise": [{"token": t, "value": v} for t, v in found]})
+        return
+    screen, values = console(), [value for _, value in found]
+    mean, most = sum(values) / len(values), max(values)
+    line = Text()
+    for token, value in found:
+        share = value / most if most else 0.0
+        line.append(token, style="bold red" if share > 0.8 else "yellow" if share > 0.6 else "")
+    screen.print(line)
+    ranked = sorted(range(len(values)), key=lambda i: -values[i])[:5]
+    for i in ranked:
+        screen.print(f"{values[i]:8.3f}  token {i}", Text(repr(found[i][0])))
+    screen.print(f"mean {mean:.3f}, largest {most:.3f}, {len(values):,} tokens")
 
 
 def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:

@@ -109,7 +109,7 @@ class NeuralMemory(nn.Module):
         forget, momentum, step = self.to_gates.bias.view(3, -1)
         forget.fill_(-6.0)
         momentum.fill_(-1.0)
-        step.fill_(0.0)
+        step.fill_(-2.0)
 
     # ---- states
 
@@ -171,25 +171,45 @@ class NeuralMemory(nn.Module):
         surprise = torch.cat(surprises, 1).view(x.shape[0], -1, x.shape[1]).mean(1)
         return Read(self._output(torch.cat(answers, 1), x), state, surprise)
 
-    def recall(self, x: Tensor, state: State) -> Tensor:
-        """M(q) [B, T, D] of x [B, T, D] by what the state has learned; learns nothing."""
+    def recall(
+        self,
+        x: Tensor,
+        state: State,
+        history: Tensor | None = None,
+        opened: bool = False,
+        apart: bool = False,
+    ) -> Tensor:
+        """M(q) [B, T, D] of x [B, T, D] by what the state has learned; learns nothing.
+
+        `history` [B, K - 1, D] are the inputs before x, where they are not those that were learned.
+        `opened`: by the weights at the start of the open chunk. `apart`: each token by itself, as
+        if no others were before it, so that tokens can come one at a time without a state.
+        """
         self.check(x, state)
         if not x.shape[1]:
             return x
         x = torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
-        queries = self._heads(x, state.history)[0]
-        weights = tuple(w.flatten(0, 1) for w in state.weights)
+        queries = self._heads(x, None if apart else state.history if history is None else history)[
+            0
+        ]
+        weights = tuple(w.flatten(0, 1) for w in (state.anchor if opened else state.weights))
         return self._output(apply(weights, queries), x)
 
     # ---- steps
 
-    def _heads(self, x: Tensor, history: Tensor) -> list[Tensor]:
-        """Queries, keys, values [B · H, T, d] of x [B, T, D]; queries and keys have norm 1."""
-        own = self.settings
-        together = torch.cat([history.to(x.dtype), x], 1) if self.convolution is not None else x
-        mixed = self.to_qkv(together.to(self.to_qkv.weight.dtype))
-        if self.convolution is not None:
-            mixed = self.convolution(mixed)
+    def _heads(self, x: Tensor, history: Tensor | None) -> list[Tensor]:
+        """Queries, keys, values [B · H, T, d] of x [B, T, D]; queries and keys have norm 1.
+
+        `history` [B, K - 1, D] is what the convolution sees before x; None: zeros for each token.
+        """
+        own, kind = self.settings, self.to_qkv.weight.dtype
+        if self.convolution is None:
+            mixed = self.to_qkv(x.to(kind))
+        elif history is None:
+            mixed = self.to_qkv(x.to(kind)) * self.convolution.weight[:, -1]
+        else:
+            together = torch.cat([history.to(x.dtype), x], 1)
+            mixed = self.convolution(self.to_qkv(together.to(kind)))
         mixed = nn.functional.silu(mixed.to(torch.promote_types(torch.float32, mixed.dtype)))
         split = mixed.view(*x.shape[:2], 3, own.heads, own.head_dim)
         q, k, v = (one.transpose(1, 2).flatten(0, 1) for one in split.unbind(2))

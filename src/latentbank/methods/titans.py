@@ -1,0 +1,268 @@
+"""Titans: Learning to Memorize at Test Time, as a memory of a frozen backbone.
+
+Behrouz, Zhong, Mirrokni, 2025, https://arxiv.org/abs/2501.00663. A small network learns the
+backbone's states of the documents while they are written: its weights are the memory. Its size does
+not depend on the number of documents.
+
+What differs from the paper:
+
+- The backbone is frozen and pretrained. Only the outer parameters (projections, gates, the first
+  weights) are trained, on questions about documents; the paper trains a whole model from scratch.
+  The paper's own architectures are small language models in `parts.memory_lm`.
+- The memory reads the states that enter one layer, standardised, in place of token embeddings.
+- A document ends its chunk, and convolutions do not look into the document before it. So documents
+  in one write equal documents in several.
+- A read learns nothing. `transport="hook"`: each token of question and answer asks the memory, and
+  the answer is added to its state. `transport="states"`: what the question's tokens recall enters
+  as states before the prompt.
+- Gradients of the inner loss are clipped; those that are not finite are left out and counted.
+
+There is no published code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from latentbank.backbone.encoder import BackboneEncoder
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.processor import flushed_denormals
+from latentbank.backbone.transports import Conditioning, LayerHook
+from latentbank.bank import Entry, MemoryBank
+from latentbank.capabilities import (
+    Encoding,
+    Stateful,
+    Surprised,
+    Telemetry,
+    Trained,
+    forget,
+)
+from latentbank.config import require_at_least, setting
+from latentbank.documents.document import Document
+from latentbank.errors import BankError, InputError, unknown
+from latentbank.method import (
+    CALLS_ADD_UP,
+    CONSTANT_SIZE,
+    EMPTY_IS_PLAIN,
+    WriteReport,
+    register,
+)
+from latentbank.parts.amortised.alignment import StateAlignment, as_states
+from latentbank.parts.batch import Batch, Loss, mean_answer_loss
+from latentbank.parts.low_rank import NO_LORA, LoraSettings
+from latentbank.parts.neural_memory import MemorySettings, NeuralMemory, State
+from latentbank.parts.pooling import Standardiser, segment_means
+
+LEVEL = "learned"
+_KEPT = ("weights.", "momentum.", "clipped", "skipped", "seen")
+
+
+@dataclass(frozen=True)
+class TitansConfig:
+    """The memory, where it reads the backbone and how it speaks to it."""
+
+    memory: MemorySettings = MemorySettings(heads=8, head_dim=64)
+    layer: int = setting(0, "Layer whose states the memory learns, and which it speaks to.")
+    transport: str = setting("hook", "`hook`: added to every state; `states`: before the prompt.")
+    tokens: int = setting(8, "Memory tokens of `transport=states`.")
+    chunk_tokens: int = setting(512, "Tokens of the longest text in one entry.")
+    lora: LoraSettings = NO_LORA
+
+    def __post_init__(self) -> None:
+        if self.transport not in ("hook", "states"):
+            raise unknown("transport", self.transport, ["hook", "states"])
+        require_at_least(self, 1, "tokens", "chunk_tokens")
+        require_at_least(self, 0, "layer")
+
+
+@register("titans")
+class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
+    """A neural memory over the backbone's states."""
+
+    Config: ClassVar[type[Any]] = TitansConfig
+    claims = frozenset({EMPTY_IS_PLAIN, CALLS_ADD_UP, CONSTANT_SIZE})
+    remains = (
+        "What deleted documents changed in the memory's weights stays; it fades as others come."
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smollm2-135m": {"layer": 12, "lora": {"rank": 16, "layer": 12}},
+        "tiny": {"layer": 1, "memory": {"heads": 2, "head_dim": 8, "chunk": 16}},
+    }
+
+    def __init__(self, config: TitansConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        geometry = backbone.geometry
+        if config.layer >= geometry.layers:
+            raise InputError(
+                f"layer must be below the backbone's {geometry.layers} layers, got {config.layer}"
+            )
+        self.memory = NeuralMemory(geometry.width, config.memory)
+        self.standard = Standardiser(geometry.width)
+        self.network["memory"], self.network["standard"] = self.memory, self.standard
+        if config.transport == "states":
+            self.network["align"] = StateAlignment(geometry.width)
+        else:
+            nn.init.zeros_(self.memory.to_output.weight)  # the hook starts by adding nothing
+        self.network.to(backbone.device)
+        self.encoder = BackboneEncoder(backbone, config.layer)
+        self.lora = config.lora.build(backbone)
+        self._learned: State | None = None  # None: no document yet
+
+    # ---- the state
+
+    def learned(self) -> State:
+        """What the memory has learned; its start where no document was written."""
+        return self._learned or self.memory.start(1).detached()
+
+    def memory_state(self) -> dict[str, Tensor]:
+        """Weights and momentum, and the counters; see `State`."""
+        tensors = self.learned().to("cpu").tensors()
+        return {name: v for name, v in tensors.items() if name.startswith(_KEPT)}
+
+    def load_memory_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `memory_state` gave.
+
+        Raises:
+            BankError: tensors of other names or shapes; both shapes are told.
+        """
+        if not state:
+            self._learned = None
+            return
+        start = self.memory.start(1).detached()
+        whole = {k: v for k, v in start.to("cpu").tensors().items() if not k.startswith(_KEPT)}
+        try:
+            found = State.from_tensors({**whole, **state})
+            found.require_shapes_of(start)
+        except InputError as error:
+            raise BankError(
+                f"the bank's memory does not fit this method's settings: {error}"
+            ) from None
+        found = replace(found, anchor=found.weights).to(self.backbone.device)
+        self._learned = found if found.seen else None
+
+    def bind(self, bank: MemoryBank) -> None:
+        """Takes `bank` with the memory that it holds."""
+        self.bank = bank
+        self.restore(bank)
+
+    # ---- writing
+
+    def write(self, documents: Sequence[Document]) -> WriteReport:
+        """Learns new documents, one after the other, and stores the memory with their rows."""
+        began, bank, before = time.perf_counter(), self.require_bank(), self._learned
+        new = list({d.id: d for d in documents if d.id not in bank}.values())
+        try:
+            if new:
+                self._learned = self.learn([d.text for d in new], self.learned()).detached()
+            entries = [Entry.of(d, LEVEL, b"") for d in documents]
+            report = bank.append(entries, state=self.state_bytes(), fade=forget)
+        except BaseException:
+            self._learned = before
+            raise
+        return WriteReport.of(report, time.perf_counter() - began)
+
+    @torch.no_grad()
+    def learn(self, texts: Sequence[str], state: State) -> State:
+        """The state after reading `texts`, each to its end."""
+        with flushed_denormals():
+            for text in texts:
+                state = self.memory(self._states([text])[0], state).state.settled()
+        return state
+
+    def _states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(standardised states [B, T, D] without the start token, mask [B, T])."""
+        states, mask = self.features(texts)
+        return self.standard(states[:, 1:]), mask[:, 1:]
+
+    # ---- reading
+
+    @torch.no_grad()
+    def read(
+        self, questions: Sequence[str], documents: Sequence[str] | None = None
+    ) -> Conditioning:
+        """Attaches the memory; `documents` cannot be chosen, all are in the same weights."""
+        if self._learned is None:
+            return self.closed_book()
+        if self.config.transport == "hook":
+            transport: Any = self._hook(self._learned)
+        else:
+            transport = self._recalled(questions, self._learned)
+        return Conditioning((*self.reading().transports, transport))
+
+    def _hook(self, state: State) -> LayerHook:
+        """Adds what each token's state recalls to it."""
+
+        def recalled(hidden: Tensor) -> Tensor:
+            rows = state.rows(torch.zeros(hidden.shape[0], dtype=torch.long, device=hidden.device))
+            found = self.memory.recall(self.standard(hidden.float()), rows, apart=True)
+            return found * self.standard.std
+
+        return LayerHook(recalled, self.config.layer)
+
+    def _recalled(self, questions: Sequence[str], state: State) -> Any:
+        """States before the prompt: what the question's tokens recall, pooled."""
+        states, mask = self._states(questions)
+        rows = state.rows(torch.zeros(len(questions), dtype=torch.long, device=states.device))
+        found = self.memory.recall(states, rows, apart=True)
+        tokens = segment_means(found, mask, self.config.tokens)
+        aligned = self.network["align"](tokens)
+        return as_states(aligned, self.config.layer, self.backbone, self.standard)
+
+    @torch.no_grad()
+    def surprise(self, text: str) -> list[tuple[str, float]]:
+        """(token, norm of its gradient) by the memory as it is; the chunks of `text` itself count.
+
+        Raises:
+            InputError: a text without tokens.
+        """
+        ids = self.backbone.encode([text], start=False)[0]
+        if not ids:
+            raise InputError("the text has no tokens; give a text with words")
+        limit = self.config.chunk_tokens
+        found: list[float] = []
+        state = self.learned()
+        for at in range(0, len(ids), limit):
+            part = [[self.backbone.start_id, *ids[at : at + limit]]]
+            states = self.backbone.states(*self.backbone.pad(part), self.config.layer).float()
+            read = self.memory(self.standard(states[:, 1:]), state)
+            state, found = read.state, [*found, *read.surprise[0].tolist()]
+        words = [str(self.backbone.tokenizer.decode([i])) for i in ids]
+        return list(zip(words, found, strict=True))
+
+    def telemetry(self) -> dict[str, float]:
+        """Tokens learned; inner steps that were clipped, and that were left out as not finite."""
+        state = self.learned()
+        return {
+            "memory_tokens": float(state.seen),
+            "memory_clipped": float(state.clipped.sum()),
+            "memory_skipped": float(state.skipped.sum()),
+        }
+
+    # ---- training
+
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """Measures the standardiser."""
+        states, mask = self.features([d.text for d in documents[:64]])
+        self.standard.measure(states[:, 1:], mask[:, 1:])
+
+    def loss(self, batch: Batch) -> Loss:
+        """Answer loss after one memory has read all documents of the batch, and its surprise."""
+        state, surprises = self.memory.start(1), []
+        for document in batch.documents:
+            read = self.memory(self._states([document.text])[0], state)
+            state = read.state.settled()
+            surprises.append(float(read.surprise.detach().mean()))
+        if self.config.transport == "hook":
+            transport: Any = self._hook(state)
+        else:
+            transport = self._recalled(batch.questions, state)
+        with Conditioning((*self.reading().transports, transport)).attach(self.backbone):
+            answer = mean_answer_loss(self.backbone, batch)
+        parts = {"answer": answer.item(), "surprise": sum(surprises) / len(surprises)}
+        return Loss(answer, parts)

@@ -1,0 +1,165 @@
+"""The method with a neural memory: its state in the bank, what it refuses, surprise on screen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latentbank.adapter import build_method
+from latentbank.backbone.model import Backbone
+from latentbank.bank import MemoryBank
+from latentbank.documents.document import Document
+from latentbank.errors import BankError, BudgetError, InputError, UnknownNameError
+from latentbank.methods.titans import Titans, TitansConfig
+from latentbank.model import MemoryModel, bank_fingerprint
+from latentbank.parts.batch import Batch
+from test_cli import run
+from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
+
+
+@pytest.fixture
+def backbone(backbones: Backbones) -> Backbone:
+    return backbones.fresh("llama")
+
+
+def made(backbone: Backbone, **config: Any) -> Titans:
+    method = build_method("titans", backbone, config, preset="tiny")
+    assert isinstance(method, Titans)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in method.trainable().values():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=draw))
+    return method
+
+
+def test_the_bank_holds_weights_and_momentum_in_float32(backbone: Backbone) -> None:
+    method = made(backbone)
+    fresh_bank(method)
+    method.write(DOCUMENTS)
+    state = method.memory_state()
+    assert {name.split(".")[0] for name in state} == {
+        "weights", "momentum", "clipped", "skipped", "seen",
+    }  # fmt: skip
+    assert state["weights.0"].dtype == torch.float32
+    tokens = sum(backbone.count_tokens([d.text for d in DOCUMENTS]))
+    assert int(state["seen"]) == tokens == method.telemetry()["memory_tokens"]
+
+
+def test_a_document_that_was_read_surprises_less(backbone: Backbone) -> None:
+    method = made(backbone, memory={"heads": 2, "head_dim": 8, "depth": 1, "momentum": False})
+    method.memory.reset()
+    fresh_bank(method)
+    method.prepare(DOCUMENTS)
+    text = DOCUMENTS[0].text
+    before = [value for _, value in method.surprise(text)]
+    for number in range(4):
+        method.write([Document(text, id=str(number))])
+    told = method.surprise(text)
+    assert "".join(token for token, _ in told) == text
+    assert sum(value for _, value in told) < 0.95 * sum(before)
+    assert method.surprise(text) == told, "looking learns nothing"
+
+
+@pytest.mark.parametrize("transport", ["hook", "states"])
+def test_both_transports_read_and_train(backbone: Backbone, transport: str) -> None:
+    method = made(backbone, transport=transport)
+    batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
+    method.loss(batch).total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in method.trainable().values())
+    model = MemoryModel(method)
+    assert model.ask(QUESTIONS[0]).text == model.ask(QUESTIONS[0]).text
+    plain = model.ask_many(list(QUESTIONS))
+    model.write(DOCUMENTS)
+    assert [a.text for a in model.ask_many(list(QUESTIONS))] != [a.text for a in plain]
+
+
+def test_a_failed_write_leaves_the_memory_as_it_was(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = made(backbone)
+    bank = fresh_bank(method)
+    method.write(DOCUMENTS[:2])
+    before = method.memory_state()
+    monkeypatch.setattr(MemoryBank, "append", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        method.write(DOCUMENTS[2:])
+    after = method.memory_state()
+    assert all(torch.equal(after[k], v) for k, v in before.items()) and len(bank) == 2
+
+
+def test_a_bank_with_a_state_of_other_shapes_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+    method = made(backbone)
+    path = tmp_path / "a.bank"
+    with MemoryBank.create(path, bank_fingerprint(method)) as bank:
+        method.bind(bank)
+        method.write(DOCUMENTS)
+        other = made(backbone, memory={"heads": 2, "head_dim": 4, "chunk": 16})
+        with pytest.raises(BankError, match=r"\(1, 2, 8, 8\).*\(1, 2, 4, 4\)"):
+            other.bind(bank)
+
+
+def test_a_budget_below_the_state_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+    method = made(backbone, memory={"heads": 8, "head_dim": 32})
+    with MemoryBank.create(
+        tmp_path / "a.bank", bank_fingerprint(method), budget_bytes=20_000
+    ) as bank:
+        method.bind(bank)
+        with pytest.raises(BudgetError):
+            method.write(DOCUMENTS)
+        assert not len(bank) and method.telemetry()["memory_tokens"] == 0
+
+
+def test_states_that_are_not_finite_are_counted(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = made(backbone)
+    fresh_bank(method)
+    features = Titans.features
+
+    def broken(self: Titans, texts: Any) -> Any:
+        states, mask = features(self, texts)
+        states[0, 5] = float("nan")
+        return states, mask
+
+    monkeypatch.setattr(Titans, "features", broken)
+    method.write(DOCUMENTS[:1])
+    assert method.telemetry()["memory_skipped"] == 2, "once in each head"
+    assert all(v.isfinite().all() for v in method.memory_state().values())
+
+
+def test_settings_that_cannot_be_are_refused(backbone: Backbone) -> None:
+    with pytest.raises(UnknownNameError, match="hook"):
+        TitansConfig(transport="prompt")
+    with pytest.raises(InputError, match="3 layers"):
+        made(backbone, layer=3)
+    with pytest.raises(InputError, match="no tokens"):
+        made(backbone).surprise("")
+
+
+def test_inspect_shows_the_surprise_of_a_document(
+    backbones: Backbones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    from latentbank.adapter import save_adapter
+
+    folder = str(backbones.folder("llama"))
+    save_adapter(tmp_path / "adapter", made(backbones.fresh("llama")))
+    text = tmp_path / "note.txt"
+    text.write_text(DOCUMENTS[1].text)
+    named = ["--backbone", folder]
+    done = run("write", str(text), "--bank", "m.bank", "--adapter", "adapter", *named)
+    assert done.exit_code == 0, done.output
+    shown = run("inspect", "m.bank", "--surprise", str(text), "--json")
+    assert shown.exit_code == 0, shown.output
+    rows = json.loads(shown.stdout)["surprise"]
+    assert "".join(row["token"] for row in rows) == DOCUMENTS[1].text
+    assert all(row["value"] > 0 for row in rows)
+    plain = run("inspect", "m.bank", "--surprise", str(text))
+    assert "largest" in plain.output and f"{len(rows)} tokens" in plain.output
+    done = run("write", str(text), "--bank", "n.bank", "--method", "rag", *named)
+    refused = run("inspect", "n.bank", "--surprise", str(text))
+    assert refused.exit_code != 0 and "measures no surprise" in refused.output
