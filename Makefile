@@ -71,10 +71,11 @@ bench: $(STAMP)
 # on a CPU.
 FULL := results/bench-full
 FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale \
-	capacity
+	capacity frontier-learning
 FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata
 FULL_OPTIONS_noise ?= --noise-data $(SQUAD):train
 FULL_OPTIONS_forgetting ?= $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
+FULL_OPTIONS_frontier-learning ?= $(FULL_OPTIONS_forgetting)
 FULL_QUESTIONS_scale ?= 32
 ifdef SHORT
 FULL_DOCUMENTS ?= 100

@@ -64,6 +64,12 @@ COLUMNS: dict[str, Columns] = {
         ("area of risk over coverage", "risk_coverage_area"), *_SIZE,
     ),
     "scale": (),
+    "frontier-learning": (
+        ("gain, nats", "gain_stream"), ("gain, other words", "gain_paraphrase"),
+        ("EM", "exact_match"), ("EM, other words", "exact_match_paraphrase"),
+        ("rise held out, nats", "rise"), ("F1 forgotten", "forgotten_f1"),
+        ("rise of text, nats", "rise_text"), *_SIZE,
+    ),
 }  # fmt: skip
 CURVES = {"retention": "f1", "noise": "f1", "duplicates": "f1"}
 """Protocols whose table has a column for each point of this curve."""

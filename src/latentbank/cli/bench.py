@@ -71,8 +71,8 @@ def run(
     task: Annotated[
         str,
         typer.Argument(
-            help="online-qa, retention, noise, duplicates, updates, delete, forgetting, abstain "
-            "or scale."
+            help="online-qa, retention, noise, duplicates, updates, delete, forgetting, "
+            "frontier-learning, abstain, capacity or scale."
         ),
     ],
     methods: Annotated[
@@ -122,7 +122,7 @@ def run(
     ] = None,
     closed_book: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="forgetting: questions and answers; may be repeated."),
+        typer.Option(metavar="FILE", help="forgetting and frontier-learning: held-out questions."),
     ] = None,
     noise_data: Annotated[
         str | None, typer.Option(metavar="PATH[:SPLIT]", help="noise: unrelated documents.")

@@ -138,11 +138,14 @@ def load_data(
     """
     from latentbank.evaluate.data import load_dataset, load_sample
     from latentbank.evaluate.invented import load_invented
+    from latentbank.evaluate.learning import has_people, load_people
 
     if spec == "sample" and not Path(spec).exists():
         data = load_sample()
     elif spec.startswith("invented:"):
         data = load_invented(spec)
+    elif has_people(Path(spec)):
+        data = load_people(Path(spec))
     else:
         path, named = split_spec(spec)
         data = load_dataset(path, split or named)
