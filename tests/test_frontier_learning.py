@@ -17,8 +17,8 @@ from latentbank.bench.tasks.frontier_learning import FrontierConfig, FrontierLea
 from latentbank.cli.evaluate import load_data
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, Question
+from latentbank.evaluate.facts.wordings import held_out_text, is_paraphrase, with_other_words
 from latentbank.evaluate.invented import invented_facts
-from latentbank.evaluate.learning import held_out_text, is_paraphrase, with_other_words
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
 STREAM = QADataset(

@@ -137,8 +137,8 @@ def load_data(
     Raises InputError if it has no question, unless none are needed.
     """
     from latentbank.evaluate.data import load_dataset, load_sample
+    from latentbank.evaluate.facts.wordings import has_people, load_people
     from latentbank.evaluate.invented import load_invented
-    from latentbank.evaluate.learning import has_people, load_people
 
     if spec == "sample" and not Path(spec).exists():
         data = load_sample()

@@ -24,7 +24,7 @@ from latentbank.config import require_at_least, setting
 from latentbank.evaluate.closed_book import load_questions
 from latentbank.evaluate.data import QADataset, load_sample
 from latentbank.evaluate.evaluation import Evaluation
-from latentbank.evaluate.learning import held_out_text, is_paraphrase, with_other_words
+from latentbank.evaluate.facts.wordings import held_out_text, is_paraphrase, with_other_words
 from latentbank.evaluate.metrics import paired_bootstrap
 from latentbank.method import NAMED_ONLY, Method
 

@@ -1,0 +1,1 @@
+"""Streams of facts that no model can know, and their paraphrases."""
