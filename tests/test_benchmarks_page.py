@@ -55,6 +55,7 @@ def fill(folder: Path) -> Path:
         of("delete", "rag", percent(f1=40.0, f1_deleted=3.25, f1_closed_book=3.0)),
         of("forgetting", "mbc", percent(f1=4.0, forgetting_f1_NQ_open=0.75),
            config={"untrained": True}),
+        of("frontier-learning", "rag", {"gain_stream": Metric(1.25, "nats/token")}),
         of("abstain", "rag", {**percent(exact_match=30.0),
                               "risk_coverage_area": Metric(0.42, "fraction")}),
         of("scale", "mac", percent(f1=1.0), config={"resampled_above": 100, "stopped": "too big"},
@@ -80,6 +81,7 @@ def test_each_protocol_has_its_table(tmp_path: Path) -> None:
     assert "| 3.2 | 3.0 |" in found["delete"]
     assert "forgotten, NQ_open" in found["forgetting"]
     assert "mbc (untrained)" in found["forgetting"] and "| 0.8 |" in found["forgetting"]
+    assert "gain, nats" in found["frontier-learning"] and "| 1.2 |" in found["frontier-learning"]
     assert "| 42.0 |" in found["abstain"]
     assert "| mac | 100 | 27 kB |" in found["scale"]
     assert "| mac | 1,000 (resampled) | 26.9 kB |" in found["scale"]
