@@ -8,7 +8,10 @@ What is frozen is computed once and kept in OUT: the features of the pool, and t
 questions that enter the first layer with triples. Keys and values of a knowledge base are computed
 once for all questions of a step. The vocabulary head runs at answer tokens only.
 
-Held-out entities and properties validate; `best/` keeps the adapter with the most right answers.
+`--real` adds triples of files (DART, tables) to the pool. `--start-from` goes on from an adapter
+with another pool of questions, in place of the aligned start.
+
+Held-out entities validate; `best/` keeps the adapter with the most right answers and refusals.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentbank.adapter import build_method, save_adapter
+from latentbank.adapter import build_method, load_state_of, save_adapter
 from latentbank.answering import answer_batch
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.model import load_backbone
@@ -36,11 +39,13 @@ from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.bench.machine import this_machine, versions
 from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
-from latentbank.evaluate.knowledge import REFUSAL, Asked, World
+from latentbank.evaluate.knowledge import REFUSAL, Asked, World, wording
+from latentbank.evaluate.knowledge_data import REAL, real_triples
 from latentbank.evaluate.metrics import exact_match
 from latentbank.model import MemoryModel
 from latentbank.parts.knowledge.features import Features
-from latentbank.parts.knowledge.states import watched_states
+from latentbank.parts.knowledge.start import align_to
+from latentbank.parts.knowledge.states import entering_states, watched_states
 from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.training import TrainConfig
 from latentbank.training.checkpoint import (
@@ -54,7 +59,7 @@ from latentbank.training.log import append_log
 
 SHARES = {"single": 0.6, "two": 0.1, "open": 0.1, "unanswerable": 0.2}
 LEAST = 10
-EACH = 4  # triples of an entity
+MOST_SIBLINGS = 8
 SIBLINGS = 0.5  # of unanswerable questions stand beside other triples of their entity
 
 
@@ -73,7 +78,14 @@ class Job:
         for parameter in method.trainable().values():  # also where the backbone is bfloat16
             parameter.data = parameter.data.float()
         self.method = method
+        if options.start_from:
+            method.load_state(load_state_of(options.start_from))
         self.pool = World(options.seed).triples(options.pool)
+        for path in options.real:
+            self.pool += real_triples(path, "train")
+        self.family: dict[str, list[int]] = {}
+        for number, triple in enumerate(self.pool):
+            self.family.setdefault(triple.entity, []).append(number)
         self.features = self._features()
         self.asked, self.absent = self._questions()
         self.config = TrainConfig(
@@ -112,32 +124,44 @@ class Job:
     def _questions(self) -> tuple[list[Asked], list[int]]:
         """The questions of the pool, and for each the triple that must be absent, or -1."""
         draw = random.Random(self.options.seed + 7)
-        world = World(self.options.seed + 7)
+        world, made = World(self.options.seed + 7), self.pool[: self.options.pool]
         asked, absent = [], []
         for kind in draw.choices(list(SHARES), list(SHARES.values()), k=self.options.asked):
-            one, gone = world.question(self.pool, kind), -1
+            one, gone = world.question(made, kind), -1
             if kind == "unanswerable" and draw.random() < 0.7:
-                one = world.question(self.pool, "single")
+                one = world.question(made, "single")
                 gone = one.facts[0]
                 one = replace(one, answer=REFUSAL, facts=(), kind=kind)
             asked.append(one)
             absent.append(gone)
+        for number in range(len(made), len(self.pool)):
+            triple, missing = self.pool[number], draw.random() < SHARES["unanswerable"]
+            text = wording(draw, "single", triple.property, triple.entity)
+            kind, said = ("unanswerable", REFUSAL) if missing else ("single", triple.value)
+            asked.append(Asked(text, said, () if missing else (number,), kind, REAL))
+            absent.append(number if missing else -1)
         return asked, absent
 
     def _states(self, align: bool) -> list[torch.Tensor]:
         """States of questions and answers that enter the first layer; aligns the start by them."""
         path = self.out / "states.safetensors"
         backbone, kept = self.method.backbone, load_file(str(path)) if path.exists() else {}
-        if kept and (not align or self.method.config.start != "aligned"):
+        align = align and self.method.config.start == "aligned" and not self.options.start_from
+        if kept and not align:
             return list(kept["states"].split(kept["lengths"].tolist()))
         said = answer_ids(backbone, [a.answer for a in self.asked])
         prompts = prompt_ids(backbone, [a.question for a in self.asked])
         entering: list[torch.Tensor] = []
         tell(f"states of {len(said)} questions")
-        states, strengths = watched_states(backbone, self.method.layers, prompts, said, entering)
+        if align:
+            found = watched_states(backbone, self.method.layers, prompts, said, entering)
+        else:
+            rows = [[*p, *a] for p, a in zip(prompts, said, strict=True)]
+            entering = entering_states(backbone, self.method.layers[0], rows)
         lengths = torch.tensor([len(one) for one in entering])
         save_file({"states": torch.cat(entering), "lengths": lengths}, str(path))
-        if align and self.method.config.start == "aligned":
+        if align:
+            states, strengths = found
             single = [i for i, a in enumerate(self.asked) if a.kind == "single"]
             tokens = torch.tensor([len(row) for row in said])
             places = torch.cat([
@@ -145,7 +169,9 @@ class Job:
                 for i, (e, n) in enumerate(zip(tokens.cumsum(0), tokens, strict=True))
                 if self.asked[i].kind == "single"
             ])  # fmt: skip
-            self.method.align_to(
+            align_to(
+                self.method.backbone,
+                self.method.adapters,
                 self.features,
                 {layer: found[places] for layer, found in states.items()},
                 strengths,
@@ -163,6 +189,7 @@ class Job:
             "pool": self.options.pool,
             "asked": self.options.asked,
             "seed": self.options.seed,
+            "real": [path.name for path in self.options.real],
         }
 
     def _resume(self) -> None:
@@ -187,12 +214,26 @@ class Job:
 
     def card(self, **more: Any) -> dict[str, Any]:
         """What the adapter's config keeps about its training."""
-        words = ["python", "scripts/train_kblam.py", "--out", "runs/kblam"]
-        for name in ("steps", "rate", "pool", "asked", "most", "questions"):
+        words = ["python", "scripts/train_kblam.py", "--out", f"runs/{self.out.name}"]
+        for name in ("steps", "rate", "pool", "asked", "most", "questions", "seed"):
             words += [f"--{name}", f"{getattr(self.options, name):g}"]
+        for path in self.options.real:
+            words += ["--real", path.name]
+        started = self.options.start_from
+        words += ["--start-from", f"runs/{started.parent.name}/{started.name}"] if started else []
         return {
             "command": " ".join(words),
-            "data": {"name": f"synthetic knowledge bases, seed {self.options.seed}"},
+            "data": {
+                "name": "; ".join(
+                    [
+                        f"synthetic knowledge bases, seed {self.options.seed}",
+                        *(
+                            f"{path.stem}, three quarters of its entities"
+                            for path in self.options.real
+                        ),
+                    ]
+                )
+            },
             "seed": self.options.seed,
             "settings": asdict(self.config),
             "machine": asdict(this_machine()),
@@ -222,7 +263,7 @@ class Job:
             if gone >= 0:
                 absent.add(gone)
                 if draw.random() < SIBLINGS:
-                    family = range(gone - gone % EACH, gone - gone % EACH + EACH)
+                    family = self.family[self.pool[gone].entity][:MOST_SIBLINGS]
                     chosen.update(dict.fromkeys(i for i in family if i not in absent))
         for gone in absent:  # a sibling of one question may be absent for another
             chosen.pop(gone, None)
@@ -348,6 +389,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pool", type=int, default=6000, help="triples")
     parser.add_argument("--asked", type=int, default=3000, help="questions of the pool")
     parser.add_argument("--most", type=int, default=1000, help="triples of a step")
+    parser.add_argument("--real", type=Path, action="append", default=[], help="file of triples")
+    parser.add_argument("--start-from", type=Path, help="folder of an adapter")
+    parser.add_argument("--prepare", action="store_true", help="only features and states")
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--tell-every", type=int, default=20, help="steps")
     parser.add_argument("--validate-every", type=int, default=150, help="steps")
@@ -366,7 +410,9 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     with flushed_denormals():
-        Job(options).train()
+        job = Job(options)
+        if not options.prepare:
+            job.train()
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_an_anchor_is_the_same_token_by_token_and_in_one_pass(backbone: Backbone
         session = backbone.session(1)
         session.feed(ids, mask)
         steps = [session.feed(more[:, i : i + 1], torch.ones(1, 1).bool()) for i in range(3)]
-    memory = method.memory_of(method._features)  # type: ignore[attr-defined]
+    memory = method.memory_of(method.store.features())  # type: ignore[attr-defined]
     memory.anchors = torch.tensor([ids.shape[1] - 1])
     both = torch.cat([ids, more], 1)
     reading = method.reading()  # type: ignore[attr-defined]
@@ -312,7 +312,7 @@ def test_the_aligned_start_finds_keys_that_states_tell_linearly(backbone: Backbo
     method: Any = build_method("kblam", backbone, config, preset="tiny")
     facts = [(t.entity, t.property, t.value) for t in World(5).triples(80)]
     features = method.encoder.encode(facts)
-    adapter = method.adapter(method.layers[0])
+    adapter = method.adapters[method.layers[0]]
     draw = torch.Generator().manual_seed(0)
     rows = torch.arange(80).repeat(3)
     hidden = features.keys.float()[rows] @ torch.randn(32, 32, generator=draw)

@@ -139,11 +139,14 @@ def load_data(
     from latentbank.evaluate.data import load_dataset, load_sample
     from latentbank.evaluate.facts.wordings import has_people, load_people
     from latentbank.evaluate.invented import load_invented
+    from latentbank.evaluate.knowledge_data import SPECS, load_knowledge
 
     if spec == "sample" and not Path(spec).exists():
         data = load_sample()
     elif spec.startswith("invented:"):
         data = load_invented(spec)
+    elif spec.startswith(SPECS):
+        data = load_knowledge(spec, split)
     elif has_people(Path(spec)):
         data = load_people(Path(spec))
     else:

@@ -39,7 +39,7 @@ from latentbank.evaluate.knowledge_words import (
     UNITS,
 )
 
-__all__ = ["KINDS_OF_QUESTION", "REFUSAL", "Asked", "World", "value_class"]
+__all__ = ["KINDS_OF_QUESTION", "REFUSAL", "Asked", "World", "value_class", "wording"]
 
 REFUSAL = "not in the knowledge base"
 """The answer to a question that the knowledge base cannot answer."""
@@ -184,9 +184,13 @@ class World:
         return one.property, self.entity()
 
     def _ask(self, kind: str, *parts: str) -> str:
-        names = ("property", "entity", "property2", "entity2")
-        template = self.draw.choice(ASKED[kind])
-        return template.format(**dict(zip(names, parts, strict=False)))
+        return wording(self.draw, kind, *parts)
+
+
+def wording(draw: random.Random, kind: str, *parts: str) -> str:
+    """A question of one kind in one of its wordings; `parts`: property, entity, and so on."""
+    names = ("property", "entity", "property2", "entity2")
+    return draw.choice(ASKED[kind]).format(**dict(zip(names, parts, strict=False)))
 
 
 def _half(words: Sequence[str], held_out: bool) -> list[str]:

@@ -22,29 +22,24 @@ Unrelated texts are kept, too: a document that is no triple is its own key and v
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.encoder import BackboneEncoder
-from latentbank.backbone.layers import attention_modules
-from latentbank.backbone.model import AnswerLogits, Backbone
-from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import Conditioning, KnowledgeMemory
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import Incremental, Knowledge, Trained, forget
-from latentbank.codec.packaged import packaged_dictionary
-from latentbank.codec.text import ZstdTextCodec
 from latentbank.config import require_at_least, require_share, setting
 from latentbank.documents.document import Document
-from latentbank.documents.facts import ENTITY, PROPERTY, as_triple, key_text
-from latentbank.errors import BankError, InputError, unknown
+from latentbank.documents.facts import key_text
+from latentbank.errors import InputError, unknown
 from latentbank.method import (
     CALLS_ADD_UP,
     EMPTY_IS_PLAIN,
@@ -55,28 +50,13 @@ from latentbank.method import (
 )
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.knowledge.adapters import KnowledgeAdapter, Sizes
-from latentbank.parts.knowledge.alignment import align_keys, align_queries, align_values
 from latentbank.parts.knowledge.attended import Attention, Recorder
-from latentbank.parts.knowledge.features import (
-    Fact,
-    Features,
-    TripleEncoder,
-    sentence_encoder,
-)
-from latentbank.parts.knowledge.states import output_projection, watched_states
-from latentbank.parts.knowledge.supervision import (
-    KnowledgeBatch,
-    answer_places,
-    attention_loss,
-    facts_of,
-    targets,
-)
+from latentbank.parts.knowledge.features import Fact, Features, TripleEncoder, sentence_encoder
+from latentbank.parts.knowledge.objective import knowledge_loss
+from latentbank.parts.knowledge.start import LEAST_ALIGNED, align
+from latentbank.parts.knowledge.store import FactStore, fact_of
+from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
-
-TRIPLE = "triple"
-EARLY, LATE = 0.03, 1.5  # of the residual stream's strength: what a slot's embedding adds at first
-LATE_BIAS = 4.0  # of a late layer's scores, so that triples weigh against the text
-LEAST_ALIGNED = 64  # questions below which there is no aligned start
 
 
 @dataclass(frozen=True)
@@ -173,21 +153,18 @@ class Kblam(Trained, Incremental, Knowledge):
             adapter = KnowledgeAdapter(sizes, config.unit_queries, config.null_slot)
             self.network[f"layer{layer}"] = adapter.to(backbone.device)
         self.lora = config.lora.build(backbone)
-        self._codec = ZstdTextCodec(packaged_dictionary())
+        self.store = FactStore(self.encoder)
         self._clear()
 
     def _clear(self) -> None:
-        self._facts: dict[str, Fact] = {}
-        self._encoded: list[str] = []
-        self._features: Features | None = None
+        self.store.clear()
         self._memory: KnowledgeMemory | None = None
         self._recorder: Recorder | None = None
 
-    def adapter(self, layer: int) -> KnowledgeAdapter:
-        """The trained maps of a layer that reads triples."""
-        found = self.network[f"layer{layer}"]
-        assert isinstance(found, KnowledgeAdapter)
-        return found
+    @property
+    def adapters(self) -> dict[int, KnowledgeAdapter]:
+        """Layer that reads triples → its trained maps."""
+        return {i: cast("KnowledgeAdapter", self.network[f"layer{i}"]) for i in self.layers}
 
     # ---- the bank
 
@@ -204,54 +181,27 @@ class Kblam(Trained, Incremental, Knowledge):
         self._remember(entries)
 
     def _remember(self, entries: Iterator[Entry] | Sequence[Entry]) -> None:
-        for entry in entries:
-            try:
-                self._facts[entry.id] = self._decoded(entry.payload)
-            except BankError as error:
-                self.unreadable[entry.id] = str(error)
+        self.unreadable |= self.store.remember(entries)
         self._memory = None
 
     def _forget(self, ids: Sequence[str]) -> None:
+        self.store.forget(ids)
         for id in ids:
-            self._facts.pop(id, None)
             self.unreadable.pop(id, None)
-        gone = set(ids)
-        kept = [i for i, id in enumerate(self._encoded) if id not in gone]
-        if self._features is not None and len(kept) < len(self._encoded):
-            self._features = self._features.rows(kept)
-            self._encoded = [self._encoded[i] for i in kept]
         self._memory = None
-
-    def _decoded(self, payload: bytes) -> Fact:
-        try:
-            entity, property, value = json.loads(self._codec.decode(payload))
-            return str(entity), str(property), str(value)
-        except ValueError as error:
-            raise BankError(f"A stored triple is damaged: {error}.") from None
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Stores triples as text; a full bank forgets the least valuable ones."""
         began, bank = time.perf_counter(), self.require_bank()
-        facts = [as_triple(d.text, d.metadata) or ("", "", d.text) for d in documents]
-        entries = [self._entry(d, fact) for d, fact in zip(documents, facts, strict=True)]
+        facts = [fact_of(document) for document in documents]
+        entries = [self.store.entry(d, fact) for d, fact in zip(documents, facts, strict=True)]
         report = bank.append(entries, fade=forget)
         for document, fact in zip(documents, facts, strict=True):
             stored = report.stored_id(document.id)
-            if stored in bank and self._facts.get(stored) != fact:
-                self._forget([stored])
-                self._facts[stored] = fact
+            if stored in bank:
+                self.store.put(stored, fact)
         self._forget(report.forgotten)
         return self.finished(report, documents, began)
-
-    def _entry(self, document: Document, fact: Fact) -> Entry:
-        """The entry of a document; its payload holds the triple, so its metadata need not."""
-        text = json.dumps(fact, ensure_ascii=False, separators=(",", ":"))
-        entry = Entry.of(document, TRIPLE, self._codec.encode(text))
-        own = {k: v for k, v in document.metadata.items() if k not in (ENTITY, PROPERTY)}
-        return Entry(
-            entry.id, entry.level, entry.payload, entry.time, entry.source,
-            own if fact[0] else document.metadata, entry.key, entry.version,
-        )  # fmt: skip
 
     # ---- reading
 
@@ -263,7 +213,7 @@ class Kblam(Trained, Incremental, Knowledge):
         if memory is None:
             return self.closed_book()
         only = None if documents is None else self._only(documents)
-        recorder = Recorder(memory.owner, len(questions), self._encoded)
+        recorder = Recorder(memory.owner, len(questions), self.store.encoded)
         self._recorder = recorder
         attached = KnowledgeMemory(
             memory.layers, memory.owner, self.config.top_k, memory.always, only,
@@ -274,8 +224,8 @@ class Kblam(Trained, Incremental, Knowledge):
 
     def _only(self, documents: Sequence[str]) -> Tensor | None:
         """Which rows [B, M] each question may read: its document's; all where that is not held."""
-        number = {id: i for i, id in enumerate(self._encoded)}
-        rows = len(self._encoded) + int(self.config.null_slot)
+        number = {id: i for i, id in enumerate(self.store.encoded)}
+        rows = len(number) + int(self.config.null_slot)
         only = torch.zeros(len(documents), rows, dtype=torch.bool)
         for i, id in enumerate(documents):
             only[i, number.get(id, slice(None))] = True
@@ -286,25 +236,16 @@ class Kblam(Trained, Incremental, Knowledge):
     @torch.no_grad()
     def _ready(self) -> KnowledgeMemory | None:
         """Keys and values of all triples, encoded where they are new; None for an empty bank."""
-        if not self._facts:
-            return None
         if self._memory is None:
-            known = set(self._encoded)
-            new = [id for id in self._facts if id not in known]
-            if new:
-                made = self.encoder.encode([self._facts[id] for id in new])
-                parts = [made] if self._features is None else [self._features, made]
-                self._features = Features.joined(parts)
-                self._encoded += new
-            assert self._features is not None
-            self._memory = self.memory_of(self._features)
+            features = self.store.features()
+            self._memory = None if features is None else self.memory_of(features)
         return self._memory
 
     def memory_of(self, features: Features) -> KnowledgeMemory:
         """The memory of some triples; gradients flow to the adapters."""
         device, count = self.backbone.device, len(features)
         shift = math.log(self.config.scale_triples / count) if self.config.scale_triples else 0.0
-        layers = {i: self.adapter(i).layer(features, shift, device) for i in self.layers}
+        layers = {i: own.layer(features, shift, device) for i, own in self.adapters.items()}
         owner = features.owner.to(device)
         null = int(self.config.null_slot)
         if null:
@@ -315,7 +256,7 @@ class Kblam(Trained, Incremental, Knowledge):
 
     def fact(self, id: str) -> Fact | None:
         """See `Knowledge`."""
-        return self._facts.get(id)
+        return self.store.facts.get(id)
 
     def attention(self) -> Attention | None:
         """See `Knowledge`."""
@@ -327,94 +268,19 @@ class Kblam(Trained, Incremental, Knowledge):
         """With `start="aligned"` sets the adapters in closed form, from questions about triples."""
         if self.config.start != "aligned" or len(documents) < LEAST_ALIGNED:
             return
-        facts = [as_triple(d.text, d.metadata) or ("", "", d.text) for d in documents]
+        facts = [fact_of(document) for document in documents]
         asked = [
             f"What is {key_text(entity, property)}?" if entity else value
             for entity, property, value in facts
         ]
         answers = [value for _, _, value in facts]
-        self.align(self.encoder.encode(facts), asked, answers, list(range(len(facts))))
-
-    @torch.no_grad()
-    def align(
-        self,
-        features: Features,
-        questions: Sequence[str],
-        answers: Sequence[str],
-        owner: Sequence[int],
-    ) -> None:
-        """The aligned start from questions [Q], answered by the values of triples `owner` [Q]."""
-        backbone = self.backbone
-        said = answer_ids(backbone, answers)
-        prompts = prompt_ids(backbone, questions)
-        states, strengths = watched_states(backbone, self.layers, prompts, said)
-        self.align_to(features, states, strengths, owner, said)
-
-    @torch.no_grad()
-    def align_to(
-        self,
-        features: Features,
-        states: Mapping[int, Tensor],
-        strengths: Mapping[int, float],
-        owner: Sequence[int],
-        said: Sequence[Sequence[int]],
-    ) -> None:
-        """`align` from the states [N, D] of each layer at the N answer tokens `said`."""
-        wanted = targets(features, [(one,) for one in owner], said)
-        slots = torch.tensor([row[0] if row else -1 for row in wanted])
-        lengths = torch.tensor([len(row) for row in said])
-        rows = torch.tensor(list(owner)).repeat_interleave(lengths)
-        first = torch.zeros(len(rows), dtype=torch.bool)
-        first[lengths.cumsum(0) - lengths] = True
-        modules = attention_modules(self.backbone.decoder)
-        draw = torch.Generator().manual_seed(0)
-        for layer in self.layers:
-            adapter = self.adapter(layer)
-            align_keys(adapter, features, draw)
-            align_queries(adapter, features, states[layer], rows, first, slots)
-            # what an early layer writes would upset the queries of the later ones
-            late = layer > sum(self.layers) / len(self.layers)
-            out = output_projection(modules[layer])
-            if out is not None:
-                align_values(adapter, out, (LATE if late else EARLY) * strengths[layer])
-            adapter.head_bias.fill_(LATE_BIAS if late else 0.0)
+        features = self.encoder.encode(facts)
+        align(self.backbone, self.adapters, features, asked, answers, range(len(facts)))
 
     def loss(self, batch: Batch) -> Loss:
         """Mean answer loss per token, and with `attention_weight` the loss on attention."""
         features = batch.features if isinstance(batch, KnowledgeBatch) else None
         if features is None:
-            facts = [as_triple(d.text, d.metadata) or ("", "", d.text) for d in batch.documents]
-            features = self.encoder.encode(facts)
-        scores: dict[int, Tensor] = {}
-        memory = self.memory_of(features)
-        prompts = prompt_ids(self.backbone, batch.questions)
-        memory.anchors = torch.tensor([len(row) - 1 for row in prompts], device=memory.owner.device)
-        memory.watch = lambda layer, found, real, start, rows: scores.update({layer: found})
-        said = answer_ids(self.backbone, batch.answers)
-        with self.reading().attach(self.backbone), memory.attach(self.backbone):
-            read = self._answers(batch, prompts, said)
-        answer = nn.functional.cross_entropy(read.logits, read.tokens)
-        if not self.config.attention_weight:
-            return Loss(answer, {"answer": answer.item()})
-        wanted = targets(features, facts_of(batch), said)
-        if not self.config.null_slot:
-            wanted = [[s for s in slots if s < len(features.owner)] for slots in wanted]
-        lost = [attention_loss(found[read.places], wanted) for found in scores.values()]
-        drawn = torch.stack(lost).mean()
-        parts = {"answer": answer.item(), "attention": drawn.item()}
-        return Loss(answer + self.config.attention_weight * drawn, parts)
-
-    def _answers(
-        self, batch: Batch, prompts: Sequence[Sequence[int]], said: Sequence[Sequence[int]]
-    ) -> AnswerLogits:
-        """Logits at the answers' tokens `said`, with what is attached now."""
-        backbone = self.backbone
-        if not isinstance(batch, KnowledgeBatch) or not batch.states:
-            return backbone.answer_logits(prompts, said)
-        states = nn.utils.rnn.pad_sequence(list(batch.states), batch_first=True)
-        lengths = torch.tensor([len(one) for one in batch.states])
-        mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(backbone.device)
-        hidden = backbone.finish(states.to(backbone.device), mask, self.layers[0])
-        places, tokens = answer_places(prompts, said, states.shape[1])
-        logits = backbone.logits(hidden[places.to(backbone.device)]).float()
-        return AnswerLogits(logits, tokens.to(backbone.device), places.to(backbone.device))
+            features = self.encoder.encode([fact_of(document) for document in batch.documents])
+        memory, weight = self.memory_of(features), self.config.attention_weight
+        return knowledge_loss(self.backbone, self.reading(), memory, features, batch, weight)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentbank.backbone.layers import attention_modules
 from latentbank.backbone.model import Backbone
 
-__all__ = ["output_projection", "watched_states"]
+__all__ = ["entering_states", "output_projection", "watched_states"]
 
 _BATCH = 32
 
@@ -68,6 +68,17 @@ def watched_states(
                 squares[layer].append(entered[str(layer)][places].float().square().mean(-1).cpu())
     strengths = {layer: float(torch.cat(squares[layer]).mean().sqrt()) for layer in layers}
     return {layer: torch.cat(found) for layer, found in states.items()}, strengths
+
+
+@torch.no_grad()
+def entering_states(backbone: Backbone, layer: int, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """States [T, D] of each row of token ids that enter `layer`; the layers above are not run."""
+    made: list[Tensor] = []
+    for at in range(0, len(rows), _BATCH):
+        part = rows[at : at + _BATCH]
+        whole = backbone.states(*backbone.pad(part), layer)
+        made += [one[: len(row)].clone() for one, row in zip(whole, part, strict=True)]
+    return made
 
 
 def output_projection(attention: nn.Module) -> Tensor | None:
