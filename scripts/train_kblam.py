@@ -18,35 +18,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from kblam_pool import Pool
 from latentbank.adapter import build_method, load_state_of, save_adapter
 from latentbank.answering import answer_batch
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.model import load_backbone
 from latentbank.backbone.processor import flushed_denormals
-from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.bench.machine import this_machine, versions
 from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
-from latentbank.evaluate.knowledge import REFUSAL, Asked, World, wording
-from latentbank.evaluate.knowledge_data import REAL, real_triples
+from latentbank.evaluate.knowledge import REFUSAL, Asked, World
 from latentbank.evaluate.metrics import exact_match
 from latentbank.model import MemoryModel
-from latentbank.parts.knowledge.features import Features
-from latentbank.parts.knowledge.start import align_to
-from latentbank.parts.knowledge.states import entering_states, watched_states
-from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.training import TrainConfig
 from latentbank.training.checkpoint import (
     has_checkpoint,
@@ -57,10 +49,7 @@ from latentbank.training.checkpoint import (
 )
 from latentbank.training.log import append_log
 
-SHARES = {"single": 0.6, "two": 0.1, "open": 0.1, "unanswerable": 0.2}
-LEAST = 10
-MOST_SIBLINGS = 8
-SIBLINGS = 0.5  # of unanswerable questions stand beside other triples of their entity
+CHOICE = 0.1  # of the learning rate: keys and queries
 
 
 class Job:
@@ -80,21 +69,16 @@ class Job:
         self.method = method
         if options.start_from:
             method.load_state(load_state_of(options.start_from))
-        self.pool = World(options.seed).triples(options.pool)
-        for path in options.real:
-            self.pool += real_triples(path, "train")
-        self.family: dict[str, list[int]] = {}
-        for number, triple in enumerate(self.pool):
-            self.family.setdefault(triple.entity, []).append(number)
-        self.features = self._features()
-        self.asked, self.absent = self._questions()
+        self.pool = Pool(options, method, self.out)
         self.config = TrainConfig(
             steps=options.steps, learning_rate=options.rate, warmup=50, schedule="decay",
             seed=options.seed,
         )  # fmt: skip
         self.step, self.best, self.seconds, self.cpu_seconds = 0, -1.0, 0.0, 0.0
         resumed = has_checkpoint(self.out)
-        self.states = self._states(align=not resumed)
+        if not resumed and not options.start_from:
+            lost = self.pool.start(options.contrast)
+            tell(f"start: loss of the choice of triples {lost[:1]} to {lost[-1:]}")
         self.optimizer = torch.optim.AdamW(
             self._groups(), self.config.learning_rate, weight_decay=0.0, fused=True
         )
@@ -102,84 +86,13 @@ class Job:
             self._resume()
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Scalars learn faster than matrices."""
-        parameters = self.method.trainable()
-        few = [p for p in parameters.values() if p.numel() <= 64]
-        many = [p for p in parameters.values() if p.numel() > 64]
-        return [{"params": many, "factor": 1.0}, {"params": few, "factor": 50.0}]
-
-    def _features(self) -> Features:
-        """The pool's features, from the file where they are kept."""
-        path = self.out / "features.safetensors"
-        names = ("keys", "values", "before", "place", "owner", "tokens")
-        if path.exists():
-            kept = load_file(str(path))
-            if len(kept["keys"]) == len(self.pool):
-                return Features(**{name: kept[name] for name in names})
-        facts = [(t.entity, t.property, t.value) for t in self.pool]
-        made = self.method.encoder.encode(facts)
-        save_file({name: getattr(made, name).contiguous() for name in names}, str(path))
-        return made
-
-    def _questions(self) -> tuple[list[Asked], list[int]]:
-        """The questions of the pool, and for each the triple that must be absent, or -1."""
-        draw = random.Random(self.options.seed + 7)
-        world, made = World(self.options.seed + 7), self.pool[: self.options.pool]
-        asked, absent = [], []
-        for kind in draw.choices(list(SHARES), list(SHARES.values()), k=self.options.asked):
-            one, gone = world.question(made, kind), -1
-            if kind == "unanswerable" and draw.random() < 0.7:
-                one = world.question(made, "single")
-                gone = one.facts[0]
-                one = replace(one, answer=REFUSAL, facts=(), kind=kind)
-            asked.append(one)
-            absent.append(gone)
-        for number in range(len(made), len(self.pool)):
-            triple, missing = self.pool[number], draw.random() < SHARES["unanswerable"]
-            text = wording(draw, "single", triple.property, triple.entity)
-            kind, said = ("unanswerable", REFUSAL) if missing else ("single", triple.value)
-            asked.append(Asked(text, said, () if missing else (number,), kind, REAL))
-            absent.append(number if missing else -1)
-        return asked, absent
-
-    def _states(self, align: bool) -> list[torch.Tensor]:
-        """States of questions and answers that enter the first layer; aligns the start by them."""
-        path = self.out / "states.safetensors"
-        backbone, kept = self.method.backbone, load_file(str(path)) if path.exists() else {}
-        align = align and self.method.config.start == "aligned" and not self.options.start_from
-        if kept and not align:
-            return list(kept["states"].split(kept["lengths"].tolist()))
-        said = answer_ids(backbone, [a.answer for a in self.asked])
-        prompts = prompt_ids(backbone, [a.question for a in self.asked])
-        entering: list[torch.Tensor] = []
-        tell(f"states of {len(said)} questions")
-        if align:
-            found = watched_states(backbone, self.method.layers, prompts, said, entering)
-        else:
-            rows = [[*p, *a] for p, a in zip(prompts, said, strict=True)]
-            entering = entering_states(backbone, self.method.layers[0], rows)
-        lengths = torch.tensor([len(one) for one in entering])
-        save_file({"states": torch.cat(entering), "lengths": lengths}, str(path))
-        if align:
-            states, strengths = found
-            single = [i for i, a in enumerate(self.asked) if a.kind == "single"]
-            tokens = torch.tensor([len(row) for row in said])
-            places = torch.cat([
-                torch.arange(int(e) - int(n), int(e))
-                for i, (e, n) in enumerate(zip(tokens.cumsum(0), tokens, strict=True))
-                if self.asked[i].kind == "single"
-            ])  # fmt: skip
-            align_to(
-                self.method.backbone,
-                self.method.adapters,
-                self.features,
-                {layer: found[places] for layer, found in states.items()},
-                strengths,
-                [self.asked[i].facts[0] for i in single],
-                [said[i] for i in single],
-            )
-            tell(f"aligned start from {len(single)} questions")
-        return entering
+        """Scalars learn faster than matrices, and what chooses triples slower: it has its start."""
+        groups: dict[float, list[torch.nn.Parameter]] = {}
+        for name, parameter in self.method.trainable().items():
+            chooses = ".keys." in name or ".queries." in name
+            factor = 50.0 if parameter.numel() <= 64 else CHOICE if chooses else 1.0
+            groups.setdefault(factor, []).append(parameter)
+        return [{"params": found, "factor": factor} for factor, found in groups.items()]
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must have in common with the run."""
@@ -215,7 +128,7 @@ class Job:
     def card(self, **more: Any) -> dict[str, Any]:
         """What the adapter's config keeps about its training."""
         words = ["python", "scripts/train_kblam.py", "--out", f"runs/{self.out.name}"]
-        for name in ("steps", "rate", "pool", "asked", "most", "questions", "seed"):
+        for name in ("steps", "rate", "pool", "asked", "most", "questions", "seed", "contrast"):
             words += [f"--{name}", f"{getattr(self.options, name):g}"]
         for path in self.options.real:
             words += ["--real", path.name]
@@ -245,49 +158,6 @@ class Job:
         }
 
     # ---- steps
-
-    def batch(self, step: int) -> KnowledgeBatch:
-        """The knowledge base and questions of a step; a function of the seed and the step."""
-        draw = random.Random(f"{self.options.seed}/{step}")
-        most = min(self.options.most, 100 * (1 + 20 * step / self.options.steps))
-        size = round(math.exp(draw.uniform(math.log(LEAST), math.log(most))))
-        chosen: dict[int, None] = {}
-        absent: set[int] = set()
-        rows: list[int] = []
-        for row in draw.sample(range(len(self.asked)), self.options.questions):
-            facts, gone = self.asked[row].facts, self.absent[row]
-            if gone in chosen or absent & set(facts):
-                continue
-            rows.append(row)
-            chosen.update(dict.fromkeys(facts))
-            if gone >= 0:
-                absent.add(gone)
-                if draw.random() < SIBLINGS:
-                    family = self.family[self.pool[gone].entity][:MOST_SIBLINGS]
-                    chosen.update(dict.fromkeys(i for i in family if i not in absent))
-        for gone in absent:  # a sibling of one question may be absent for another
-            chosen.pop(gone, None)
-        while len(chosen) < size:
-            at = draw.randrange(len(self.pool))
-            if at not in absent:
-                chosen[at] = None
-        order = list(chosen)
-        draw.shuffle(order)
-        number = {at: i for i, at in enumerate(order)}
-        asked = [self.asked[row] for row in rows]
-        kept = [i for i, a in enumerate(asked) if all(f in number for f in a.facts)]
-        asked, rows = [asked[i] for i in kept], [rows[i] for i in kept]
-        facts_of = tuple(tuple(number[f] for f in a.facts) for a in asked)
-        return KnowledgeBatch(
-            tuple(self.pool[i] for i in order),
-            tuple(a.question for a in asked),
-            tuple(a.answer for a in asked),
-            tuple(facts[0] if facts else -1 for facts in facts_of),
-            step,
-            facts_of,
-            self.features.rows(order),
-            tuple(self.states[row] for row in rows),
-        )
 
     def train(self) -> None:
         """Steps until the last one or until the minutes are used up."""
@@ -321,7 +191,7 @@ class Job:
             rate = self.config.learning_rate * self.config.rate(self.step)
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad()
-        batch = self.batch(self.step)
+        batch = self.pool.batch(self.step)
         torch.manual_seed(self.options.seed * 1_000_003 + self.step)
         loss = self.method.loss(batch)
         if not torch.isfinite(loss.total):
@@ -391,6 +261,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=1000, help="triples of a step")
     parser.add_argument("--real", type=Path, action="append", default=[], help="file of triples")
     parser.add_argument("--start-from", type=Path, help="folder of an adapter")
+    parser.add_argument("--contrast", type=int, default=600, help="steps on frozen states first")
     parser.add_argument("--prepare", action="store_true", help="only features and states")
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--tell-every", type=int, default=20, help="steps")

@@ -304,7 +304,7 @@ def test_targets_are_the_slots_of_the_answers_tokens(backbone: Backbone) -> None
     found = targets(features, [(0,), (1,), ()], [short, long, refusal])
     assert found[:4] == [[0], [1], [2], [3]]
     assert found[4 : 4 + len(long)] == [[4], [5], [6], *[[7]] * (len(long) - 3)]
-    assert found[4 + len(long) :] == [[len(features.owner)]] * len(refusal)
+    assert found[4 + len(long) :] == [[]] * len(refusal)
 
 
 def test_the_aligned_start_finds_keys_that_states_tell_linearly(backbone: Backbone) -> None:

@@ -27,6 +27,7 @@ from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
 from latentbank.cli.failures import INTERRUPTED, Failure, damage_as_lines, explain, report
 from latentbank.cli.inspect import inspect as inspect_command
+from latentbank.cli.kb import kb_app
 from latentbank.cli.models import models as models_command
 from latentbank.cli.train import train as train_command
 from latentbank.cli.verify import verify as verify_command
@@ -98,6 +99,7 @@ app.command("repair")(repair_command)
 app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.add_typer(bench_app, name="bench")
+app.add_typer(kb_app, name="kb")
 app.command("models")(models_command)
 app.command("demo")(demo_command)
 app.command("compare")(compare_command)

@@ -32,6 +32,12 @@ from latentbank.cli.common import (
     quiet_libraries,
     share_processor,
 )
+from latentbank.cli.explain import (
+    attended,
+    check_explainable,
+    draw_attended,
+    print_attended,
+)
 from latentbank.documents.ends import clip
 from latentbank.errors import BankError, InputError
 
@@ -92,6 +98,12 @@ def ask(
             "--stream/--no-stream", help="Print the answer as it comes; as on a terminal."
         ),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Draw the attention to triples, layer by layer.")
+    ] = False,
+    explain_to: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same as a .png or .svg picture.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Ask a question about the documents of a bank."""
@@ -108,12 +120,19 @@ def ask(
         "dtype": dtype,
         "engine": engine,
     }
-    with _open(bank, given, parse_pairs(option)) as model, _within(model, conditions):
+    with open_for_asking(bank, given, parse_pairs(option)) as model, _within(model, conditions):
         from latentbank.backbone.generate import DecodingConfig
 
         config = DecodingConfig(max_new_tokens, beams, whole_words=True)
         streamed = sys.stdout.isatty() if stream is None else stream
-        asker = Asker(model, config, not no_memory, quality, streamed and not json_output)
+        if explain or explain_to is not None:
+            if file is not None:
+                raise InputError("--explain is for one question; leave --file out.")
+            check_explainable(model, explain_to)
+        explaining = Explaining(explain or explain_to is not None, explain_to)
+        asker = Asker(
+            model, config, not no_memory, quality, streamed and not json_output, explaining
+        )
         if rows is not None:
             asker.check(rows)
             for row in asker.answer_rows(rows):
@@ -166,7 +185,7 @@ def _question_row(line: str, where: str) -> QuestionRow:
     return QuestionRow(text, where, row.get("id"))
 
 
-def _open(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryModel:
+def open_for_asking(bank: str, given: dict[str, Any], changes: dict[str, Any]) -> MemoryModel:
     """The model of a bank, opened for reading."""
     from latentbank.bank import MemoryBank
 
@@ -198,6 +217,14 @@ def _within(model: MemoryModel, conditions: Conditions) -> AbstractContextManage
     return model.within(conditions)
 
 
+@dataclass(frozen=True)
+class Explaining:
+    """Whether the attention to triples is shown, and the picture that it is drawn into."""
+
+    shown: bool = False
+    picture: str | None = None
+
+
 class Asker:
     """Questions to answers as JSON rows, with the sources from the bank's ledger."""
 
@@ -208,7 +235,9 @@ class Asker:
         memory: bool,
         quality: str | None = None,
         streamed: bool = False,
+        explaining: Explaining | None = None,
     ) -> None:
+        self.explaining = explaining or Explaining()
         self.model, self.decoding, self.memory = model, decoding, memory
         self.options: dict[str, Any] = {} if quality is None else {"quality": quality}
         self.streamed = streamed
@@ -274,6 +303,11 @@ class Asker:
         else:
             answer = self.model.ask(question, self.decoding, self.memory, **self.options)
         row = self.row(question, answer)
+        found = attended(self.model) if self.explaining.shown and self.memory else None
+        if found is not None:
+            row["attention"] = found
+            if self.explaining.picture is not None:
+                draw_attended(found, question, answer.text, self.explaining.picture)
         if json_output:
             print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
             return
@@ -290,6 +324,8 @@ class Asker:
             f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
             f"{1000 * answer.seconds:.0f} ms[/dim]"
         )
+        if found is not None:
+            print_attended(found)
 
     def _stream(self, question: str) -> Answer:
         """Prints the text of an answer as it comes."""

@@ -51,7 +51,8 @@ def load_knowledge(spec: str, split: str | None = None) -> QADataset:
     if all(number.isdigit() for number in numbers):
         if len(numbers) > 2 or split is not None:
             raise InputError(f"expected {head}:COUNT or {head}:COUNT:SEED without a split: {spec}")
-        return synthetic_knowledge(*map(int, numbers), held_properties=head != "kb")
+        count, seed = map(int, [*numbers, "0"][:2])
+        return synthetic_knowledge(count, seed, head != "kb")
     if head != "kb":
         raise InputError(f"expected {head}:COUNT or {head}:COUNT:SEED, got {spec!r}")
     if split not in (None, *SPLITS):

@@ -13,7 +13,8 @@ What differs from the paper:
 - `start="aligned"` finds keys, queries and values in closed form before the first step.
 - `attention_weight` adds a loss that draws attention to the slots that hold the answer.
 - `key_heads=1` lets all heads share keys and queries; a head then differs in how much it reads.
-- With `null_slot` nothing may be attended. Unanswerable questions learn to attend to it.
+- With `null_slot` there is a triple without key whose value is the refusal. Unanswerable questions
+  learn to attend to it.
 - `anchor` keeps an answer at the triples that the end of the question found.
 - `top_k` reads the triples with the best keys; the published code takes the first columns.
 
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
@@ -76,7 +77,8 @@ class KblamConfig:
     value_slots: int = setting(1, "Slots of a value; above 1 each token has one.")
     slot_width: int = setting(96, "Width of the keys that tell the slots of a value apart.")
     scale_triples: int = setting(100, "C of the length shift log C − log M; 0: no shift.")
-    null_slot: bool = setting(True, "A slot for questions that no triple answers.")
+    null_slot: bool = setting(True, "A triple without key, for questions that no other answers.")
+    refusal: str = setting("not in the knowledge base", "Value of the triple without key.")
     anchor: float = setting(
         0.0, "Share of the triples' scores that an answer's tokens take from the question's end."
     )
@@ -154,6 +156,7 @@ class Kblam(Trained, Incremental, Knowledge):
             self.network[f"layer{layer}"] = adapter.to(backbone.device)
         self.lora = config.lora.build(backbone)
         self.store = FactStore(self.encoder)
+        self._null = self.encoder.encode([("", "", config.refusal)]) if config.null_slot else None
         self._clear()
 
     def _clear(self) -> None:
@@ -242,15 +245,18 @@ class Kblam(Trained, Incremental, Knowledge):
         return self._memory
 
     def memory_of(self, features: Features) -> KnowledgeMemory:
-        """The memory of some triples; gradients flow to the adapters."""
-        device, count = self.backbone.device, len(features)
+        """The memory of some triples, the null one behind them; gradients flow to the adapters."""
+        device, count, null = self.backbone.device, len(features), self._null is not None
         shift = math.log(self.config.scale_triples / count) if self.config.scale_triples else 0.0
-        layers = {i: own.layer(features, shift, device) for i, own in self.adapters.items()}
-        owner = features.owner.to(device)
-        null = int(self.config.null_slot)
-        if null:
-            owner = nn.functional.pad(owner, (0, 1), value=count)
-        return KnowledgeMemory(layers, owner, self.config.top_k, null, anchor=self.config.anchor)
+        whole = self.with_null(features)
+        layers = {i: own.layer(whole, shift, device, null) for i, own in self.adapters.items()}
+        return KnowledgeMemory(
+            layers, whole.owner.to(device), self.config.top_k, int(null), anchor=self.config.anchor
+        )
+
+    def with_null(self, features: Features) -> Features:
+        """The triples and, where there is one, the triple without key."""
+        return features if self._null is None else Features.joined([features, self._null])
 
     # ---- what is known of triples and answers
 
@@ -283,4 +289,5 @@ class Kblam(Trained, Incremental, Knowledge):
         if features is None:
             features = self.encoder.encode([fact_of(document) for document in batch.documents])
         memory, weight = self.memory_of(features), self.config.attention_weight
-        return knowledge_loss(self.backbone, self.reading(), memory, features, batch, weight)
+        whole = self.with_null(features)
+        return knowledge_loss(self.backbone, self.reading(), memory, whole, batch, weight)

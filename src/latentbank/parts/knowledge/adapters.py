@@ -59,12 +59,14 @@ class KnowledgeAdapter(nn.Module):
             self.slot_scale = nn.Parameter(torch.full((groups,), float(sizes.slot) ** 0.5))
         if null:
             self.null_score = nn.Parameter(torch.zeros(groups))
-            self.null_value = nn.Parameter(torch.zeros(sizes.heads, sizes.head_dim))
 
-    def layer(self, features: Features, shift: float, device: torch.device) -> KnowledgeLayer:
-        """What this layer reads of some triples; with `null` the last row and slot are the null.
+    def layer(
+        self, features: Features, shift: float, device: torch.device, null: bool = False
+    ) -> KnowledgeLayer:
+        """What this layer reads of some triples.
 
-        `shift` is log C − log M, added to the scores of the triples.
+        `shift` is log C − log M, added to the scores of the triples. With `null` the last triple is
+        what is read where no triple answers: it has no key, and its score is a number of its own.
         """
         sizes, groups = self.sizes, self.sizes.groups
         keys = _heads(_linear(self.keys, features.keys.to(device)), groups, sizes.key)
@@ -72,13 +74,10 @@ class KnowledgeAdapter(nn.Module):
         values = _linear(self.values, features.values.to(device))
         values = _heads(values, sizes.heads, sizes.head_dim)
         bias = (self.offset + shift)[:, None].expand(groups, len(features))
+        if null:
+            row_keys = nn.functional.pad(row_keys[:, :-1], (0, 0, 0, 1))
+            bias = torch.cat([bias[:, :-1], self.null_score[:, None]], 1)
         slot_keys = self.slot_keys_of(features, device) if sizes.slot else None
-        if self.null:
-            row_keys = nn.functional.pad(row_keys, (0, 0, 0, 1))
-            values = torch.cat([values, self.null_value[None].to(values.dtype)])
-            bias = torch.cat([bias, self.null_score[:, None]], 1)
-            if slot_keys is not None:
-                slot_keys = nn.functional.pad(slot_keys, (0, 0, 0, 1))
         return KnowledgeLayer(row_keys, slot_keys, values, self.ask, bias, self.head_bias)
 
     def slot_keys_of(self, features: Features, device: torch.device) -> Tensor:

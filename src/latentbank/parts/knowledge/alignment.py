@@ -20,7 +20,7 @@ EVEN = 0.05  # of the largest variance of the features: added to each before it 
 OUT_RIDGE = 0.1  # of the mean variance of the output map, whose plain inverse is huge
 ROW_SCALE, SLOT_SCALE = 40.0, 12.0  # of a cosine
 FITTED = 0.8  # share of the answers that is fitted before scores are calibrated on the others
-LIFT = 3.0  # of triples above the null slot
+LIFT = 1.0  # of triples above the null slot
 FIRST = 8.0  # weight of the token that begins an answer, where the triple is chosen
 
 
@@ -80,6 +80,7 @@ def align_queries(
         scores = torch.einsum("nge,gme->gnm", adapter.ask(states[tested])[0], keys)
         middle = _middle(scores[..., : len(features)], rows[tested])
     _regress(adapter.queries, states, goal, weights)
+    within = torch.zeros(adapter.sizes.groups)
     if adapter.sizes.slot and layer.slot_keys is not None:
         slot_keys = layer.slot_keys.float()
         slots, states = slots[held], states[held]
@@ -88,9 +89,11 @@ def align_queries(
         adapter.slot_scale.fill_(SLOT_SCALE)
         asked = adapter.ask(states)[1]
         if asked is not None and adapter.unit_queries:
-            middle = middle + torch.einsum("nge,gne->gn", asked, slot_keys[:, slots]).mean(1)
+            within = torch.einsum("nge,gne->gn", asked, slot_keys[:, slots]).mean(1)
     if adapter.unit_queries:
-        adapter.offset.copy_(LIFT - middle)
+        adapter.offset.copy_(LIFT - middle - within)
+        if adapter.null:
+            adapter.null_score.copy_(-within)
 
 
 def _middle(scores: Tensor, rows: Tensor) -> Tensor:

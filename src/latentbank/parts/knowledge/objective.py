@@ -36,8 +36,8 @@ def knowledge_loss(
 ) -> Loss:
     """Mean answer loss per token, plus `attention_weight` times the loss on attention.
 
-    `memory` holds the triples of `features`, with the null slot where its `always` is 1. `reading`
-    holds the low-rank weights.
+    `memory` holds the triples of `features`; where its `always` is 1 the last of them answers what
+    no other does. `reading` holds the low-rank weights.
     """
     scores: dict[int, Tensor] = {}
     prompts = prompt_ids(backbone, batch.questions)
@@ -49,9 +49,8 @@ def knowledge_loss(
     answer = nn.functional.cross_entropy(read.logits, read.tokens)
     if not attention_weight:
         return Loss(answer, {"answer": answer.item()})
-    wanted = targets(features, facts_of(batch), said)
-    if not memory.always:
-        wanted = [[s for s in slots if s < len(features.owner)] for slots in wanted]
+    none = (len(features) - 1,) if memory.always else ()
+    wanted = targets(features, [own or none for own in facts_of(batch)], said)
     lost = [attention_loss(found[read.places], wanted) for found in scores.values()]
     drawn = torch.stack(lost).mean()
     parts = {"answer": answer.item(), "attention": drawn.item()}

@@ -16,7 +16,7 @@ from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.parts.knowledge.adapters import KnowledgeAdapter
 from latentbank.parts.knowledge.alignment import align_keys, align_queries, align_values
 from latentbank.parts.knowledge.features import Features
-from latentbank.parts.knowledge.states import output_projection, watched_states
+from latentbank.parts.knowledge.states import entering_states, output_projection, watched_states
 from latentbank.parts.knowledge.supervision import targets
 
 __all__ = ["LEAST_ALIGNED", "align", "align_to"]
@@ -39,8 +39,10 @@ def align(
     owner: Sequence[int],
 ) -> None:
     """The aligned start from questions [Q], answered by the values of triples `owner` [Q]."""
-    said = answer_ids(backbone, answers)
-    states, strengths = watched_states(backbone, adapters, prompt_ids(backbone, questions), said)
+    said, prompts = answer_ids(backbone, answers), prompt_ids(backbone, questions)
+    rows = [[*p, *a] for p, a in zip(prompts, said, strict=True)]
+    entering = entering_states(backbone, min(adapters), rows)
+    states, strengths = watched_states(backbone, adapters, entering, prompts, said)
     align_to(backbone, adapters, features, states, strengths, owner, said)
 
 

@@ -1,6 +1,6 @@
 """What the frozen backbone computes at answer tokens, and what its attention writes with.
 
-Knows the backbone; knows no triples.
+Knows the backbone and where answers stand; knows no triples.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone.layers import attention_modules
 from latentbank.backbone.model import Backbone
+from latentbank.parts.knowledge.supervision import answer_places
 
 __all__ = ["entering_states", "output_projection", "watched_states"]
 
@@ -21,17 +22,28 @@ _BATCH = 32
 
 
 @torch.no_grad()
+def entering_states(backbone: Backbone, layer: int, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """States [T, D] of each row of token ids that enter `layer`; the layers above are not run."""
+    made: list[Tensor] = []
+    for at in range(0, len(rows), _BATCH):
+        part = rows[at : at + _BATCH]
+        whole = backbone.states(*backbone.pad(part), layer)
+        made += [one[: len(row)].clone() for one, row in zip(whole, part, strict=True)]
+    return made
+
+
+@torch.no_grad()
 def watched_states(
     backbone: Backbone,
     layers: Iterable[int],
+    entering: Sequence[Tensor],
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
-    entering: list[Tensor] | None = None,
 ) -> tuple[dict[int, Tensor], dict[int, float]]:
     """Layer → states [N, D] that enter its attention where the N answer tokens are predicted.
 
     Also layer → root mean square of the residual stream that enters the layer, there. `entering`
-    takes the states [T, D] of each prompt with its answer that enter the first of the layers.
+    are the states [T, D] of each prompt with its answer that enter the first of the layers.
     """
     layers, modules = list(layers), attention_modules(backbone.decoder)
     entered: dict[str, Tensor] = {}
@@ -54,31 +66,16 @@ def watched_states(
                 stack.callback(handle.remove)
         for at in range(0, len(prompts), _BATCH):
             part = slice(at, at + _BATCH)
-            rows = [[*p, *a] for p, a in zip(prompts[part], answers[part], strict=True)]
-            ids, mask = backbone.pad(rows)
-            backbone.session(len(rows)).feed(ids, mask)
-            places = torch.zeros_like(mask)
-            for i, (prompt, answer) in enumerate(zip(prompts[part], answers[part], strict=True)):
-                places[i, len(prompt) - 1 : len(prompt) - 1 + len(answer)] = True
-            if entering is not None:
-                whole = entered[str(layers[0])]
-                entering += [one[: len(row)].clone() for one, row in zip(whole, rows, strict=True)]
+            padded = nn.utils.rnn.pad_sequence(list(entering[part]), batch_first=True)
+            lengths = torch.tensor([len(one) for one in entering[part]])
+            mask = (torch.arange(padded.shape[1]) < lengths[:, None]).to(backbone.device)
+            backbone.finish(padded.to(backbone.device), mask, layers[0])
+            places, _ = answer_places(prompts[part], answers[part], padded.shape[1])
             for layer in layers:
                 states[layer].append(entered[f"attention{layer}"][places].float().cpu())
                 squares[layer].append(entered[str(layer)][places].float().square().mean(-1).cpu())
     strengths = {layer: float(torch.cat(squares[layer]).mean().sqrt()) for layer in layers}
     return {layer: torch.cat(found) for layer, found in states.items()}, strengths
-
-
-@torch.no_grad()
-def entering_states(backbone: Backbone, layer: int, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """States [T, D] of each row of token ids that enter `layer`; the layers above are not run."""
-    made: list[Tensor] = []
-    for at in range(0, len(rows), _BATCH):
-        part = rows[at : at + _BATCH]
-        whole = backbone.states(*backbone.pad(part), layer)
-        made += [one[: len(row)].clone() for one, row in zip(whole, part, strict=True)]
-    return made
 
 
 def output_projection(attention: nn.Module) -> Tensor | None:

@@ -43,16 +43,16 @@ def targets(
 ) -> list[list[int]]:
     """For each answer token, row by row, the slots that hold it, in one of the question's triples.
 
-    The null slot is number S. Empty where no slot holds the token: words around a value. `answers`
-    [Q] are token ids with the end token.
+    Empty where no slot holds the token: words around a value. `answers` [Q] are token ids with the
+    end token.
     """
     slots: dict[int, list[int]] = {}
     for slot, owner in enumerate(features.owner.tolist()):
         slots.setdefault(owner, []).append(slot)
-    held, null = features.tokens.tolist(), len(features.owner)
+    held = features.tokens.tolist()
     made: list[list[int]] = []
     for own, answer in zip(facts, answers, strict=True):
-        places: list[list[int]] = [[null] if not own else [] for _ in answer]
+        places: list[list[int]] = [[] for _ in answer]
         for fact in own:
             _mark(places, list(answer), slots[fact], held)
         made += places
