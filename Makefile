@@ -67,11 +67,15 @@ bench: $(STAMP)
 # dev-v1.1.json; CLOSED_BOOK files of questions and answers for the forgetting protocol. `gold` is
 # online-qa with the document named. FULL_TASKS picks protocols. FULL_DOCUMENTS (default: all),
 # FULL_QUESTIONS, FULL_BUDGETS and FULL_OPTIONS hold for all of them, with _TASK behind the name for
-# one. capacity asks about FULL_FACTS invented facts. SHORT=1 is a small part of it, for an afternoon
-# on a CPU.
+# one. capacity asks about FULL_FACTS invented facts, kb-qa about FULL_TRIPLES invented triples.
+# SHORT=1 is a small part of it, for an afternoon on a CPU.
 FULL := results/bench-full
 FULL_TASKS ?= online-qa gold retention noise duplicates updates delete abstain forgetting scale \
-	capacity frontier-learning
+	capacity frontier-learning kb-qa
+FULL_DATA ?= $(SQUAD) --split test-online
+FULL_DATA_capacity ?= invented:$(FULL_FACTS)
+FULL_DATA_kb-qa ?= kb:$(FULL_TRIPLES)
+FULL_METHODS_kb-qa ?= none,full_context,rag,rag+LoRA,strata,kblam
 FULL_METHODS ?= none,none+LoRA,full_context,rag,rag+LoRA,mac,mbc,cmt,strata
 FULL_OPTIONS_noise ?= --noise-data $(SQUAD):train
 FULL_OPTIONS_forgetting ?= $(foreach file,$(CLOSED_BOOK),--closed-book $(file))
@@ -94,6 +98,7 @@ FULL_QUESTIONS_abstain ?= 60
 FULL_QUESTIONS_forgetting ?= 10
 FULL_BUDGETS ?= float
 FULL_FACTS ?= 300
+FULL_TRIPLES ?= 300
 FULL_BUDGETS_online-qa ?= 32,64,128,256,4096,float
 FULL_BUDGETS_retention ?= 256,float
 FULL_OPTIONS_retention ?= -o first=100 -o every=100
@@ -103,13 +108,14 @@ FULL_OPTIONS_online-qa ?= --methods 'strata lm=strata:strata-smollm2-135m,lm=tru
 FULL_QUESTIONS ?= 1000
 FULL_BUDGETS ?= grid
 FULL_FACTS ?= 10000
+FULL_TRIPLES ?= 10100
 endif
 FULL_RUN = $(filter-out $(if $(CLOSED_BOOK),,forgetting),$(FULL_TASKS))
 full-value = $(or $(FULL_$(1)_$(2)),$(FULL_$(1)))
 full-option = $(if $(call full-value,$(2),$(3)),$(1) $(call full-value,$(2),$(3)))
 define full-run
 $(BIN)/latentbank bench $(if $(filter gold,$(1)),online-qa --gold,$(1)) \
-	--data $(if $(filter capacity,$(1)),invented:$(FULL_FACTS),$(SQUAD)) --split test-online --out $(FULL) --methods $(FULL_METHODS) \
+	--data $(call full-value,DATA,$(1)) --out $(FULL) --methods $(call full-value,METHODS,$(1)) \
 	$(call full-option,--documents,DOCUMENTS,$(1)) $(call full-option,--questions,QUESTIONS,$(1)) \
 	$(if $(filter gold scale,$(1)),,$(call full-option,--budget,BUDGETS,$(1))) \
 	$(FULL_OPTIONS_$(1)) $(FULL_OPTIONS)

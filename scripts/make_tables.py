@@ -21,6 +21,7 @@ from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
 from tables.contest import contest_table
 from tables.frontier import frontier_table, shares_table
+from tables.knowledge import cost_table, keys_table, prune_table
 from tables.latency import answers_table, latency_table
 from tables.levels import levels_table
 from tables.markdown import fill
@@ -56,6 +57,11 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
     "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),
     "bank": ("bank", bank_table),
+    "kb-qa": ("kblam/qa", lambda folder: benchmark_tables(folder)["kb-qa"]),
+    "kb-real": ("kblam/real", lambda folder: benchmark_tables(folder)["kb-qa"]),
+    "kb-cost": ("kblam/cost.json", lambda path: cost_table(read_record(path))),
+    "kb-prune": ("kblam/prune.json", lambda path: prune_table(read_record(path))),
+    "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
     "levels": ("exactness", levels_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
     "strata-parts": ("strata", lambda folder: ablation_table(folder, "strata")),

@@ -18,6 +18,7 @@ from latentbank.cli.bench_data import load_stream
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.evaluate.invented import invented_facts
+from latentbank.evaluate.knowledge_data import synthetic_knowledge
 from latentbank.evaluate.stream import by_time
 from latentbank.method import METHODS
 from tiny import Backbones
@@ -32,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "duplicates": {"copies": [1, 2]},
     "forgetting": {},
     "frontier-learning": {"held_out": 4, "answered": 2, "text_tokens": 300},
+    "kb-qa": {"sizes": [4, 8], "asked": 4},
     "noise": {"levels": [0, 100]},
     "online-qa": {},
     "retention": {"first": 4, "every": 4},
@@ -103,6 +105,10 @@ def dated(folder: Path) -> QADataset:
     return load_stream(str(path), None, None, made=2, seed=0)
 
 
+def knowledge(folder: Path) -> QADataset:
+    return synthetic_knowledge(COUNT)
+
+
 FORMS: dict[str, Callable[[Path], QADataset]] = {
     "squad": squad,
     "archivalqa": archivalqa,
@@ -110,6 +116,7 @@ FORMS: dict[str, Callable[[Path], QADataset]] = {
     "jsonl": lambda folder: dataset(folder, COUNT),
     "dated": dated,
     "invented": invented,
+    "knowledge": knowledge,
 }
 
 
@@ -119,7 +126,8 @@ def test_the_matrix_names_every_protocol() -> None:
 
 @pytest.mark.parametrize(
     ("task", "form"),
-    [*((task, "jsonl") for task in OPTIONS if task != "capacity"), ("capacity", "invented"),
+    [*((task, "jsonl") for task in OPTIONS if task not in ("capacity", "kb-qa")),
+     ("capacity", "invented"), ("kb-qa", "knowledge"),
      *(("online-qa", form) for form in FORMS), ("updates", "dated"), ("abstain", "streamingqa")],
 )  # fmt: skip
 def test_protocols_and_forms_of_data_fit_together(
@@ -131,7 +139,12 @@ def test_protocols_and_forms_of_data_fit_together(
     (record,) = records(replace(one, data=data))
     assert not record.skipped
     assert values(record)["questions"] > 0 and record.data.hash == data.hash
-    if form not in ("dated", "invented") and task in ("online-qa", "retention", "updates", "noise"):
+    if form not in ("dated", "invented", "knowledge") and task in (
+        "online-qa",
+        "retention",
+        "updates",
+        "noise",
+    ):
         assert values(record)["f1"] == 100, "the oracle knows what was written"
 
 
@@ -178,14 +191,15 @@ def registry_rows() -> list[Row]:
     return [*found, Row("pooled", "strata", overrides={"entry": "pooled"}, preset="tiny")]
 
 
-@pytest.mark.parametrize("task", ["online-qa", "delete", "forgetting", "scale"])
+@pytest.mark.parametrize("task", ["online-qa", "delete", "forgetting", "scale", "kb-qa"])
 def test_every_method_runs_or_says_why_not(task: str, backbones: Backbones, tmp_path: Path) -> None:
     lines = registry_rows()
     assert {"cmt", "mac", "mbc", "rag", "strata", "full_context", "none"} <= {r.name for r in lines}
     settings = replace(SHORT, questions=3)
-    found = records(
-        bench(task, backbones, tmp_path, lines, settings=settings, options=options(task, tmp_path))
+    one = bench(
+        task, backbones, tmp_path, lines, settings=settings, options=options(task, tmp_path)
     )
+    found = records(replace(one, data=knowledge(tmp_path)) if task == "kb-qa" else one)
     assert [record.config["name"] for record in found] == [row.name for row in lines]
     for row, record in zip(lines, found, strict=True):
         if task in ("forgetting", "frontier-learning") and row.name == "full_context":

@@ -70,10 +70,12 @@ COLUMNS: dict[str, Columns] = {
         ("rise held out, nats", "rise"), ("F1 forgotten", "forgotten_f1"),
         ("rise of text, nats", "rise_text"), *_SIZE,
     ),
+    "kb-qa": (),
 }  # fmt: skip
 CURVES = {"retention": "f1", "noise": "f1", "duplicates": "f1"}
 """Protocols whose table has a column for each point of this curve."""
-SCALE: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+Sized = tuple[tuple[str, str, Callable[[float], str]], ...]
+SCALE: Sized = (
     ("bytes/document", "bytes_per_document", size_cell),
     ("written, documents/s", "write_documents_per_second", "{:,.1f}".format),
     ("appended, documents/s", "append_entries_per_second", "{:,.0f}".format),
@@ -81,6 +83,24 @@ SCALE: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("opening, s", "open_seconds", "{:,.3f}".format),
     ("peak memory, MB", "peak_memory_bytes", lambda value: f"{value / 1e6:,.0f}"),
 )
+_ONE = "{:,.1f}".format
+KNOWLEDGE: Sized = (
+    ("EM", "exact_match", _ONE),
+    ("names", "exact_name", _ONE), ("numbers", "exact_number", _ONE),
+    ("dates", "exact_date", _ONE), ("places", "exact_place", _ONE),
+    ("descriptions", "exact_description", _ONE),
+    ("first source right", "first_source_right", _ONE),
+    ("refusals: recall", "refusal_recall", _ONE), ("precision", "refusal_precision", _ONE),
+    ("answerable refused", "false_refusals", _ONE),
+    ("bytes/triple", "bytes_per_document", size_cell),
+    ("first token, ms", "first_token_milliseconds", "{:,.0f}".format),
+    SCALE[-1],
+)  # fmt: skip
+BY_SIZE: dict[str, tuple[str, Sized]] = {
+    "scale": ("documents", SCALE),
+    "kb-qa": ("triples", KNOWLEDGE),
+}
+"""Protocols whose table has a line for each size of the bank."""
 
 
 def benchmark_tables(folder: Path) -> dict[str, str]:
@@ -100,8 +120,9 @@ def benchmark_tables(folder: Path) -> dict[str, str]:
 def _part(group: Group) -> str:
     lines = [_facts(group)]
     if group.results:
-        head, rows = _scale(group) if group.task == "scale" else _table(group)
-        lines.append(table(head, rows, words=2 if group.task == "scale" else 1))
+        sized = group.task in BY_SIZE
+        head, rows = _by_size(group) if sized else _table(group)
+        lines.append(table(head, rows, words=2 if sized else 1))
     if group.skipped:
         reasons = (f"- {_named(r)}: {r.record.skipped}." for r in group.skipped)
         lines.append("\n".join(["Not run:", "", *reasons]))
@@ -114,7 +135,7 @@ def _facts(group: Group) -> str:
     facts = [f"`{group.data_name}`"]
     for name in ("documents", "questions"):
         counts = sorted({v for r in group.results if (v := r.value(name)) is not None})
-        if counts and group.task != "scale":
+        if counts and group.task not in BY_SIZE:
             facts.append(f"{' or '.join(f'{v:,.0f}' for v in counts)} {name}")
     for name, values in (
         ("backbone", sorted({_backbone(r) for r in members} - {""})),
@@ -154,21 +175,24 @@ def _table(group: Group) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _scale(group: Group) -> tuple[list[str], list[list[str]]]:
+def _by_size(group: Group) -> tuple[list[str], list[list[str]]]:
     """A line for each row and size; sizes with resampled documents are marked."""
+    unit, every = BY_SIZE[group.task]
+    used = {name for r in group.results for name in r.record.series}
+    columns = [column for column in every if group.task == "scale" or column[1] in used]
     rows = []
     for label, result in zip(group.labels, group.results, strict=True):
         series = result.record.series
         real = result.record.config.get("resampled_above")
-        sizes = sorted({x for _, name, _ in SCALE if name in series for x in series[name].x})
+        sizes = sorted({x for _, name, _ in columns if name in series for x in series[name].x})
         for size in sizes:
             again = " (resampled)" if isinstance(real, int) and size > real else ""
-            cells = [_at(series.get(name), size, form) for _, name, form in SCALE]
+            cells = [_at(series.get(name), size, form) for _, name, form in columns]
             rows.append([_marked(label, result), f"{size:,.0f}{again}", *cells])
         stopped = result.record.config.get("stopped")
         if stopped:
-            rows.append([_marked(label, result), f"stopped: {stopped}", *("" for _ in SCALE)])
-    return ["row", "documents", *(title for title, _, _ in SCALE)], rows
+            rows.append([_marked(label, result), f"stopped: {stopped}", *("" for _ in columns)])
+    return ["row", unit, *(title for title, _, _ in columns)], rows
 
 
 def _at(curve: Series | None, x: float, form: Callable[[float], str]) -> str:

@@ -75,7 +75,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )  # fmt: skip
 _UNQUOTED = str.maketrans("", "", '"“”')
-_TOO_GENERAL = frozenset(("there", "this", "that", "these", "those", "what", "who", "which", "one"))
+_NO_NAMES = frozenset((
+    "there", "this", "that", "these", "those", "what", "who", "which", "one", "it", "he", "she",
+    "they", "we", "i", "you",
+))  # fmt: skip
 
 
 def sentences_of(text: str) -> Iterator[str]:
@@ -95,6 +98,8 @@ def extract_triples(document: Document) -> Iterator[Triple]:
     """
     last = ""
     for sentence in sentences_of(document.text):
+        if sentence.endswith("?"):
+            continue
         plain = sentence.translate(_UNQUOTED).rstrip(".!?)] ")
         for entity, property, value in _found(plain, last):
             last = entity
@@ -129,7 +134,7 @@ def _named(entity: str, last: str) -> str:
     words = entity.split()
     if not words or re.fullmatch(_PRONOUN, entity):
         return last
-    if words[0].lower() in _TOO_GENERAL or len(words) > 10:
+    if words[0].lower() in _NO_NAMES or len(words) > 10:
         return ""
     if words[0] == "The":
         return " ".join(["the", *words[1:]])

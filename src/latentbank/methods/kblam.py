@@ -56,6 +56,7 @@ from latentbank.parts.knowledge.features import Fact, Features, TripleEncoder, s
 from latentbank.parts.knowledge.objective import knowledge_loss
 from latentbank.parts.knowledge.start import LEAST_ALIGNED, align
 from latentbank.parts.knowledge.store import FactStore, fact_of
+from latentbank.parts.knowledge.stored import KEPT, KeyBooks
 from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
@@ -85,6 +86,10 @@ class KblamConfig:
     top_k: int = setting(0, "Triples that a query reads; 0: all.")
     start: str = setting("random", "Start of training: `random` or `aligned` (closed form).")
     attention_weight: float = setting(0.0, "Weight of the loss on attention to the answer.")
+    keys: str = setting(
+        "text", "A key beside its text: `text` (none, encoded on opening), float16, int8, vq, rvq."
+    )
+    key_books: int = setting(0, "Residual codebooks for `vq` and `rvq`, a byte each.")
     chunk_tokens: int = setting(16_384, "Tokens of the longest text in one entry.")
     lora: LoraSettings = NO_LORA
 
@@ -95,8 +100,12 @@ class KblamConfig:
         require_at_least(self, 1, "every", "value_slots", "slot_width", "chunk_tokens")
         require_at_least(
             self, 0, "encoder_layer", "first_layer", "key_heads", "key_width", "scale_triples",
-            "top_k", "anchor", "attention_weight",
+            "top_k", "anchor", "attention_weight", "key_books",
         )  # fmt: skip
+        if self.keys not in KEPT:
+            raise unknown("kblam keys", self.keys, KEPT)
+        if self.keys in ("vq", "rvq") and not self.key_books:
+            raise InputError(f"keys={self.keys} needs an adapter with key_books, this one has none")
         if self.value_slots == 2:
             raise InputError("value_slots must be 1, or 3 and more: one slot is the end of a value")
 
@@ -127,6 +136,7 @@ class Kblam(Trained, Incremental, Knowledge):
             "value_slots": 4,
             "slot_width": 8,
             "attention_weight": 0.5,
+            "key_books": 2,
             "lora": {"rank": 4, "layer": 1},
         },
     }
@@ -154,8 +164,11 @@ class Kblam(Trained, Incremental, Knowledge):
         for layer in self.layers:
             adapter = KnowledgeAdapter(sizes, config.unit_queries, config.null_slot)
             self.network[f"layer{layer}"] = adapter.to(backbone.device)
+        self.books = KeyBooks(config.key_books, sentences.width) if config.key_books else None
+        if self.books is not None:
+            self.network["books"] = self.books
         self.lora = config.lora.build(backbone)
-        self.store = FactStore(self.encoder)
+        self.store = FactStore(self.encoder, config.keys, self.books)
         self._null = self.encoder.encode([("", "", config.refusal)]) if config.null_slot else None
         self._clear()
 
@@ -196,13 +209,12 @@ class Kblam(Trained, Incremental, Knowledge):
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Stores triples as text; a full bank forgets the least valuable ones."""
         began, bank = time.perf_counter(), self.require_bank()
-        facts = [fact_of(document) for document in documents]
-        entries = [self.store.entry(d, fact) for d, fact in zip(documents, facts, strict=True)]
+        entries = self.store.entries(documents)
         report = bank.append(entries, fade=forget)
-        for document, fact in zip(documents, facts, strict=True):
+        for document, entry in zip(documents, entries, strict=True):
             stored = report.stored_id(document.id)
             if stored in bank:
-                self.store.put(stored, fact)
+                self.store.put(stored, fact_of(document), entry.key)
         self._forget(report.forgotten)
         return self.finished(report, documents, began)
 

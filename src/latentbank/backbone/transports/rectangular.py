@@ -72,7 +72,7 @@ class KnowledgeMemory:
     prompt, padded left.
     A memory with an anchor serves one run. `watch` hears of the scores at each pass.
 
-    Works with transformers' models and with a `QuickLlama`.
+    Works with transformers' models and with a `QuickLlama`. PyTorch computes while it is attached.
     """
 
     layers: Mapping[int, KnowledgeLayer]
@@ -102,6 +102,7 @@ class KnowledgeMemory:
         if unknown:
             raise InputError(f"layers {unknown} are outside the {len(modules)} of the backbone")
         with ExitStack() as stack:
+            stack.enter_context(backbone.reference())
             if not backbone.quick:
                 from transformers import AttentionInterface, AttentionMaskInterface
                 from transformers.masking_utils import sdpa_mask

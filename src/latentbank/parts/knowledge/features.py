@@ -199,9 +199,16 @@ class TripleEncoder:
         self.width = sentences.width if slots == 1 else backbone.geometry.width
         self._cue = backbone.encode(["Answer:"], start=False)[0]
 
-    def encode(self, facts: Sequence[Fact]) -> Features:
-        """The features of M triples, on the CPU, in the backbone's dtype."""
-        keys = self.sentences.vectors([_key(fact) for fact in facts])
+    def keys(self, facts: Sequence[Fact]) -> Tensor:
+        """The key features [M, P] of triples, float32 on the CPU."""
+        return self.sentences.vectors([_key(fact) for fact in facts])
+
+    def encode(self, facts: Sequence[Fact], keys: Tensor | None = None) -> Features:
+        """The features of M triples, on the CPU, in the backbone's dtype.
+
+        `keys` [M, P] where the key features are known.
+        """
+        keys = self.keys(facts) if keys is None else keys
         made = self._pooled(facts) if self.slots == 1 else self._tokens(facts)
         kind = self.backbone.dtype
         values, before, place, owner, tokens = made
