@@ -27,6 +27,7 @@ from latentbank.parts.knowledge.supervision import KnowledgeBatch
 
 SHARES = {"single": 0.6, "two": 0.1, "open": 0.1, "unanswerable": 0.2}
 LEAST = 10  # triples of a step
+CHOICE_RATE = 1e-4  # 3e-4 learns the training's entities by heart
 MOST_SIBLINGS = 8  # of an entity that stand beside a question about it
 SIBLINGS = 0.5  # of unanswerable questions stand beside other triples of their entity
 
@@ -101,6 +102,8 @@ class Pool:
         states, strengths = watched_states(
             method.backbone, method.layers, self.states, self.prompts, self.said
         )
+        if method.books is not None:
+            method.books.fit(self.features.keys)
         counts = torch.tensor([len(row) for row in self.said])
         begins = counts.cumsum(0) - counts
         single = [i for i, a in enumerate(self.asked) if a.kind == "single"]
@@ -124,7 +127,7 @@ class Pool:
         firsts = {layer: found[begins[kept]] for layer, found in states.items()}
         return contrast(
             method.adapters, self.features, firsts, [owners[i] for i in kept], families,
-            ContrastSettings(contrast_steps, seed=self.options.seed),
+            ContrastSettings(contrast_steps, rate=CHOICE_RATE, seed=self.options.seed),
         )  # fmt: skip
 
     def batch(self, step: int) -> KnowledgeBatch:

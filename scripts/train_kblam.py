@@ -261,7 +261,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=1000, help="triples of a step")
     parser.add_argument("--real", type=Path, action="append", default=[], help="file of triples")
     parser.add_argument("--start-from", type=Path, help="folder of an adapter")
-    parser.add_argument("--contrast", type=int, default=600, help="steps on frozen states first")
+    parser.add_argument("--contrast", type=int, default=200, help="steps on frozen states first")
     parser.add_argument("--prepare", action="store_true", help="only features and states")
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--tell-every", type=int, default=20, help="steps")

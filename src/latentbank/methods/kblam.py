@@ -56,7 +56,7 @@ from latentbank.parts.knowledge.features import Fact, Features, TripleEncoder, s
 from latentbank.parts.knowledge.objective import knowledge_loss
 from latentbank.parts.knowledge.start import LEAST_ALIGNED, align
 from latentbank.parts.knowledge.store import FactStore, fact_of
-from latentbank.parts.knowledge.stored import KEPT, KeyBooks
+from latentbank.parts.knowledge.stored import KEPT, WORDS, KeyBooks
 from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
@@ -120,7 +120,8 @@ class Kblam(Trained, Incremental, Knowledge):
         "paper": {"encoder": "minilm"},
         "smollm2-135m": {
             "encoder_layer": 6,
-            "first_layer": 18,
+            "every": 2,
+            "first_layer": 23,
             "key_heads": 1,
             "key_width": 192,
             "unit_queries": True,
@@ -128,6 +129,7 @@ class Kblam(Trained, Incremental, Knowledge):
             "anchor": 1.0,
             "start": "aligned",
             "attention_weight": 0.5,
+            "key_books": 8,
         },
         "tiny": {
             "encoder_layer": 1,
@@ -293,6 +295,8 @@ class Kblam(Trained, Incremental, Knowledge):
         ]
         answers = [value for _, _, value in facts]
         features = self.encoder.encode(facts)
+        if self.books is not None and len(facts) >= WORDS:
+            self.books.fit(features.keys)
         align(self.backbone, self.adapters, features, asked, answers, range(len(facts)))
 
     def loss(self, batch: Batch) -> Loss:

@@ -16,7 +16,7 @@ from latentbank.codec.arrays import array_codec
 from latentbank.codec.quantizer import Codebook, CodebookConfig, nearest_codes
 from latentbank.errors import BankError
 
-__all__ = ["KEPT", "KeyBooks", "decode_keys", "encode_keys"]
+__all__ = ["KEPT", "WORDS", "KeyBooks", "decode_keys", "encode_keys"]
 
 KEPT = ("text", "float16", "int8", "vq", "rvq")
 WORDS = 256
