@@ -19,11 +19,13 @@ from latentbank.bank import MemoryBank
 from latentbank.bank.admin.join import merge_banks
 from latentbank.capabilities import Knowledge
 from latentbank.documents.facts import Triple
-from latentbank.errors import InputError, UnknownNameError
+from latentbank.errors import BankError, InputError, UnknownNameError
 from latentbank.evaluate.knowledge import KINDS_OF_QUESTION, REFUSAL, World, value_class
 from latentbank.method import Method
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.knowledge.alignment import align_keys, align_queries
+from latentbank.parts.knowledge.contrast import ContrastSettings, contrast, row_scores
+from latentbank.parts.knowledge.stored import KEPT, KeyBooks, decode_keys
 from latentbank.parts.knowledge.supervision import targets
 from tiny import Backbones, fresh_bank, random_ids
 
@@ -269,6 +271,7 @@ def test_other_texts_and_long_values_are_kept(backbone: Backbone) -> None:
         ({"value_slots": 2}, "value_slots must be 1, or 3"),
         ({"key_heads": 3}, "must divide the 4 heads"),
         ({"first_layer": 9}, "below the 3 layers"),
+        ({"keys": "rvq", "key_books": 0}, "needs an adapter with key_books"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -291,7 +294,84 @@ def test_one_slot_and_shared_keys_work(config: dict[str, Any], backbone: Backbon
     assert not torch.allclose(logits(method), bare, atol=1e-3)
 
 
+# ---- keys beside the text
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_kept_keys_answer_alike_after_opening(
+    kind: str, backbone: Backbone, tmp_path: Path
+) -> None:
+    method: Any = made(backbone, keys=kind)
+    facts = [(t.entity, t.property, t.value) for t in World(8).triples(300)]
+    method.books.fit(method.encoder.keys(facts))
+    path = tmp_path / "kb.bank"
+    with MemoryBank.create(path, bank_fingerprint(method)) as bank:
+        method.bind(bank)
+        method.write(TRIPLES)
+        before, sizes = logits(method), {len(entry.key) for entry in bank.entries()}
+    wide = backbone.geometry.width
+    assert sizes == {{"text": 0, "float16": 2 * wide, "int8": wide + 2, "vq": 1, "rvq": 2}[kind]}
+    with MemoryBank.open(path) as bank:
+        method.bind(bank)
+        torch.testing.assert_close(logits(method), before)
+        method.delete([TRIPLES[3].id])
+        assert len(method.store.facts) == len(TRIPLES) - 1 and torch.isfinite(logits(method)).all()
+    plain: Any = made(backbone)
+    plain.load_state(method.state())
+    fresh_bank(plain)
+    plain.write(TRIPLES)
+    if kind == "text":
+        torch.testing.assert_close(logits(plain), before)
+    elif kind == "float16":
+        torch.testing.assert_close(logits(plain), before, rtol=0.02, atol=0.05)
+
+
+def test_more_codebooks_come_nearer_to_a_key() -> None:
+    keys = torch.randn(600, 8, generator=torch.Generator().manual_seed(0))
+    books = KeyBooks(3, 8)
+    books.fit(keys)
+    lost = [float((keys - books.decode(books.encode(keys, n))).square().mean()) for n in (1, 2, 3)]
+    assert lost[2] < 0.6 * lost[1] < 0.36 * lost[0]
+    for kind, stored, sentence in (
+        ("rvq", [b"12"], "other than 3 codes"), ("int8", [b"123"], "damaged"),
+    ):  # fmt: skip
+        with pytest.raises(BankError, match=sentence):
+            decode_keys(kind, stored, 8, books)
+
+
 # ---- training
+
+
+def test_a_question_without_an_answer_reads_the_refusal(backbone: Backbone) -> None:
+    method: Any = made(backbone, refusal="none", top_k=2)
+    end = backbone.end_id
+    features = method.with_null(method.encoder.encode([("a", "p", "xy"), ("b", "q", "z")]))
+    said = [*backbone.encode([" none"], start=False)[0], end]
+    slots = targets(features, [(2,)], [said])
+    held = [int(features.tokens[one[0]]) for one in slots[:3]]
+    assert held == said[:3] and all(int(features.owner[one[0]]) == 2 for one in slots)
+    memory = method.memory_of(features.rows([0, 1]))
+    assert memory.always == 1 and int(memory.owner.max()) == 2
+    for layer in memory.layers.values():
+        assert not layer.row_keys[:, 2].any() and layer.row_keys[:, :2].any()
+
+
+def test_the_choice_of_triples_is_learned_on_frozen_states(backbone: Backbone) -> None:
+    config = {"key_heads": 1, "key_width": 16, "unit_queries": True}
+    method: Any = build_method("kblam", backbone, config, preset="tiny")
+    triples = World(5).triples(120)
+    features = method.encoder.encode([(t.entity, t.property, t.value) for t in triples])
+    draw = torch.Generator().manual_seed(0)
+    states = features.keys.float() @ torch.randn(32, 32, generator=draw)
+    layer = method.layers[0]
+    settings = ContrastSettings(300, 32, 1e-2, least=8, most=40, missing=0.1)
+    family = [list(range(i - i % 4, i - i % 4 + 4)) for i in range(120)]
+    lost = contrast(
+        {layer: method.adapters[layer]}, features, {layer: states}, range(120), family, settings
+    )
+    assert sum(lost[-10:]) < 0.4 * sum(lost[:10])
+    scores = row_scores(method.adapters[layer], features.keys.float(), states, 100)[:, 0]
+    assert (scores[:, :-1].argmax(-1) == torch.arange(120)).float().mean() > 0.9
 
 
 def test_targets_are_the_slots_of_the_answers_tokens(backbone: Backbone) -> None:

@@ -19,9 +19,8 @@ def cost_table(record: Record) -> str:
     for size in sizes:
         cells = []
         for name in ("triples", "prompt", "opening"):
-            points = (
-                dict(zip(series[name].x, series[name].y, strict=True)) if name in series else {}
-            )
+            one = series.get(name)
+            points = {} if one is None else dict(zip(one.x, one.y, strict=True))
             cells.append(f"{points[size]:,.0f}" if size in points else "–")
         rows.append([f"{size:,.0f}", *cells])
     head = ["triples", "first token, ms", "the same, triples in the prompt", "encoding, ms"]
@@ -30,8 +29,8 @@ def cost_table(record: Record) -> str:
     text = (
         f"A line through the times from 100 triples on: {start:,.0f} ms and "
         f"{value['milliseconds_per_1000_triples']:,.1f} ms for each 1,000 triples; it "
-        f"explains {100 * value['variance_explained_by_a_line']:.1f} % of the variance. Peak memory "
-        f"at {value['triples']:,.0f} triples: {value['peak_memory_bytes'] / 2**30:.2f} GiB. "
+        f"explains {100 * value['variance_explained_by_a_line']:.1f} % of the variance. Peak "
+        f"memory at {value['triples']:,.0f} triples: {value['peak_memory_bytes'] / 2**30:.2f} GiB. "
         f"{value['prompt_triples']:,.0f} triples in the prompt take "
         f"{value['prompt_over_1000_triples']:.1f} times as long as 1,000 in the attention."
     )

@@ -78,7 +78,7 @@ def contrast(
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        lost.append(float(total) / len(adapters))
+        lost.append(total.item() / len(adapters))
     return lost
 
 
