@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentbank.backbone.prompts import answer_ids, prompt_ids
-from latentbank.evaluate.knowledge import REFUSAL, Asked, World, wording
-from latentbank.evaluate.knowledge_data import REAL, real_triples
+from latentbank.evaluate.kb.data import REAL, real_triples
+from latentbank.evaluate.kb.world import REFUSAL, Asked, World, wording
 from latentbank.parts.knowledge.contrast import ContrastSettings, contrast
 from latentbank.parts.knowledge.features import Features
 from latentbank.parts.knowledge.start import align_to

@@ -23,7 +23,7 @@ from latentbank.bench.machine import PEAK, peak_memory_bytes
 from latentbank.bench.record import Metric, Series
 from latentbank.bench.scoring import curve, rate
 from latentbank.evaluate.data import QADataset
-from latentbank.evaluate.knowledge_data import load_knowledge
+from latentbank.evaluate.kb.data import load_knowledge
 from latentbank.evaluate.metrics import exact_match
 from latentbank.model import MemoryModel
 from measured import write_measured

@@ -36,7 +36,7 @@ from latentbank.backbone.processor import flushed_denormals
 from latentbank.bench.machine import this_machine, versions
 from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
-from latentbank.evaluate.knowledge import REFUSAL, Asked, World
+from latentbank.evaluate.kb.world import REFUSAL, Asked, World
 from latentbank.evaluate.metrics import exact_match
 from latentbank.model import MemoryModel
 from latentbank.training import TrainConfig

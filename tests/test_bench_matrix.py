@@ -18,7 +18,7 @@ from latentbank.cli.bench_data import load_stream
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.evaluate.invented import invented_facts
-from latentbank.evaluate.knowledge_data import synthetic_knowledge
+from latentbank.evaluate.kb.data import synthetic_knowledge
 from latentbank.evaluate.stream import by_time
 from latentbank.method import METHODS
 from tiny import Backbones

@@ -21,7 +21,7 @@ from latentbank.bank.admin.join import merge_banks
 from latentbank.capabilities import Knowledge
 from latentbank.documents.facts import Triple
 from latentbank.errors import BankError, InputError, UnknownNameError
-from latentbank.evaluate.knowledge import KINDS_OF_QUESTION, REFUSAL, World, value_class
+from latentbank.evaluate.kb.world import KINDS_OF_QUESTION, REFUSAL, World, value_class
 from latentbank.method import Method
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.knowledge.alignment import align_keys, align_queries

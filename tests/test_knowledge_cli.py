@@ -13,7 +13,7 @@ from latentbank.backbone.model import load_backbone
 from latentbank.documents.document import Document
 from latentbank.documents.extraction import SENTENCE, extract_triples, sentences_of
 from latentbank.errors import InputError
-from latentbank.evaluate.knowledge_data import class_of, load_knowledge, real_triples
+from latentbank.evaluate.kb.data import class_of, load_knowledge, real_triples
 from tiny import Backbones
 from tiny_cli import refuse, run, succeed
 

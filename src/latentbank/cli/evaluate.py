@@ -139,7 +139,7 @@ def load_data(
     from latentbank.evaluate.data import load_dataset, load_sample
     from latentbank.evaluate.facts.wordings import has_people, load_people
     from latentbank.evaluate.invented import load_invented
-    from latentbank.evaluate.knowledge_data import SPECS, load_knowledge
+    from latentbank.evaluate.kb.data import SPECS, load_knowledge
 
     if spec == "sample" and not Path(spec).exists():
         data = load_sample()

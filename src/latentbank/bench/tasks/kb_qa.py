@@ -22,8 +22,8 @@ from latentbank.config import require_rising
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
 from latentbank.evaluate.data import QADataset
-from latentbank.evaluate.knowledge import REFUSAL
-from latentbank.evaluate.knowledge_data import class_of
+from latentbank.evaluate.kb.data import class_of
+from latentbank.evaluate.kb.world import REFUSAL
 from latentbank.method import NAMED_ONLY
 
 WITHHELD = 4  # one triple of so many is withheld at most

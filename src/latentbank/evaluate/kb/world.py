@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
-from latentbank.evaluate.knowledge_words import (
+from latentbank.evaluate.kb.words import (
     ACTIONS,
     ADJECTIVES,
     ASKED,

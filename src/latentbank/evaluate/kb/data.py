@@ -20,7 +20,7 @@ from latentbank.documents.identity import content_hash
 from latentbank.documents.readers import ReadOptions, read_documents
 from latentbank.errors import InputError, unknown
 from latentbank.evaluate.data import QADataset, Question
-from latentbank.evaluate.knowledge import World, value_class, wording
+from latentbank.evaluate.kb.world import World, value_class, wording
 
 __all__ = ["REAL", "SPECS", "class_of", "load_knowledge", "real_triples", "synthetic_knowledge"]
 

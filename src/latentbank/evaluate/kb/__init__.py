@@ -1,0 +1,1 @@
+"""Knowledge bases: invented worlds of triples, and triples as question-answer data."""
