@@ -348,7 +348,7 @@ def test_own_queries_are_not_rotated_and_carry_gradients(backbone: Backbone) -> 
         if keys is memory.keys:
             before = found.detach()
     torch.testing.assert_close(found.detach(), before, **NEAR)
-    assert "_side_queries" not in attention_modules(backbone.decoder)[1].__dict__
+    assert "knowledge" not in attention_modules(backbone.decoder)[1].__dict__
 
 
 # ---- what they leave behind: nothing

@@ -8,20 +8,18 @@ Knows attention modules and tensors; knows no triples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone.layers import attention_modules
 from latentbank.backbone.model import Backbone
-from latentbank.errors import InputError
+from latentbank.backbone.transports.replaced import replaced_attention
 
 __all__ = ["KnowledgeLayer", "KnowledgeMemory", "knowledge_attention"]
 
-_NAME = "latentbank_rectangular"
 _SCORES = 1 << 24  # scores that are held at a time where no gradient is needed
 
 
@@ -97,32 +95,9 @@ class KnowledgeMemory:
 
         Raises InputError for a layer that the backbone does not have.
         """
-        modules = attention_modules(backbone.decoder)
-        unknown = [layer for layer in self.layers if not 0 <= layer < len(modules)]
-        if unknown:
-            raise InputError(f"layers {unknown} are outside the {len(modules)} of the backbone")
-        with ExitStack() as stack:
-            stack.enter_context(backbone.reference())
-            if not backbone.quick:
-                from transformers import AttentionInterface, AttentionMaskInterface
-                from transformers.masking_utils import sdpa_mask
-
-                AttentionInterface.register(_NAME, _rectangular)
-                AttentionMaskInterface.register(_NAME, sdpa_mask)
-                before = backbone.model.config._attn_implementation
-                backbone.model.set_attn_implementation(_NAME)
-                stack.callback(backbone.model.set_attn_implementation, before)
-            for layer in self.layers:
-                own = modules[layer].__dict__
-                own["knowledge"] = _Reader(self, layer)
-                handle = modules[layer].register_forward_pre_hook(_keep_states, with_kwargs=True)
-                stack.callback(own.pop, "knowledge", None)
-                stack.callback(handle.remove)
+        readers = {layer: _Reader(self, layer) for layer in self.layers}
+        with replaced_attention(backbone, readers):
             yield backbone
-
-
-def _keep_states(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    module.__dict__["knowledge"].states = args[0] if args else kwargs["hidden_states"]
 
 
 class _Reader:
@@ -131,6 +106,24 @@ class _Reader:
     def __init__(self, memory: KnowledgeMemory, layer: int) -> None:
         self.memory, self.layer = memory, layer
         self.states: Tensor
+
+    def hear(self, states: Tensor) -> None:
+        """See `AttentionReader`."""
+        self.states = states
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Any:
+        """See `AttentionReader`."""
+        scale = kwargs.get("scaling")
+        mixed = self(query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
+        return mixed.transpose(1, 2).contiguous(), None
 
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
@@ -247,24 +240,3 @@ def _mixed(own: KnowledgeLayer, scores: Tensor, heads: int) -> tuple[Tensor, Ten
     values = own.values.reshape(-1, groups, heads // groups, own.values.shape[-1])  # (S, G, H/G, d)
     read = torch.einsum("btgs,sghd->btghd", weights, values).flatten(2, 3)
     return read, mass.repeat_interleave(heads // groups, -1) + own.head_bias.float()
-
-
-def _rectangular(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> Any:
-    """The attention function of transformers while a knowledge base is attached."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    reader = module.__dict__.get("knowledge")
-    if reader is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    scale = kwargs.get("scaling")
-    mixed = reader(
-        query, key, value, attention_mask, query.shape[-1] ** -0.5 if scale is None else scale
-    )
-    return mixed.transpose(1, 2).contiguous(), None

@@ -6,20 +6,17 @@ The transport of KBLaM (Wang et al., 2025), section 3. Knows attention modules a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentbank.backbone.layers import attention_modules
 from latentbank.backbone.model import Backbone
-from latentbank.errors import InputError
+from latentbank.backbone.transports.replaced import replaced_attention
 
 __all__ = ["SideMemory"]
-
-_NAME = "latentbank_side_memory"
 
 
 @dataclass(frozen=True)
@@ -46,56 +43,48 @@ class SideMemory:
 
         Raises InputError for a layer that the backbone does not have.
         """
-        from transformers import AttentionInterface, AttentionMaskInterface
-        from transformers.masking_utils import sdpa_mask
-
-        AttentionInterface.register(_NAME, _side_attention)
-        AttentionMaskInterface.register(_NAME, sdpa_mask)
-        modules = attention_modules(backbone.decoder)
-        unknown_layers = [layer for layer in self.keys if not 0 <= layer < len(modules)]
-        if unknown_layers:
-            raise InputError(
-                f"layers {unknown_layers} are outside the {len(modules)} of the backbone"
-            )
-        before = backbone.model.config._attn_implementation
-        backbone.model.set_attn_implementation(_NAME)
-        with ExitStack() as stack:
-            stack.callback(backbone.model.set_attn_implementation, before)
-            for layer, key in self.keys.items():
-                own = modules[layer].__dict__
-                own["_side_memory"] = (key, self.values[layer], self.log_mass)
-                stack.callback(own.pop, "_side_memory", None)
-                if layer in self.queries:
-                    hook = _query_hook(self.queries[layer])
-                    handle = modules[layer].register_forward_pre_hook(hook, with_kwargs=True)
-                    stack.callback(own.pop, "_side_queries", None)
-                    stack.callback(handle.remove)
+        readers = {layer: _Reader(self, layer) for layer in self.keys}
+        with replaced_attention(backbone, readers):
             yield backbone
 
 
-def _query_hook(make: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-    """A hook that stores the memory's queries of a forward pass on the attention module."""
+class _Reader:
+    """One layer's reading: the memory's keys and values stand before those of the text."""
 
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        module.__dict__["_side_queries"] = make(args[0] if args else kwargs["hidden_states"])
+    def __init__(self, memory: SideMemory, layer: int) -> None:
+        self.memory = (memory.keys[layer], memory.values[layer], memory.log_mass)
+        self.make = memory.queries.get(layer)
+        self.asked: Tensor | None = None
 
-    return enter
+    def hear(self, states: Tensor) -> None:
+        """See `AttentionReader`."""
+        self.asked = None if self.make is None else self.make(states)
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Any:
+        """Attention over [memory | text] in one softmax; text masks as before."""
+        return _over_both(module, self.memory, self.asked, (query, key, value), mask, kwargs)
 
 
-def _side_attention(
+def _over_both(
     module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    memory: tuple[Tensor, Tensor, Tensor],
+    own: Tensor | None,
+    text: tuple[Tensor, Tensor, Tensor],
     attention_mask: Tensor | None,
-    **kwargs: Any,
+    kwargs: dict[str, Any],
 ) -> Any:
-    """Scaled dot-product attention over [memory | text] in one softmax; text masks as before."""
+    """Attention of the queries of `text` over [memory | text]; `own`: queries for the memory."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    memory = module.__dict__.get("_side_memory")
-    if memory is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    query, key, value = text
     mem_key, mem_value, log_mass = (item.to(query.device) for item in memory)
     batch, queries, slots = query.shape[0], query.shape[2], mem_key.shape[2]
     beams = batch // len(mem_key)
@@ -116,7 +105,6 @@ def _side_attention(
     )
     mask = torch.cat([mass, attention_mask[..., : key.shape[2]].expand(batch, 1, -1, -1)], -1)
     mem_key, mem_value = mem_key.to(key.dtype), mem_value.to(value.dtype)
-    own = module.__dict__.get("_side_queries")
     if own is not None:  # [q | q̃] · [k | 0] = q·k and [q | q̃] · [0 | k̃] = q̃·k̃
         if kwargs.get("scaling") is None:
             kwargs["scaling"] = query.shape[-1] ** -0.5
