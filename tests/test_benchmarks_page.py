@@ -13,6 +13,7 @@ from latentbank.learning import Learning
 from latentbank.method import METHODS
 from make_tables import PLOTS, main, places
 from tables.benchmarks import COLUMNS, NO_RECORDS, benchmark_tables
+from tables.knowledge import cost_table, keys_table, prune_table
 from tables.markdown import markers
 from test_record import make
 
@@ -60,6 +61,9 @@ def fill(folder: Path) -> Path:
                               "risk_coverage_area": Metric(0.42, "fraction")}),
         of("scale", "mac", percent(f1=1.0), config={"resampled_above": 100, "stopped": "too big"},
            series={"bytes_per_document": curve("documents", "b", (100, 1000), (27000.0, 26900.0))}),
+        of("kb-qa", "rag", percent(exact_match=60.0),
+           series={"exact_match": curve("triples", "exact_match", (10, 100), (75.5, 60.0)),
+                   "exact_number": curve("triples", "exact_number", (100,), (41.0,))}),
     ]  # fmt: skip
     for i, record in enumerate(made):
         write_record(record, folder / f"{record.task}--{i}.json")
@@ -86,6 +90,9 @@ def test_each_protocol_has_its_table(tmp_path: Path) -> None:
     assert "| mac | 100 | 27 kB |" in found["scale"]
     assert "| mac | 1,000 (resampled) | 26.9 kB |" in found["scale"]
     assert "stopped: too big" in found["scale"]
+    assert "| row | triples | EM | numbers |" in found["kb-qa"]
+    assert "| rag | 10 | 75.5 | – |" in found["kb-qa"]
+    assert "| rag | 100 | 60.0 | 41.0 |" in found["kb-qa"]
     assert "bits in 100 bytes" in found["capacity"] and "| 12.5 |" in found["capacity"]
 
 
@@ -98,6 +105,28 @@ def test_every_table_is_rectangular(task: str, tmp_path: Path) -> None:
 
 def test_without_records_every_table_says_so(tmp_path: Path) -> None:
     assert set(benchmark_tables(tmp_path / "nowhere").values()) == {NO_RECORDS}
+
+
+def test_the_tables_of_knowledge_bases(tmp_path: Path) -> None:
+    lines = {"triples": curve("triples", "ms", (100, 1000), (50.0, 60.0)),
+             "prompt": curve("triples", "ms", (100,), (900.0,))}  # fmt: skip
+    cost = make("rag", task="kb-cost", series=lines, metrics={
+        "milliseconds_without_triples": Metric(49.0, "ms"),
+        "milliseconds_per_1000_triples": Metric(11.0, "ms"),
+        "variance_explained_by_a_line": Metric(0.991, "fraction"),
+        "peak_memory_bytes": Metric(2**31, "bytes"), "triples": Metric(1000, "triples"),
+        "prompt_triples": Metric(100, "triples"), "prompt_over_1000_triples": Metric(15.0, "times"),
+    })  # fmt: skip
+    text = cost_table(cost)
+    assert "| 100 | 50 | 900 | – |" in text and "| 1,000 | 60 | – | – |" in text
+    assert "99.1 %" in text and "2.00 GiB" in text and "15.0 times" in text
+    kept = percent(exact_match_text=70.0, first_source_right_text=95.0) | {
+        "bytes_text": Metric(40.4, "bytes"), "file_bytes_text": Metric(61.0, "bytes"),
+    }  # fmt: skip
+    assert "| `text` | 40 | 61 | 70.0 | 95.0 |" in keys_table(make("rag", metrics=kept))
+    pruned = percent(exact_match_top_100=70.0, first_source_right_top_100=95.0,
+                     answers_changed_top_100=1.5)  # fmt: skip
+    assert "| top 100 | 70.0 | 95.0 | 1.5 |" in prune_table(make("rag", metrics=pruned))
 
 
 def pages() -> list[Path]:
