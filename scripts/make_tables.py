@@ -27,7 +27,7 @@ from tables.levels import levels_table
 from tables.markdown import fill
 from tables.pictures import MISSING, PICTURES
 from tables.results import method_table, results_table
-from tables.retrieval import features_table, recall_table, small_table
+from tables.retrieval import features_table, languages_table, recall_table, small_table
 from tables.search import forms_table, sweep_table, training_table
 from tables.training import standing_table, step_table
 
@@ -54,6 +54,9 @@ TABLES: dict[str, tuple[str, Maker]] = {
         "retrieval/features.json", lambda path: features_table(read_record(path)),
     ),
     "retrieval-small": ("retrieval/small.json", lambda path: small_table(read_record(path))),
+    "retrieval-languages": (
+        "retrieval/languages.json", lambda path: languages_table(read_record(path)),
+    ),
     "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
     "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),
     "bank": ("bank", bank_table),

@@ -45,6 +45,17 @@ def small_table(record: Record) -> str:
     return table(("%", *kinds), rows) + _source(record)
 
 
+def languages_table(record: Record) -> str:
+    """Markdown: a line for each language, a column for each index."""
+    cells: dict[str, dict[str, str]] = {}
+    for name, metric in record.metrics.items():
+        language, _, index = name.partition(", ")
+        cells.setdefault(language.capitalize(), {})[index] = f"{metric.value:.0f}"
+    columns = list(next(iter(cells.values())))
+    rows = [(language, *(row[one] for one in columns)) for language, row in cells.items()]
+    return table(("right text first, %", *columns), rows) + _source(record)
+
+
 def _names(record: Record) -> list[str]:
     return list(dict.fromkeys(name.partition(": ")[0] for name in record.metrics))
 

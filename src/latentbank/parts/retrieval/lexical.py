@@ -8,35 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from latentbank.parts.retrieval.analysis import analysed, content_words
 from latentbank.parts.retrieval.background import background_share
 
-__all__ = [
-    "COMMON",
-    "LEAST_COLLECTION",
-    "WORD",
-    "LexicalIndex",
-    "Ranking",
-    "content_words",
-    "rarity",
-]
+__all__ = ["LEAST_COLLECTION", "LexicalIndex", "Ranking", "rarity"]
 
 Ranking = list[tuple[str, float]]
 """Documents of one question with their scores, best first."""
 
 LEAST_COLLECTION = 1000  # a word's rarity is computed as if the index held at least so many texts
-WORD = re.compile(r"\w+")
-# English function words: nearly every text holds them, so they do not tell documents apart
-COMMON = frozenset(
-    WORD.findall(
-        "a an and are as at be been but by can did do for from had has have he her his how i if in "
-        "into is it its not of on or she so than that the their them then there these they this to "
-        "was we were what when where which who why will with would you"
-    )
-)
 
 
 class LexicalIndex:
@@ -69,7 +52,7 @@ class LexicalIndex:
             if name not in self._rows:
                 self._ids.append(name)
                 self._rows[name] = len(self._ids)
-                rows.append((len(self._ids), text))
+                rows.append((len(self._ids), analysed(text)))
         self._db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", rows)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -154,9 +137,3 @@ def rarity(
     missing = size - texts
     held = count + (missing * background(word) if background and missing else 0.0)
     return math.log(1 + (size - held + 0.5) / (held + 0.5))
-
-
-def content_words(question: str) -> list[str]:
-    """The words of a question in lower case, each once; function words only where no others are."""
-    asked = dict.fromkeys(word.lower() for word in WORD.findall(question))
-    return [word for word in asked if word not in COMMON] or list(asked)

@@ -14,8 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from latentbank.errors import BankError, InputError
+from latentbank.parts.retrieval.analysis import COMMON, WORD, analysed
 from latentbank.parts.retrieval.dense import DenseKeys
-from latentbank.parts.retrieval.lexical import COMMON, WORD, LexicalIndex
+from latentbank.parts.retrieval.lexical import LexicalIndex
 
 SKETCH_REPEATS = 3  # how often a sketch repeats a stem at most
 # Chosen on 256 validation paragraphs with one question each. The right paragraph comes first in
@@ -41,7 +42,8 @@ def _stems(texts: Sequence[str]) -> list[list[tuple[str, int]]]:
         )
         db.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(words, 'instance')")
         kept = (
-            " ".join(w for w in WORD.findall(text) if w.lower() not in COMMON) for text in texts
+            " ".join(w for w in WORD.findall(analysed(text)) if w.lower() not in COMMON)
+            for text in texts
         )
         db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", enumerate(kept))
         stems: list[list[tuple[str, int]]] = [[] for _ in texts]

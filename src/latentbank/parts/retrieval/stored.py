@@ -22,7 +22,8 @@ from latentbank.bank.words.folder import index_folder, remove_index
 from latentbank.bank.words.index import KEPT_ROWS, WordIndex
 from latentbank.bank.words.segment import Row
 from latentbank.errors import BankError, DamageWarning
-from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, content_words, rarity
+from latentbank.parts.retrieval.analysis import analysed, content_words
+from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, rarity
 from latentbank.parts.retrieval.tokens import KIND, Numbers, Stemmer
 from latentbank.parts.retrieval.versions import NEAR, REACH, short_words
 
@@ -201,9 +202,10 @@ class StoredIndex:
 
     def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Indexes documents in place of those with the same ids."""
+        stems = self._stemmer.hashes([analysed(text) for text in texts])
         rows = [
             Row(self._number(id), id, self._pending.pop(id, 0), terms, short_words(text).tobytes())
-            for id, text, terms in zip(ids, texts, self._stemmer.hashes(texts), strict=True)
+            for id, text, terms in zip(ids, texts, stems, strict=True)
         ]
         self._index.add(rows)
 

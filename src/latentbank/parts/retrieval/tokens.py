@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 __all__ = ["KIND", "Stemmer"]
 
-KIND = "fts5 porter unicode61, 1"  # changes when the same text would give other hashes
+KIND = "fts5 porter unicode61, scripts, 2"  # changes when the same text would give other hashes
 _WORD = re.compile(r"(?:[^\W_]|[\u0300-\u036f\ue000-\uf8ff])+")  # accents may be characters
 _REMEMBERED = 1 << 18  # words
 
@@ -36,7 +36,7 @@ class Stemmer:
         self._db.execute("CREATE VIRTUAL TABLE stems USING fts5vocab(words, 'instance')")
 
     def hashes(self, texts: Sequence[str]) -> list[Numbers]:
-        """The hashes of the stems of each text in order, uint64 [words]."""
+        """The hashes of the stems of each text in order, uint64 [words]; see `analysed`."""
         split = [_WORD.findall(text.lower()) for text in texts]
         known, used = self._known, set().union(*split)
         if len(known) + len(used) > _REMEMBERED:

@@ -14,7 +14,8 @@ from difflib import SequenceMatcher
 from typing import Any
 from zlib import crc32
 
-from latentbank.parts.retrieval.lexical import COMMON, WORD, Ranking
+from latentbank.parts.retrieval.analysis import COMMON, WORD, analysed
+from latentbank.parts.retrieval.lexical import Ranking
 
 __all__ = [
     "NEAR",
@@ -38,7 +39,7 @@ SHORT = 64  # words of the longest text that is compared word by word
 
 def content(text: str) -> frozenset[str]:
     """The words of a text that tell it from others, in lower case."""
-    return frozenset(word.lower() for word in WORD.findall(text)) - COMMON
+    return frozenset(word.lower() for word in WORD.findall(analysed(text))) - COMMON
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class ShortTexts:
 
 def short_words(text: str) -> array[int]:
     """The words of a short text, in order, as 16-bit hashes; none for a long one."""
-    words = WORD.findall(text.lower()) if len(text) < 16 * SHORT else []
+    words = WORD.findall(analysed(text).lower()) if len(text) < 16 * SHORT else []
     kept = words if len(words) <= SHORT else ()
     return array("H", (crc32(word.encode()) & 0xFFFF for word in kept))
 

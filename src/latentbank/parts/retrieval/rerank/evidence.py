@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from latentbank.parts.retrieval.lexical import COMMON, WORD
+from latentbank.parts.retrieval.analysis import COMMON, WORD, analysed
 from latentbank.parts.retrieval.rerank.passages import (
     CONTENT,
     NAME,
@@ -106,7 +106,7 @@ class Asked:
     @classmethod
     def of(cls, question: str, weights: Mapping[str, float], stemmer: Stemmer) -> Asked:
         """`weights`: content word of the question, in lower case → its weight."""
-        words = WORD.findall(question)
+        words = WORD.findall(analysed(question))
         lower = [word.lower() for word in words]
         stems = stemmer.stems(lower)
         stem_of = dict(zip(lower, stems, strict=True))

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from latentbank.parts.retrieval.lexical import COMMON, WORD
+from latentbank.parts.retrieval.analysis import COMMON, WORD, analysed
 
 __all__ = ["CONTENT", "NAME", "NUMBER", "YEAR", "Passage", "Passages", "Stemmer"]
 
@@ -73,6 +73,7 @@ class Passage:
     @classmethod
     def of(cls, text: str, stemmer: Stemmer) -> Passage:
         """The words of `text`."""
+        text = analysed(text)
         found = [(match.group(), match.start()) for match in WORD.finditer(text)]
         stems = stemmer.stems([word.lower() for word, _ in found])
         ends = [match.end() for match in _SENTENCE.finditer(text)]
