@@ -70,8 +70,11 @@ class CausalConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, K - 1 + T, W] → [B, T, W]."""
-        windows = x.unfold(1, self.size, 1)  # (B, T, W, K)
-        return (windows * self.weight).sum(-1)
+        length = x.shape[1] - self.size + 1
+        found = x[:, :length] * self.weight[:, 0]
+        for i in range(1, self.size):
+            found = torch.addcmul(found, x[:, i : i + length], self.weight[:, i])
+        return found
 
 
 class NeuralMemory(nn.Module):
@@ -107,9 +110,9 @@ class NeuralMemory(nn.Module):
         nn.init.zeros_(self.initial[-1])
         nn.init.normal_(self.to_gates.weight, std=0.02)
         forget, momentum, step = self.to_gates.bias.view(3, -1)
-        forget.fill_(-6.0)
+        forget.fill_(-8.0)
         momentum.fill_(-1.0)
-        step.fill_(-2.0)
+        step.fill_(-3.0)
 
     # ---- states
 
