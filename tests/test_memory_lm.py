@@ -121,6 +121,15 @@ def test_the_state_does_not_grow(model: MemoryLM) -> None:
     assert model.guarded(stream)["skipped"] == 0
 
 
+def test_a_memory_in_a_model_starts_as_a_memory_does() -> None:
+    model = MemoryLM(MemoryLMConfig("MAL", **SMALL))
+    memory = model.blocks[0].mixer.memory
+    forget, _, step = memory.to_gates.bias.view(3, -1)
+    assert (forget < -5).all() and (step < -1).all()
+    queries, keys, _ = memory.to_qkv.weight.chunk(3)
+    assert torch.equal(queries, keys)
+
+
 def test_losses_of_padding_and_empty_texts_are_refused(model: MemoryLM) -> None:
     with pytest.raises(InputError, match="at least one token"):
         model(ids(0))

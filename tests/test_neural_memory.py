@@ -197,7 +197,7 @@ def test_a_later_token_never_changes_an_earlier_answer() -> None:
 
 def test_it_learns_what_it_reads() -> None:
     """Pairs shown twice surprise less the second time, and less than other pairs do."""
-    memory = made(head_dim=16, convolution=0, clip=0.0, depth=1, momentum=False)
+    memory = made(head_dim=16, convolution=0, clip=0.0, depth=1, momentum=False, max_step=5.0)
     memory.reset()
     x = text(8)
     first = memory(x)
@@ -306,8 +306,16 @@ def test_a_clipped_gradient_has_the_norm_of_the_limit() -> None:
     assert moved == pytest.approx(0.5 * theta, rel=1e-4)
 
 
+@pytest.mark.parametrize("start", ["shifted", "random"])
+def test_a_key_starts_as_the_query_before_it(start: str) -> None:
+    torch.manual_seed(0)
+    memory = NeuralMemory(WIDTH, MemorySettings(**SMALL, start=start))
+    q, k, _ = memory._heads(text(9), memory.start(2).history)
+    assert torch.allclose(k[:, 2:], q[:, 1:-1], atol=1e-6) == (start == "shifted")
+
+
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"chunk": 0}, {"depth": 0}, {"gates": "word"}, {"form": "loop"}, {"clip": -1.0}):
+    for wrong in ({"chunk": 0}, {"depth": 0}, {"gates": "word"}, {"form": "loop"}, {"start": "x"}):
         with pytest.raises((InputError, UnknownNameError)):
             MemorySettings(**wrong)
 

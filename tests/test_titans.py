@@ -50,7 +50,9 @@ def test_the_bank_holds_weights_and_momentum_in_float32(backbone: Backbone) -> N
 
 
 def test_a_document_that_was_read_surprises_less(backbone: Backbone) -> None:
-    method = made(backbone, memory={"heads": 2, "head_dim": 8, "depth": 1, "momentum": False})
+    method = made(
+        backbone, memory={"heads": 2, "head_dim": 8, "depth": 1, "momentum": False, "max_step": 2.0}
+    )
     method.memory.reset()
     fresh_bank(method)
     method.prepare(DOCUMENTS)

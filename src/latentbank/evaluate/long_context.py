@@ -175,7 +175,7 @@ def recall_sample(
         if i == events:
             break
         fresh = [n for n in pool if n not in current]
-        asks = current and (i % 2 or not fresh)
+        asks = bool(current) and (i % 2 == 1 or not fresh)
         if asks:
             name = int(draw.choice(list(current)))
             value, mark = current[name], RECALL

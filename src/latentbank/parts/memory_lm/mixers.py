@@ -12,7 +12,7 @@ from latentbank.parts.memory_lm.attention import SegmentAttention, WindowAttenti
 from latentbank.parts.memory_lm.config import MemoryLMConfig
 from latentbank.parts.memory_lm.stream import Carried
 from latentbank.parts.neural_memory import NeuralMemory, State
-from latentbank.parts.neural_memory.memory import CausalConvolution
+from latentbank.parts.neural_memory.memory import CausalConvolution, shift_keys
 
 
 class MemoryMixer(nn.Module):
@@ -118,6 +118,10 @@ class DeltaMixer(nn.Module):
         self.norm = nn.RMSNorm(config.head_dim, eps=1e-5)
         self.to_output_gate = nn.Linear(config.width, inner)
         self.to_output = nn.Linear(inner, config.width, bias=False)
+
+    def reset(self) -> None:
+        """Keys start as those of the neural memory do."""
+        shift_keys(self.to_qkv, self.convolution)
 
     def forward(self, x: Tensor, past: Carried | None) -> tuple[Tensor, Carried]:
         """See the module."""

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from latentbank.errors import InputError
 from latentbank.parts.memory_lm.attention import WindowAttention
 from latentbank.parts.memory_lm.config import MemoryLMConfig
-from latentbank.parts.memory_lm.mixers import MIXERS
+from latentbank.parts.memory_lm.mixers import MIXERS, DeltaMixer
 from latentbank.parts.memory_lm.stream import Carried, Stream
 from latentbank.parts.neural_memory import NeuralMemory, State
 
@@ -65,11 +65,9 @@ class MemoryLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-cal
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, NeuralMemory):
-            module.reset()
+        for module in self.modules():  # post_init sets every linear layer alike
+            if isinstance(module, (NeuralMemory, DeltaMixer)):
+                module.reset()
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -22,6 +22,7 @@ from latentbank.parts.neural_memory.state import State
 from latentbank.parts.neural_memory.update import FORMS, Chunk, apply
 
 _GATE_KINDS = ("token", "chunk")
+_STARTS = ("shifted", "random")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class MemorySettings:
     gates: str = setting("token", "Gates for each `token`, or one for each `chunk`.")
     max_step: float = setting(0.5, "Largest step θ; 0.5 replaces a value in one step at depth 1.")
     clip: float = setting(4.0, "Largest norm of one token's gradient; 0 for no limit.")
+    start: str = setting(
+        "shifted", "`shifted`: a key starts as the query of the token before it; or `random`."
+    )
     form: str = setting("dual", "How a chunk is computed: `dual` or `scan`; equal results.")
 
     def __post_init__(self) -> None:
@@ -46,6 +50,8 @@ class MemorySettings:
         require_at_least(self, 0, "convolution", "clip", "max_step")
         if self.gates not in _GATE_KINDS:
             raise unknown("kind of gates", self.gates, _GATE_KINDS)
+        if self.start not in _STARTS:
+            raise unknown("start", self.start, _STARTS)
         if self.form not in FORMS:
             raise unknown("form", self.form, FORMS)
 
@@ -64,8 +70,8 @@ class CausalConvolution(nn.Module):
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
         self.size = size
-        start = torch.randn(width, size) * 0.3 / size**0.5
-        start[:, -1] += 1
+        start = torch.randn(width, size) * 0.5
+        start[:, -1] = 1
         self.weight = nn.Parameter(start)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,6 +81,22 @@ class CausalConvolution(nn.Module):
         for i in range(1, self.size):
             found = torch.addcmul(found, x[:, i : i + length], self.weight[:, i])
         return found
+
+
+@torch.no_grad()
+def shift_keys(to_qkv: nn.Linear, convolution: CausalConvolution | None) -> None:
+    """Makes the key of a token the query of the token before it, at the start of training.
+
+    The memory then starts as one of what follows what. Without a convolution nothing is changed.
+    """
+    if convolution is None or convolution.size < 2:
+        return
+    queries, keys, _ = to_qkv.weight.chunk(3)
+    keys.copy_(queries)
+    queries, keys, _ = convolution.weight.chunk(3)
+    queries[:, 0] = 0
+    keys[:, :-1] = queries[:, 1:]
+    keys[:, -1] = 0
 
 
 class NeuralMemory(nn.Module):
@@ -106,13 +128,15 @@ class NeuralMemory(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Gates start nearly closed to forgetting; the last layer starts at zero: M_0 says 0."""
+        """The start: nearly no forgetting, and a last layer of zeros, so that M_0 says 0."""
         nn.init.zeros_(self.initial[-1])
         nn.init.normal_(self.to_gates.weight, std=0.02)
         forget, momentum, step = self.to_gates.bias.view(3, -1)
         forget.fill_(-8.0)
         momentum.fill_(-1.0)
-        step.fill_(-3.0)
+        step.fill_(-2.0)
+        if self.settings.start == "shifted":
+            shift_keys(self.to_qkv, self.convolution)
 
     # ---- states
 
