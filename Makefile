@@ -1,4 +1,4 @@
-# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, squad-online, frontier. PYTHON
+# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-done
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank squad-online frontier
+.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-titans squad-online frontier
 
 setup: $(STAMP)
 
@@ -157,3 +157,9 @@ bench-bank: $(STAMP)
 	$(BIN)/python scripts/measure_words.py $(WORDS_ARGS)
 	$(BIN)/python scripts/plot_fading.py --measure
 	$(BIN)/python scripts/make_tables.py
+
+# A small needle table: trains four small language models and asks them; minutes on two cores. Run
+# again, it goes on where it was stopped.
+TITANS_ARGS ?= --models MAC,MAG,window,delta --steps 400 --lengths 128,512,2048
+bench-titans: $(STAMP)
+	$(BIN)/python scripts/bench_titans.py --out results/bench-titans/needle.json --runs runs/bench-titans $(TITANS_ARGS)

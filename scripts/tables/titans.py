@@ -1,0 +1,87 @@
+"""Tables of the neural memory: needles, perplexity, what it costs.
+
+Knows the records of bench_titans, bench_language and measure_memory; runs no model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean
+
+from latentbank.bench.record import Record, read_record
+from tables.markdown import table
+
+KINDS = ("passkey", "number", "word")
+
+
+def _by_model(records: Iterable[Record]) -> dict[str, dict[str, list[float]]]:
+    """Model → what was measured → its values over the seeds."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for name, metric in record.metrics.items():
+            label, _, what = name.partition(": ")
+            found[label.partition(" seed ")[0]][what].append(metric.value)
+    return found
+
+
+def _notes(records: list[Record]) -> str:
+    parts = [f"*`{r.command}`, code {r.code_revision}.*" for r in records]
+    return "\n".join(parts)
+
+
+def needle_table(path: Path) -> str:
+    """Exact match by length: the three kinds of needle in one cell; then changing names."""
+    record = read_record(path)
+    found = _by_model([record])
+    lengths = sorted({int(k.split()[1]) for row in found.values() for k in row if " " in k})
+    recall = sorted({k for row in found.values() for k in row if k.startswith("recall ")})
+    lengths = [n for n in lengths if any(f"passkey {n}" in row for row in found.values())]
+    rows = []
+    for model, values in found.items():
+        cells = []
+        for length in lengths:
+            each = [values.get(f"{kind} {length}", []) for kind in KINDS]
+            cells.append(" · ".join(f"{mean(one):.0f}" if one else "-" for one in each))
+        cells += [f"{mean(values[k]):.0f}" if k in values else "-" for k in recall]
+        seeds = len(values["parameters"])
+        rows.append([f"`{model}`", str(seeds), f"{mean(values['parameters']):,.0f}", *cells])
+    head = ["model", "seeds", "parameters", *(f"{n:,} tokens" for n in lengths)]
+    head += ["changing names" for _ in recall]
+    return f"{table(head, rows)}\n\n{_notes([record])}"
+
+
+def language_table(path: Path) -> str:
+    """Perplexity of each model: mean over the seeds, least and largest."""
+    record = read_record(path)
+    found = _by_model([record])
+    tests = [
+        name.partition(": ")[2]
+        for name, metric in record.metrics.items()
+        if metric.unit == "perplexity"
+    ]
+    tests = list(dict.fromkeys(tests))
+    rows = []
+    for model, values in found.items():
+        cells = []
+        for test in tests:
+            each = values.get(test, [])
+            span = f" ({min(each):.1f}–{max(each):.1f})" if len(each) > 1 else ""
+            cells.append(f"{mean(each):.1f}{span}" if each else "-")
+        seeds = len(values["parameters"])
+        rows.append([f"`{model}`", str(seeds), f"{mean(values['parameters']):,.0f}", *cells])
+    return f"{table(['model', 'seeds', 'parameters', *tests], rows)}\n\n{_notes([record])}"
+
+
+def memory_table(folder: Path) -> str:
+    """What was measured of the memory itself, from speed.json and stream.json."""
+    rows, records = [], []
+    for name in ("speed", "stream"):
+        if (folder / f"{name}.json").exists():
+            record = read_record(folder / f"{name}.json")
+            records.append(record)
+            for what, metric in record.metrics.items():
+                rows.append([what, f"{metric.value:,.4g}", metric.unit])
+    rows = [[what, value, unit] for what, value, unit in rows]
+    return f"{table(['', 'value', 'unit'], rows)}\n\n{_notes(records)}"
