@@ -64,7 +64,8 @@ def speed(out: Path, depth: int) -> None:
     metrics["r2 of the line"] = Metric(explained, "share")
     metrics["power of the length"] = Metric(power, "exponent")
     print(f"{1e6 * slope:.1f} µs a token, R² {explained:.4f}, power {power:.3f}")
-    series = {"seconds": Series(list(map(float, LENGTHS)), times, "tokens", "s")}
+    lengths = tuple(map(float, LENGTHS))
+    series = {"time": Series(lengths, tuple(times), "length", "tokens", "time", "s")}
     write_measured(
         out / "speed.json", "memory-speed", metrics, DRAWN, dtype=torch.float32, method="none",
         config={"depth": depth, "heads": 2, "head_dim": 32, "width": WIDTH}, series=series,
