@@ -29,7 +29,7 @@ from tables.pictures import MISSING, PICTURES
 from tables.results import method_table, results_table
 from tables.retrieval import features_table, languages_table, recall_table, small_table
 from tables.search import forms_table, sweep_table, training_table
-from tables.titans import language_table, memory_table, needle_table
+from tables.titans import memory_table
 from tables.training import standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,9 +67,6 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "kb-prune": ("kblam/prune.json", lambda path: prune_table(read_record(path))),
     "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
     "levels": ("exactness", levels_table),
-    "needle": ("titans/needle.json", needle_table),
-    "needle-parts": ("titans/parts.json", needle_table),
-    "language": ("titans/language.json", language_table),
     "neural-memory": ("titans", memory_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
     "strata-parts": ("strata", lambda folder: ablation_table(folder, "strata")),

@@ -27,7 +27,7 @@ def _by_model(records: Iterable[Record]) -> dict[str, dict[str, list[float]]]:
 
 
 def _notes(records: list[Record]) -> str:
-    parts = [f"*`{r.command}`, code {r.code_revision}.*" for r in records]
+    parts = dict.fromkeys(f"*`{r.command}`, code {r.code_revision}.*" for r in records)
     return "\n".join(parts)
 
 
@@ -82,6 +82,6 @@ def memory_table(folder: Path) -> str:
             record = read_record(folder / f"{name}.json")
             records.append(record)
             for what, metric in record.metrics.items():
-                rows.append([what, f"{metric.value:,.4g}", metric.unit])
-    rows = [[what, value, unit] for what, value, unit in rows]
+                digits = 0 if metric.value >= 100 or metric.value == int(metric.value) else 3
+                rows.append([what, f"{metric.value:,.{digits}f}", metric.unit])
     return f"{table(['', 'value', 'unit'], rows)}\n\n{_notes(records)}"
