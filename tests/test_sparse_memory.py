@@ -83,6 +83,7 @@ def test_the_layer_is_the_equation() -> None:
     layer = MemoryLayer(width=10, value_width=6, side=5, heads=2, key_width=8, top=3)
     table, states = torch.randn(25, 6), torch.randn(2, 4, 10)
     found = layer(states, lambda used, slots: table[used])
+    states = nn.functional.layer_norm(states, (10,))
     slots, weights = layer.finder(states.flatten(0, 1))
     mixed = (weights[..., None] * table[slots]).sum((1, 2)).view(2, 4, 6)
     gate = nn.functional.silu(layer.gate(states))
@@ -111,6 +112,19 @@ def test_a_backbone_without_feed_forward_part_is_refused(backbone: Backbone) -> 
         made(backbone)
     with pytest.raises(InputError, match="Llama"):
         feed_forward_modules(backbone.decoder)
+
+
+def test_measured_queries_spread_over_the_slots(backbone: Backbone) -> None:
+    """States with a large common mean find few slots, until their queries are measured."""
+    torch.manual_seed(0)
+    keys = ProductKeys(width=12, side=16, heads=2, key_width=8, top=2)
+    states = torch.randn(200, 12) + 20 * torch.randn(12)
+    few = len(keys(states)[0].unique())
+    keys.measure(states)
+    assert len(keys(states)[0].unique()) > 2 * few
+    method = made(backbone)
+    method.prepare(DOCUMENTS)
+    assert all(layer.finder.centre.any() for layer in method.network["layers"].values())
 
 
 # ---- choosing slots

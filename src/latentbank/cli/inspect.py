@@ -1,6 +1,6 @@
 """`latentbank inspect`: what a bank is, what it holds and what its bytes are.
 
-Loads a model only for `--surprise`.
+Loads a model only for `--surprise` and `--token-weights`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ def inspect(
             help="A text file: how surprising its tokens are to the memory. Loads the model.",
         ),
     ] = None,
+    token_weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Colour a text by how much its tokens are learned."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Show the method, adapter, model, documents and bytes of a bank."""
@@ -44,6 +48,11 @@ def inspect(
 
     if surprise is not None:
         show_surprise(bank, surprise, json_output)
+        return
+    if token_weights is not None:
+        from latentbank.cli.token_weights import show_weights
+
+        show_weights(bank, token_weights, json_output)
         return
 
     with MemoryBank.open(bank, read_only=True) as opened:

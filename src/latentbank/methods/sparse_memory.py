@@ -37,7 +37,7 @@ from latentbank.method import CALLS_ADD_UP, EMPTY_IS_PLAIN, register
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.online.losses import document_ids, next_token_losses
-from latentbank.parts.product_keys.layer import Accesses, MemoryLayer
+from latentbank.parts.product_keys.layer import Accesses, MemoryLayer, normalised
 from latentbank.parts.product_keys.selection import (
     RULES,
     Background,
@@ -47,6 +47,7 @@ from latentbank.parts.product_keys.sparse_delta import SparseDelta
 from latentbank.parts.product_keys.table import ValueTable
 
 COMBINE = ("sum", "mean")
+MEASURED = 32  # documents whose queries are measured before training
 STATE_SHARE = 5  # a bank's budget is this many times the bytes of its changed rows at most
 
 
@@ -289,6 +290,23 @@ class SparseMemory(Learning):
         return receipt if not touched & left else self.qualified(receipt)
 
     # ---- the warm-up
+
+    @torch.no_grad()
+    def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
+        """Measures the queries of the first documents, so that they spread over the slots."""
+        texts = [document.text for document in documents[:MEASURED]]
+        ids = document_ids(self.backbone, texts, self.config.chunk_tokens)
+        for name, layer in self.network["layers"].items():  # type: ignore[operator]
+            seen: list[Tensor] = []
+
+            def keep(states: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                seen.append(normalised(states))
+                return torch.zeros_like(states)
+
+            with FeedForwardSide(keep, int(name)).attach(self.backbone):
+                for row in ids:
+                    next_token_losses(self.backbone, [row])
+            layer.finder.measure(torch.cat(seen))
 
     def loss(self, batch: Batch) -> Loss:
         """Next-token loss of the documents, and the answer loss that tunes the low-rank weights."""

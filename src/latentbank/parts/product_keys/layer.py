@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Accesses", "MemoryLayer", "ProductKeys"]
+__all__ = ["Accesses", "MemoryLayer", "ProductKeys", "normalised"]
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 """(distinct slots [U], slots of each token [T, A]) → values [U, V]."""
@@ -25,16 +25,22 @@ class ProductKeys(nn.Module):
     sum of both halves' scores, so the best slots are among the pairs of the `top` best halves.
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, width: int, side: int, heads: int, key_width: int, top: int) -> None:
         super().__init__()
         self.side, self.heads, self.top = side, heads, min(top, side)
         self.half_width = half = key_width // 2
         self.query = nn.Linear(width, heads * 2 * half, bias=False)
         self.keys = nn.Parameter(torch.randn(heads, 2, side, half) * half**-0.5)
+        self.register_buffer("centre", torch.zeros(heads * 2 * half))
+        self.register_buffer("spread", torch.ones(heads * 2 * half))
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(slots, weights), each [T, heads, top], of states [T, D]; weights of a head sum to 1."""
-        query = self.query(states).view(-1, self.heads, 2, self.half_width)
+        query = (self.query(states) - self.centre) / self.spread
+        query = query.view(-1, self.heads, 2, self.half_width)
         query = functional.layer_norm(query, (self.half_width,))
         scores = torch.einsum("thcd,hcsd->thcs", query, self.keys)  # (T, heads, 2, side)
         best, place = scores.topk(self.top, dim=-1)
@@ -44,9 +50,22 @@ class ProductKeys(nn.Module):
         second = place[:, :, 1].gather(-1, pair % self.top)
         return first * self.side + second, score.softmax(-1)
 
+    @torch.no_grad()
+    def measure(self, states: Tensor) -> None:
+        """Takes mean and spread of the queries from states [T, D].
+
+        States of a language model share a large mean. Without this most tokens find the same slots.
+        """
+        query = self.query(states)
+        self.centre.copy_(query.mean(0))
+        self.spread.copy_(query.std(0).clamp_min(1e-6))
+
 
 class MemoryLayer(nn.Module):
-    """W_o (o ⊙ SiLU(W_g x)) with o the weighted sum of the values of the chosen slots."""
+    """W_o (o ⊙ SiLU(W_g x)) with o the weighted sum of the values of the chosen slots.
+
+    x is normalised to mean 0 and variance 1 first, so that backbones of any scale fit.
+    """
 
     def __init__(
         self, width: int, value_width: int, side: int, heads: int, key_width: int, top: int
@@ -61,13 +80,19 @@ class MemoryLayer(nn.Module):
 
         `rows` gives the values. It is asked once for each distinct slot.
         """
-        flat = states.flatten(0, -2).float()
+        flat = normalised(states)
         slots, weights = (one.flatten(1) for one in self.finder(flat))  # (T, heads · top)
         used, place = torch.unique(slots, return_inverse=True)
         values = rows(used, slots.view(*states.shape[:-1], -1))
         mixed = functional.embedding_bag(place, values, per_sample_weights=weights, mode="sum")
         added: Tensor = self.out(mixed * functional.silu(self.gate(flat)))
         return added.view(states.shape).to(states.dtype)
+
+
+def normalised(states: Tensor) -> Tensor:
+    """States [..., D] as rows [T, D] float32 of mean 0 and variance 1."""
+    flat = states.flatten(0, -2).float()
+    return functional.layer_norm(flat, flat.shape[-1:])
 
 
 class Accesses:
