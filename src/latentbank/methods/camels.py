@@ -207,4 +207,5 @@ class Camels(WeightLearning):
         padded, mask = self.backbone.pad([ids])
         with self._with(tensors).attach(self.backbone):
             hidden = self.backbone.session(1).feed(padded, mask)
-            return self.backbone.logits(hidden[0]).float().log_softmax(-1)
+            found: Tensor = self.backbone.logits(hidden[0]).float().log_softmax(-1)
+        return found

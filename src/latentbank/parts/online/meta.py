@@ -50,6 +50,7 @@ def stepped_loss(
             return token_losses(dict(zip(names, tensors, strict=True)))
 
         primals = tuple(start[name].detach() for name in names)
-        _, along = torch.func.jvp(losses_at, primals, tuple(directions))
+        along: Tensor = torch.func.jvp(losses_at, primals, tuple(directions))[1]
     share = (weights * (-rate * along.detach())).sum()
-    return reached.detach() + share - share.detach()
+    total: Tensor = reached.detach() + share - share.detach()
+    return total
