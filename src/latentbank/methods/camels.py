@@ -207,5 +207,5 @@ class Camels(WeightLearning):
         padded, mask = self.backbone.pad([ids])
         with self._with(tensors).attach(self.backbone):
             hidden = self.backbone.session(1).feed(padded, mask)
-            found: Tensor = self.backbone.logits(hidden[0]).float().log_softmax(-1)
-        return found
+            logits: Tensor = self.backbone.logits(hidden[0]).float()
+        return logits.log_softmax(-1)
