@@ -192,7 +192,8 @@ class Camels(WeightLearning):
             after = self._distribution(rows[apart], tensors)
             local = (before.exp() * (before - after)).sum(-1).mean()
             found["locality"] = local.item()
-            return answer + self.config.locality * local
+            both: Tensor = answer + self.config.locality * local
+            return both
 
         def token_losses(tensors: Mapping[str, Tensor]) -> Tensor:
             return torch.cat([self._losses(rows[i], tensors) for i in kept]) / len(weights)
