@@ -72,7 +72,7 @@ def run(
         str,
         typer.Argument(
             help="online-qa, retention, noise, duplicates, updates, delete, forgetting, "
-            "frontier-learning, abstain, capacity or scale."
+            "frontier-learning, abstain, capacity, kb-qa or scale."
         ),
     ],
     methods: Annotated[
