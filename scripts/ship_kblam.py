@@ -22,6 +22,7 @@ from latentbank.backbone.prompts import answer_ids, prompt_ids
 from latentbank.documents.facts import Triple
 from latentbank.evaluate.kb.world import REFUSAL, World
 from latentbank.parts.knowledge.features import Features
+from latentbank.parts.knowledge.states import entering_states
 from latentbank.training.cards import write_card
 
 SHIFTS = (-6.0, -4.5, -3.0, -2.0, -1.0, 0.0, 1.0)
@@ -33,16 +34,24 @@ LICENCE = "synthetic data: none; DART (Nan et al. 2021): MIT"
 
 
 @torch.no_grad()
-def refused(method: Any, features: Features, questions: Sequence[str]) -> list[bool]:
-    """Whether the first token of each answer is the refusal's."""
+def refused(method: Any, features: Features, states: Sequence[torch.Tensor]) -> list[bool]:
+    """Whether the first token of each answer is the refusal's.
+
+    `states` [T, D] of each question enter the first layer that reads triples.
+    """
     backbone, first = method.backbone, answer_ids(method.backbone, [REFUSAL])[0][0]
     found: list[bool] = []
-    for at in range(0, len(questions), BATCH):
-        part = list(questions[at : at + BATCH])
-        ids, mask = backbone.pad(prompt_ids(backbone, part), left=True)
-        with method.reading().attach(backbone), method.memory_of(features).attach(backbone):
-            states = backbone.session(len(part)).feed(ids, mask)[:, -1]
-            found += (backbone.logits(states).argmax(-1) == first).tolist()
+    for at in range(0, len(states), BATCH):
+        part = list(states[at : at + BATCH])
+        lengths = torch.tensor([len(one) for one in part])
+        padded = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]
+        memory = method.memory_of(features)
+        memory.anchors = lengths - 1
+        with method.reading().attach(backbone), memory.attach(backbone):
+            whole = backbone.finish(padded, mask, method.layers[0])
+        last = whole[torch.arange(len(part)), lengths - 1]
+        found += (backbone.logits(last).argmax(-1) == first).tolist()
     return found
 
 
@@ -71,11 +80,15 @@ def calibrated(method: Any, count: int) -> list[dict[str, float]]:
     found: dict[float, dict[str, float]] = {shift: {"shift": shift} for shift in SHIFTS}
     for kept, known, unknown in worlds(count):
         features = method.encoder.encode([(t.entity, t.property, t.value) for t in kept])
+        asked, missing = (
+            entering_states(method.backbone, method.layers[0], prompt_ids(method.backbone, one))
+            for one in (known, unknown)
+        )
         for shift, row in found.items():
             for i, own in method.adapters.items():
                 own.null_score.data = before[i] + shift
-            wrong = refused(method, features, known)
-            right = refused(method, features, unknown)
+            wrong = refused(method, features, asked)
+            right = refused(method, features, missing)
             row[f"false_refusals_{len(kept)}"] = sum(wrong) / len(wrong)
             row[f"recall_{len(kept)}"] = sum(right) / len(right)
     for row in found.values():
