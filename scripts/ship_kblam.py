@@ -25,7 +25,7 @@ from latentbank.parts.knowledge.features import Features
 from latentbank.parts.knowledge.states import entering_states
 from latentbank.training.cards import write_card
 
-SHIFTS = (-6.0, -4.5, -3.0, -2.0, -1.0, 0.0, 1.0)
+SHIFTS = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5)
 SIZES = (100, 1_000)
 SEED = 202
 COST = 2.0  # of a refused answerable question, in unanswerable ones that are answered
