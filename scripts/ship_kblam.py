@@ -30,7 +30,7 @@ SIZES = (100, 1_000)
 SEED = 202
 COST = 2.0  # of a refused answerable question, in unanswerable ones that are answered
 BATCH = 32
-LICENCE = "synthetic data: none; DART (Nan et al. 2021): MIT"
+LICENCE = "synthetic data made by this package; DART (Nan et al. 2021): MIT"
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def main() -> None:
     names = ("right_100", "right_1000", "top1_100", "top1_1000", "number_100")
     info = {**card, "licence": LICENCE, "metrics": {}}
     path = write_card(options.out, method, info)
-    lines = ["| measure | before the shift |", "| --- | ---: |"]
+    lines = ["| measure | before the shift |", "| --- | ---: |"] if scores else []
     lines += [f"| {name} | {100 * scores[name]:.1f} % |" for name in names if name in scores]
     shift = [f"| {name} | {100 * value:.1f} % |" for name, value in best.items()
              if name not in ("shift", "value")]  # fmt: skip
