@@ -23,6 +23,7 @@ from tables.contest import contest_table
 from tables.frontier import frontier_table, shares_table
 from tables.knowledge import cost_table, keys_table, prune_table
 from tables.latency import answers_table, latency_table
+from tables.learning import learning_table
 from tables.levels import levels_table
 from tables.markdown import fill
 from tables.pictures import MISSING, PICTURES
@@ -67,6 +68,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "kb-prune": ("kblam/prune.json", lambda path: prune_table(read_record(path))),
     "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
     "levels": ("exactness", levels_table),
+    "learning": ("learning", learning_table),
     "neural-memory": ("titans", memory_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
     "strata-parts": ("strata", lambda folder: ablation_table(folder, "strata")),
@@ -86,6 +88,7 @@ PLOTS = {
     "frontier-plot": ("frontier",),
     "retention-plot": ("retention",),
     "latency-plot": ("latency",),
+    "learning-plot": ("learning",),
 }
 
 

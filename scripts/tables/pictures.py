@@ -5,6 +5,7 @@ Knows records and `bench.report.plots`; measures nothing.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from latentbank.bench.report import plots
 from latentbank.bench.report.figures import frontier_figure, method_order
 from latentbank.bench.report.results import Group, groups, load_results
 from tables.latency import levels
+from tables.learning import family, over_seeds, rows_of
+
+_AXES = ("rise", "gain_stream")  # of the plot of learning
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,44 @@ def latency(results: Path) -> Picture | None:
     return Picture(_latency_drawing(record), "Time to the first token", text)
 
 
+def learning(results: Path) -> Picture | None:
+    """What a stream teaches over what it costs: a line for each dial, means over seeds."""
+    folder = results / "learning"
+    if not any(folder.rglob("*.json")):
+        return None
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for label, members in rows_of(folder).items():
+        rise, gain = (statistics.fmean(over_seeds(members, name)) for name in _AXES)
+        lines.setdefault(family(label), []).append((rise, gain))
+    tones = plots.colours(list(lines))
+    with plots.canvas() as figure:
+        axes = figure.add_subplot()
+        for at, (name, points) in enumerate(lines.items()):
+            x, y = zip(*sorted(points, key=lambda point: point[1]), strict=True)
+            marker = plots.MARKERS[at % len(plots.MARKERS)]
+            axes.plot(x, y, color=tones[name], marker=marker, linewidth=1.4, label=name)
+        axes.axvline(0, color=plots.MUTED, linewidth=0.8, zorder=0.5)
+        axes.axhline(0, color=plots.MUTED, linewidth=0.8, zorder=0.5)
+        axes.set(xlabel="rise of the loss of held-out answers (nats/token)",
+                 ylabel="fall of the loss of the stream's answers (nats/token)")  # fmt: skip
+        axes.legend(loc="best")
+    text = (
+        "Up is more learned, to the right is more forgotten. A line joins the settings of a dial."
+    )
+    return Picture(figure, "Learning and forgetting", text, "frontier-learning")
+
+
 PICTURES: dict[str, Callable[[Path], Picture | None]] = {
     "frontier": frontier,
     "retention": retention,
     "latency": latency,
+    "learning": learning,
 }
 MISSING = {
     "frontier": "no two records of the task online-qa have a score and bytes",
     "retention": "no record of the task retention has the curve f1",
     "latency": "results/speed/latency.json is missing",
+    "learning": "no record of frontier-learning in results/learning",
 }
 
 

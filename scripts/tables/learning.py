@@ -1,0 +1,86 @@
+"""The table of learning and forgetting: means over seeds, a row for each setting of a dial.
+
+Knows records of `frontier-learning`; runs nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentbank.bench.report.results import MISSING, Result, load_results
+from latentbank.errors import InputError
+from tables.markdown import table
+
+TASK = "frontier-learning"
+COLUMNS = (
+    ("gain", "gain_stream"), ("gain, other words", "gain_paraphrase"),
+    ("rise, held out", "rise"), ("rise, text", "rise_text"),
+    ("EM before", "exact_match_stream_before"), ("EM after", "exact_match_stream"),
+)  # fmt: skip
+_SIZE = "bank_bytes"
+
+
+def rows_of(folder: Path) -> dict[str, list[Result]]:
+    """Row name → its records, one for each seed, in the order of the names.
+
+    Raises InputError if there is none.
+    """
+    found: dict[str, list[Result]] = defaultdict(list)
+    for result in load_results(folder, nested=True).results:
+        if result.record.task == TASK and result.record.metrics:
+            found[result.label].append(result)
+    if not found:
+        raise InputError(f"{folder} holds no record of {TASK}.")
+    return dict(sorted(found.items()))
+
+
+def over_seeds(results: Sequence[Result], name: str) -> list[float]:
+    """A metric of each seed."""
+    values = (result.value(name) for result in results)
+    return [value for value in values if value is not None]
+
+
+def learning_table(folder: Path) -> str:
+    """Markdown: the mean of each metric over seeds, with the lowest and highest of them.
+
+    Raises InputError if the folder holds no record.
+    """
+    rows = rows_of(folder)
+    lines = []
+    for label, results in rows.items():
+        sizes = over_seeds(results, _SIZE)
+        size = f"{statistics.fmean(sizes) / 1000:,.0f}" if sizes else MISSING
+        cells = [_cell(over_seeds(results, name), name) for _, name in COLUMNS]
+        lines.append([label, str(len(results)), *cells, size])
+    one = next(iter(rows.values()))[0]
+    counts = ", ".join(
+        f"{value:,.0f} {name}"
+        for name in ("documents", "questions")
+        if (value := one.value(name)) is not None
+    )
+    codes = sorted({r.record.code_revision for results in rows.values() for r in results})
+    note = (
+        f"*{one.record.data.name}, {counts}; nats for a token, mean over seeds with the lowest and "
+        f"the highest; code {', '.join(codes)}.*"
+    )
+    head = ["row", "seeds", *(title for title, _ in COLUMNS), "bank, kB"]
+    return f"{table(head, lines)}\n\n{note}"
+
+
+def _cell(values: Sequence[float], name: str) -> str:
+    if not values:
+        return MISSING
+    form = "{:.0f}" if name.startswith("exact_match") else "{:+.2f}"
+    middle, low, high = statistics.fmean(values), min(values), max(values)
+    if len(values) == 1:
+        return form.format(middle)
+    return f"{form.format(middle)} [{form.format(low)}, {form.format(high)}]"
+
+
+def family(label: str) -> str:
+    """`sparse 100` → `sparse`: what the settings of one dial share."""
+    head, _, last = label.rpartition(" ")
+    return head if head and last[:1].isdigit() else label
