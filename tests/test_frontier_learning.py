@@ -162,6 +162,15 @@ def test_learning_is_measured_against_forgetting(backbones: Backbones, tmp_path:
         )
 
 
+def test_held_out_questions_need_not_be_answered(backbones: Backbones, tmp_path: Path) -> None:
+    options = {**SMALL, "answered": 0, "text_tokens": 0}
+    row = Row("none", "none", preset="tiny")
+    [record] = records(bench("frontier-learning", backbones, tmp_path, [row], options=options))
+    found = values(record)
+    assert found["rise"] == 0 and "forgotten_f1" not in found and "perplexity" not in found
+    assert "f1_stream" in found
+
+
 def test_held_out_questions_are_not_about_the_stream(tmp_path: Path) -> None:
     data = load_data("sample", None, 30)
     task = FrontierLearning(data, Settings(), FrontierConfig(held_out=10_000))

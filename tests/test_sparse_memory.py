@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -32,7 +33,9 @@ from latentbank.parts.product_keys.layer import MemoryLayer, ProductKeys
 from latentbank.parts.product_keys.selection import Background, choose_slots
 from latentbank.parts.product_keys.sparse_delta import SparseDelta
 from latentbank.parts.product_keys.table import ValueTable
+from memory_folder import memory_path  # noqa: F401
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank, random_ids
+from tiny_cli import succeed
 
 
 @pytest.fixture
@@ -443,3 +446,25 @@ def test_a_kill_inside_a_document_leaves_the_last_durable_one(
         found: Any = model.method
         assert all(torch.equal(v, kept[k]) for k, v in found.learned().items())
         assert model.write([Document("Another one.")]).stored == 1
+
+
+def test_a_bank_is_written_and_asked_from_the_command_line(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    folder, bank, note = backbones.folder("llama"), tmp_path / "b.bank", tmp_path / "note.txt"
+    save_adapter(tmp_path / "adapter", made(backbones.fresh("llama")))
+    note.write_text("Ada wrote it in 1843.")
+    start = ("--adapter", str(tmp_path / "adapter"), "--backbone", str(folder))
+    succeed("write", str(note), "--bank", str(bank), *start, "--dtype", "float32")
+    answers = [
+        json.loads(succeed("ask", "Who wrote it?", "--bank", str(bank), "--json").stdout)
+        for _ in range(2)
+    ]
+    assert answers[0]["answer"] == answers[1]["answer"]
+    told = json.loads(succeed("inspect", str(bank), "--json").stdout)
+    assert told["method"] == "sparse_memory" and told["documents"] == 1
+    assert told["bytes"]["state"] > 100
+    receipt = json.loads(
+        succeed("delete", "--bank", str(bank), "--source", str(note), "--json").stdout
+    )
+    assert "stay" in json.dumps(receipt)

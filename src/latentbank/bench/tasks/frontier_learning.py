@@ -111,9 +111,10 @@ class FrontierLearning(Task):
             [loss for name in held for loss in before[name]],
             seed,
         )
-        falls = [metrics[f"f1_{n}_before"].value - metrics[f"f1_{n}"].value for n in held]
         if self.config.answered:
-            metrics["forgotten_f1"] = Metric(mean(falls), "percent points")
+            pairs = [(metrics[f"f1_{n}_before"].value, metrics[f"f1_{n}"].value) for n in held]
+            fall = mean([before - after for before, after in pairs])
+            metrics["forgotten_f1"] = Metric(fall, "percent points")
         if text_after:
             metrics["perplexity_before"] = Metric(float(np.exp(mean(text_before))), "perplexity")
             metrics["perplexity"] = Metric(float(np.exp(mean(text_after))), "perplexity")
