@@ -80,14 +80,20 @@ def size_of(model: MemoryLM) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def training_batches(hay: Haystack, length: int, batch: int, seed: int) -> Any:
-    """A function step → (ids, labels); the kinds take turns, the names grow in number."""
+def training_batches(
+    hay: Haystack, length: int, batch: int, seed: int, long_from: int = sys.maxsize
+) -> Any:
+    """A function step → (ids, labels); the kinds take turns, the names grow in number.
+
+    From step `long_from` the texts are four times as long, and a batch has a quarter of them.
+    """
 
     def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([seed, step])
         most = 1 + min(EVENT_NAMES - 1, step // 50)
-        names = [int(rng.integers(1, most + 1)) for _ in range(batch)]
-        rows = [recall_sample(hay, KINDS[step % 3], length, n, rng) for n in names]
+        times = 4 if step >= long_from else 1
+        names = [int(rng.integers(1, most + 1)) for _ in range(max(1, batch // times))]
+        rows = [recall_sample(hay, KINDS[step % 3], times * length, n, rng) for n in names]
         ids, labels = (torch.from_numpy(np.stack(one)) for one in zip(*rows, strict=True))
         return ids, labels
 
@@ -130,9 +136,11 @@ def measure(name: str, hay: Haystack, options: argparse.Namespace, seed: int) ->
     """Trains a model where its run is not done, and asks it."""
     model = build(name, len(hay.vocabulary), seed, options.parameters, options.depth)
     config = LanguageConfig(steps=options.steps, learning_rate=options.rate, seed=seed)
-    draw = training_batches(hay, options.length, options.batch, seed)
+    long_from = options.steps - options.long_steps
+    draw = training_batches(hay, options.length, options.batch, seed, long_from)
     folder = options.runs / f"{name.replace('/', '-')}-{seed}"
     data = f"{fingerprint(hay)} {options.length} {options.batch}"
+    data += f" {options.long_steps}" if options.long_steps else ""
     trainer = LanguageTrainer(model, draw, config, folder, data)
     trainer.run()
     began = time.perf_counter()
@@ -172,6 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--length", type=int, default=128, help="tokens of a training text")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--long-steps", type=int, default=0, help="last ones, on 4 times the length"
+    )
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--depth", type=int, default=1, help="layers of the memory's network")
     parser.add_argument("--parameters", type=int, default=110_000, help="of every model, about")
@@ -201,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "steps": options.steps,
             "length": options.length,
             "batch": options.batch,
+            "long_steps": options.long_steps,
             "depth": options.depth,
             "lengths": options.lengths,
             "needles": options.needles,

@@ -30,7 +30,7 @@ from tables.pictures import MISSING, PICTURES
 from tables.results import method_table, results_table
 from tables.retrieval import features_table, languages_table, recall_table, small_table
 from tables.search import forms_table, sweep_table, training_table
-from tables.titans import memory_table
+from tables.titans import memory_table, needle_table
 from tables.training import standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +69,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
+    "needle": ("titans/needle.json", needle_table),
     "neural-memory": ("titans", memory_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
     "strata-parts": ("strata", lambda folder: ablation_table(folder, "strata")),
