@@ -30,6 +30,13 @@ def test_models_of_one_bench_have_about_the_same_size() -> None:
         bench_titans.parse_name("MAC/wide")
 
 
+def test_the_last_steps_may_read_longer_texts() -> None:
+    hay = Haystack.of([d.text for d in load_sample().documents][:20], 128)
+    draw = bench_titans.training_batches(hay, 48, 8, 0, long_from=5)
+    assert [draw(step)[0].shape for step in (4, 5)] == [(8, 48), (2, 192)]
+    assert torch.equal(draw(5)[0], draw(5)[0])
+
+
 def test_a_needle_bench_runs_resumes_and_fills_its_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
