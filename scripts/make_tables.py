@@ -70,6 +70,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
     "needle": ("titans/needle.json", needle_table),
+    "needle-parts": ("titans/parts.json", needle_table),
     "neural-memory": ("titans", memory_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
     "strata-parts": ("strata", lambda folder: ablation_table(folder, "strata")),
