@@ -1,8 +1,8 @@
 """A small MAC model reads a long text once, remembers a needle in it, and shows its surprise.
 
-    python examples/titans_needle.py CHECKPOINT [--tokens 4000] [--plot surprise.svg]
+    python examples/titans_needle.py examples/titans-mac [--tokens 1500] [--plot surprise.svg]
 
-CHECKPOINT is a folder that `scripts/bench_titans.py --checkpoints FOLDER` has saved. The text is
+The folder is one that `scripts/bench_titans.py --checkpoints FOLDER` has saved. The text is
 made of the packaged sample. With --plot the surprise of each token is drawn (needs matplotlib).
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Reads, asks, prints; and draws where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
-    parser.add_argument("--tokens", type=int, default=4000)
+    parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--kind", default="number", help="passkey, number or word")
     parser.add_argument("--depth", type=float, default=0.3, help="where the needle is, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)

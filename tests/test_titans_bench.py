@@ -16,7 +16,7 @@ from latentbank.bench.record import DataInfo, Metric, new_record, read_record, w
 from latentbank.errors import InputError
 from latentbank.evaluate.data import load_sample
 from latentbank.evaluate.long_context import Haystack
-from latentbank.parts.memory_lm import ARCHITECTURES
+from latentbank.parts.memory_lm import ARCHITECTURES, MemoryLM
 from tables.titans import language_table, memory_table, needle_table
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +63,12 @@ def test_a_needle_bench_runs_resumes_and_fills_its_table(
     ).stdout  # fmt: skip
     assert "answered" in told and "REMEMBER" not in told.split("right")[0]
     assert (tmp_path / "surprise.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_the_model_of_the_example_finds_its_needle() -> None:
+    model = MemoryLM.from_pretrained(ROOT / "examples" / "titans-mac")
+    hay = Haystack.of([d.text for d in load_sample().documents], model.config.vocab_size)
+    assert bench_titans.needle_rate(model, hay, "number", 600, 8, 0) >= 0.9
 
 
 def test_a_language_bench_runs_and_fills_its_table(
