@@ -17,9 +17,10 @@ from latentbank.adapter import (
     read_config,
     save_adapter,
 )
+from latentbank.backbone.model import Backbone
 from latentbank.config import merged
 from latentbank.errors import InputError, LatentbankError, UnknownNameError
-from tiny import Backbones
+from tiny import Backbones, model
 
 
 @pytest.fixture
@@ -77,7 +78,10 @@ def test_packaged_adapters_name_the_parameters_of_their_methods(
     if "layers" in stored["config"]:  # a list of them
         changes["layers"] = list(range(len(stored["config"]["layers"])))
     values = merged(stored["config"], changes)
-    method = build_method(stored["method"], backbones.fresh("llama"), values)
+    backbone = backbones.fresh("llama")
+    if "first_layer" in stored["config"]:  # its parameters are named after layers
+        backbone = Backbone(model("llama", layers=30), backbone.tokenizer, backbone.name)
+    method = build_method(stored["method"], backbone, values)
     stored_names, own_names = (
         sorted(re.sub(r"layers\.\d+", "layers.N", key) for key in state if "network." in key)
         for state in (load_state_of(folder), method.state())
