@@ -60,6 +60,8 @@ from latentbank.parts.knowledge.stored import KEPT, WORDS, KeyBooks
 from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
+SMALL = 100  # triples below which a knowledge base is small
+
 
 @dataclass(frozen=True)
 class KblamConfig:
@@ -79,6 +81,9 @@ class KblamConfig:
     slot_width: int = setting(96, "Width of the keys that tell the slots of a value apart.")
     scale_triples: int = setting(100, "C of the length shift log C − log M; 0: no shift.")
     null_slot: bool = setting(True, "A triple without key, for questions that no other answers.")
+    small_null: float = setting(
+        0.0, "How far the null score falls for each e-fold of triples below 100."
+    )
     refusal: str = setting("not in the knowledge base", "Value of the triple without key.")
     anchor: float = setting(
         0.0, "Share of the triples' scores that an answer's tokens take from the question's end."
@@ -100,7 +105,7 @@ class KblamConfig:
         require_at_least(self, 1, "every", "value_slots", "slot_width", "chunk_tokens")
         require_at_least(
             self, 0, "encoder_layer", "first_layer", "key_heads", "key_width", "scale_triples",
-            "top_k", "anchor", "attention_weight", "key_books",
+            "top_k", "anchor", "attention_weight", "key_books", "small_null",
         )  # fmt: skip
         if self.keys not in KEPT:
             raise unknown("kblam keys", self.keys, KEPT)
@@ -127,6 +132,7 @@ class Kblam(Trained, Incremental, Knowledge):
             "unit_queries": True,
             "value_slots": 16,
             "scale_triples": 0,
+            "small_null": 0.4,
             "anchor": 1.0,
             "start": "aligned",
             "attention_weight": 0.5,
@@ -264,7 +270,10 @@ class Kblam(Trained, Incremental, Knowledge):
         device, count, null = self.backbone.device, len(features), self._null is not None
         shift = math.log(self.config.scale_triples / count) if self.config.scale_triples else 0.0
         whole = self.with_null(features)
-        layers = {i: own.layer(whole, shift, device, null) for i, own in self.adapters.items()}
+        fall = self.config.small_null * min(0.0, math.log(count / SMALL))
+        layers = {
+            i: own.layer(whole, shift, device, null, fall) for i, own in self.adapters.items()
+        }
         return KnowledgeMemory(
             layers, whole.owner.to(device), self.config.top_k, int(null), anchor=self.config.anchor
         )

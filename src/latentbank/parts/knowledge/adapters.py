@@ -61,12 +61,18 @@ class KnowledgeAdapter(nn.Module):
             self.null_score = nn.Parameter(torch.zeros(groups))
 
     def layer(
-        self, features: Features, shift: float, device: torch.device, null: bool = False
+        self,
+        features: Features,
+        shift: float,
+        device: torch.device,
+        null: bool = False,
+        null_shift: float = 0.0,
     ) -> KnowledgeLayer:
         """What this layer reads of some triples.
 
         `shift` is log C − log M, added to the scores of the triples. With `null` the last triple is
-        what is read where no triple answers: it has no key, and its score is a number of its own.
+        what is read where no triple answers. It has no key; its score is a number of its own, to
+        which `null_shift` is added.
         """
         sizes, groups = self.sizes, self.sizes.groups
         keys = _heads(_linear(self.keys, features.keys.to(device)), groups, sizes.key)
@@ -76,7 +82,7 @@ class KnowledgeAdapter(nn.Module):
         bias = (self.offset + shift)[:, None].expand(groups, len(features))
         if null:
             row_keys = nn.functional.pad(row_keys[:, :-1], (0, 0, 0, 1))
-            bias = torch.cat([bias[:, :-1], self.null_score[:, None]], 1)
+            bias = torch.cat([bias[:, :-1], self.null_score[:, None] + null_shift], 1)
         slot_keys = self.slot_keys_of(features, device) if sizes.slot else None
         return KnowledgeLayer(row_keys, slot_keys, values, self.ask, bias, self.head_bias)
 
