@@ -383,14 +383,16 @@ def test_a_question_without_an_answer_reads_the_refusal(backbone: Backbone) -> N
 
 def test_a_small_base_refuses_less_readily(backbone: Backbone) -> None:
     plain: Any = made(backbone)
-    method: Any = made(backbone, small_null=0.7)
+    method: Any = made(backbone, small_null=0.7, null_shift=-1.0)
     facts = [(t.entity, t.property, t.value) for t in World(8).triples(150)]
     for count, fall in ((10, 0.7 * math.log(10)), (100, 0.0), (150, 0.0)):
         features = method.encoder.encode(facts[:count])
         for layer, one in method.memory_of(features).layers.items():
             other = plain.memory_of(features).layers[layer]
             torch.testing.assert_close(other.bias[:, :-1], one.bias[:, :-1])
-            torch.testing.assert_close(other.bias[:, -1] - one.bias[:, -1], torch.full((4,), fall))
+            torch.testing.assert_close(
+                other.bias[:, -1] - one.bias[:, -1], torch.full((4,), fall + 1)
+            )
 
 
 def test_the_choice_of_triples_is_learned_on_frozen_states(backbone: Backbone) -> None:

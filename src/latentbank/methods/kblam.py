@@ -84,6 +84,7 @@ class KblamConfig:
     small_null: float = setting(
         0.0, "How far the null score falls for each e-fold of triples below 100."
     )
+    null_shift: float = setting(0.0, "Added to the null score; below 0 refuses less.")
     refusal: str = setting("not in the knowledge base", "Value of the triple without key.")
     anchor: float = setting(
         0.0, "Share of the triples' scores that an answer's tokens take from the question's end."
@@ -270,7 +271,7 @@ class Kblam(Trained, Incremental, Knowledge):
         device, count, null = self.backbone.device, len(features), self._null is not None
         shift = math.log(self.config.scale_triples / count) if self.config.scale_triples else 0.0
         whole = self.with_null(features)
-        fall = self.config.small_null * min(0.0, math.log(count / SMALL))
+        fall = self.config.small_null * min(0.0, math.log(count / SMALL)) + self.config.null_shift
         layers = {
             i: own.layer(whole, shift, device, null, fall) for i, own in self.adapters.items()
         }
