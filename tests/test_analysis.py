@@ -66,6 +66,21 @@ def test_function_words_are_not_asked() -> None:
     assert content_words("什么") == ["什么"], "where nothing else is asked"
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "Summarise what you know about Holm in two sentences.",
+        "Please describe Holm in a few words.",
+        "Could you tell me everything about Holm?",
+        "Give me a summary of Holm",
+    ],
+)
+def test_a_request_asks_for_what_it_is_about(request_: str) -> None:
+    assert content_words(request_) == ["holm"]
+    assert content_words("Summarise!") == ["summarise"]
+    assert "summarise" in content_words("Who had to summarise the trial?")
+
+
 def test_languages_by_their_function_words() -> None:
     assert language_of("Wo wohnt Anna?") == "german"
     assert language_of("¿Dónde vive Ana y con quién?") == "spanish"

@@ -259,6 +259,11 @@ def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None
     Raises:
         InputError: it needs an adapter, and none ships for this backbone.
     """
+    cls = METHODS.get(name)
+    if cls.without_training is not None:
+        base = normalised(cls.Config, cls.without_training)
+        values = merged(base, normalised(cls.Config, overrides or {}))
+        return build_method(name, backbone, values)
     method = build_method(name, backbone, overrides)
     if isinstance(method, Trained) and method.network.state_dict():
         raise InputError(

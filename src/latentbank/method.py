@@ -69,11 +69,14 @@ class Method(ABC):
 
     `claims` belong to the class. An instance whose config breaks a claim sets a smaller set of its
     own. `remains` says what `delete` leaves behind in a method without `EXACT_DELETE`.
+    `without_training` are the settings with which a trained method works on a backbone for which
+    no adapter ships; None: it needs one.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    without_training: ClassVar[Mapping[str, Any] | None] = None
     write_batch: ClassVar[int] = 32
     claims: frozenset[str] = frozenset()
     remains: str = "The influence of deleted documents stays; only their ledger rows went."

@@ -38,7 +38,6 @@ from latentbank.answering import (
 from latentbank.arguments import as_count, as_documents, as_ids, as_questions
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.hub import PACKAGED
-from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Sources
 from latentbank.bank import Follower, Footprint, MemoryBank, Receipt
 from latentbank.capabilities import (
@@ -414,8 +413,7 @@ class MemoryModel:
         """The text that the backbone sees for a question, memory aside."""
         with self.backbone.exclusive():
             self._follow()
-            passages = self.method.read([question]).passages
-            ids = prompt_ids(self.backbone, [question], passages)[0]
+            ids = self.method.read([question]).prompts(self.backbone, [question])[0]
             text: str = self.backbone.tokenizer.decode(ids)
         return text
 

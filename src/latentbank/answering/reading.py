@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
-from latentbank.backbone.prompts import prompt_ids
+from latentbank.backbone.prompts import end_id_of, prompt_ids
 from latentbank.backbone.transports import Conditioning
 from latentbank.documents.ends import finish, whole_characters
 from latentbank.method import Method
@@ -83,13 +83,16 @@ class Reading:
 
     def run(self, scored: bool = False) -> list[float]:
         """Runs the prompts. Returns the questions' log-likelihoods [B] in nats where `scored`."""
-        prompts = prompt_ids(self._backbone, self.questions, self.read.passages)
+        prompts = self.read.prompts(self._backbone, self.questions)
         counts = None
         if scored:  # the tokens of the question with its labels, without those of a passage
-            counts = [len(row) - 1 for row in prompt_ids(self._backbone, self.questions)]
+            asked = prompt_ids(self._backbone, self.questions, None, self.read.template, begun=True)
+            counts = [len(row) for row in asked]
         split = 0 if self.read.passages else self.read.layer
+        end_id = end_id_of(self._backbone, self.read.template)
+        contrast = self.read.contrast
         return self._ran(
-            PromptRun(self._backbone, prompts, self._decoding, self.read.contrast, counts, split)
+            PromptRun(self._backbone, prompts, self._decoding, contrast, counts, split, end_id)
         )
 
     def run_over(self, plain: Reading, places: Sequence[int]) -> list[float]:

@@ -86,6 +86,7 @@ class PromptRun:
     decoding (CMT), which runs the text twice. `scored` [B]: of how many last tokens of each prompt
     the log-likelihood is wanted; `likelihoods` [B], in nats, are those with the memory, whatever
     the contrast. A run without memory that is `split` at a layer can be repeated over one.
+    `end_id`: the token that ends an answer; None for the backbone's.
 
     Left padding; a row's answer does not depend on the other rows' lengths.
 
@@ -102,12 +103,15 @@ class PromptRun:
         contrast: float = 0.0,
         scored: Sequence[int] | None = None,
         split: int = 0,
+        end_id: int | None = None,
     ) -> None:
         self._backbone, self._config = backbone, config or DecodingConfig()
         self._prompts, self._scored, self._answered = prompts, scored, False
         _check_length(backbone, prompts, self._config)
         began = time.perf_counter()
         self._run = _Run(backbone, len(prompts), contrast, split)
+        if end_id is not None:
+            self._run.end_id = end_id
         self._ids, mask = backbone.pad(prompts, left=True)
         self._begin(self._run.begin(self._ids, mask), began)
 
@@ -158,9 +162,9 @@ class PromptRun:
             tokens, mean = _beam(run, logits, self._config)
         else:
             tokens, mean = _greedy(run, logits, self._config, quotable)
-        texts = _texts(self._backbone, tokens)
+        texts = _texts(self._backbone, tokens, self._run.end_id)
         return [
-            Generation(text, math.exp(sure), self._seconds, self._backbone.end_id in row)
+            Generation(text, math.exp(sure), self._seconds, self._run.end_id in row)
             for text, sure, row in zip(texts, mean, tokens, strict=True)
         ]
 
@@ -175,8 +179,8 @@ class PromptRun:
         backbone = self._backbone
         run, logits = self._taken([row])
         for rows, sums in _greedy_steps(run, logits, self._config, quotable):
-            [text], tokens = _texts(backbone, rows), rows[0]
-            finished = backbone.end_id in tokens
+            [text], tokens = _texts(backbone, rows, run.end_id), rows[0]
+            finished = run.end_id in tokens
             sure = math.exp(sums[0] / len(tokens))
             yield Generation(text, sure, self._seconds, finished), len(tokens)
 
@@ -232,7 +236,7 @@ class _Run:
     """Next-token logits of a batch with the attached memory, and where asked without it beside."""
 
     def __init__(self, backbone: Backbone, batch: int, contrast: float, split: int = 0) -> None:
-        self.backbone, self.contrast = backbone, contrast
+        self.backbone, self.contrast, self.end_id = backbone, contrast, backbone.end_id
         self.sessions = [backbone.session(batch, split)]
         if contrast and backbone.memory is not None:
             with backbone.with_memory(None):
@@ -284,7 +288,7 @@ def _greedy_steps(
     run: _Run, logits: Tensor, config: DecodingConfig, quotable: Sequence[Sequence[int]]
 ) -> Iterator[tuple[list[list[int]], list[float]]]:
     """(tokens of each row so far, their summed log-probabilities) after each pass."""
-    end_id, limit = run.backbone.end_id, config.max_new_tokens
+    end_id, limit = run.end_id, config.max_new_tokens
     guesses = min(_GUESSES, _CHECKED // len(logits) - 1) if quotable else 0
     score, token = _likeliest(logits)
     rows = [[one] for one in token]
@@ -333,7 +337,7 @@ def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[list[list[
 
     The score is the chosen beam's.
     """
-    width, batch, device, end_id = config.beams, len(logits), logits.device, run.backbone.end_id
+    width, batch, device, end_id = config.beams, len(logits), logits.device, run.end_id
     run.reorder(torch.arange(batch, device=device).repeat_interleave(width))
     logits = logits.repeat_interleave(width, 0)
     total = torch.full((batch, width), -torch.inf, device=device)
@@ -386,10 +390,10 @@ def _advance(
     return torch.cat(parents, 1), torch.cat(tokens, 1), torch.cat(totals, 1)
 
 
-def _texts(backbone: Backbone, rows: Sequence[Sequence[int]]) -> list[str]:
+def _texts(backbone: Backbone, rows: Sequence[Sequence[int]], end_id: int) -> list[str]:
     """Decodes rows of tokens up to the end token."""
     texts = []
     for row in rows:
-        cut = row.index(backbone.end_id) if backbone.end_id in row else len(row)
+        cut = row.index(end_id) if end_id in row else len(row)
         texts.append(backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip())
     return texts

@@ -1,29 +1,81 @@
 """Token ids of what the backbone reads and writes: questions, passages before them, answers.
 
-Knows the question template; knows no memory.
+Knows the question template and a model's own chat template; knows no memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from latentbank.errors import InputError
 
 if TYPE_CHECKING:
     from latentbank.backbone.model import Backbone
 
+__all__ = [
+    "PLAIN",
+    "Template",
+    "answer_ids",
+    "chat_template",
+    "end_id_of",
+    "passage_ids",
+    "prompt_ids",
+]
+
+_PASSAGE, _QUESTION, _ANSWER = "<<passage>>", "<<question>>", "<<answer>>"
+_IN_SHORT = "Answer in a few words."
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands around a passage and a question.
+
+    Attributes:
+        before: text before the passage, special tokens written out; "" for the start token alone.
+        ask: the question's line, with `{}` in the place of the question.
+        after: text behind it, up to the answer, special tokens written out.
+        end: the text that ends an answer; "" for the end token of the model.
+    """
+
+    before: str = ""
+    ask: str = "Question: {}\nAnswer:"
+    after: str = ""
+    end: str = ""
+
+
+PLAIN = Template()
+"""`passage ¶ Question: … Answer:`, which the adapters are trained with."""
+
 
 def prompt_ids(
-    backbone: Backbone, questions: Sequence[str], passages: Sequence[str] | None = None
+    backbone: Backbone,
+    questions: Sequence[str],
+    passages: Sequence[str] | None = None,
+    template: Template = PLAIN,
+    begun: bool = False,
 ) -> list[list[int]]:
-    """Token ids of `[start] passage ¶ Question: … Answer:`; without `passages` none is there."""
-    asked = backbone.encode([f"Question: {q.strip()}\nAnswer:" for q in questions], start=False)
-    heads = passage_ids(backbone, passages) if passages else [[backbone.start_id]] * len(asked)
-    return [[*head, *ask] for head, ask in zip(heads, asked, strict=True)]
+    """Token ids of each question's prompt, with its passage where `passages` are given.
+
+    With `begun` the memory holds the beginning, up to the passage: only what follows is given.
+    """
+    asked = backbone.encode([template.ask.format(q.strip()) for q in questions], start=False)
+    after = _special(backbone, template.after)
+    if begun:
+        return [[*ask, *after] for ask in asked]
+    heads = passage_ids(backbone, passages or [""] * len(questions), template)
+    return [[*head, *ask, *after] for head, ask in zip(heads, asked, strict=True)]
 
 
-def passage_ids(backbone: Backbone, passages: Sequence[str]) -> list[list[int]]:
-    """Token ids of passages as they come before a question, with the start token."""
-    return backbone.encode([f"{passage}\n\n" if passage else "" for passage in passages])
+def passage_ids(
+    backbone: Backbone, passages: Sequence[str], template: Template = PLAIN
+) -> list[list[int]]:
+    """Token ids of passages as they come before a question, with what begins the prompt."""
+    texts = [f"{passage}\n\n" if passage else "" for passage in passages]
+    before = _special(backbone, template.before)
+    first = before if before[:1] == [backbone.start_id] else [backbone.start_id, *before]
+    return [[*first, *row] for row in backbone.encode(texts, start=False)]
 
 
 def answer_ids(backbone: Backbone, answers: Sequence[str]) -> list[list[int]]:
@@ -31,3 +83,70 @@ def answer_ids(backbone: Backbone, answers: Sequence[str]) -> list[list[int]]:
     return [
         [*row, backbone.end_id] for row in backbone.encode([f" {a}" for a in answers], start=False)
     ]
+
+
+def end_id_of(backbone: Backbone, template: Template) -> int:
+    """The token that ends an answer; the model's own where the template's is not one token."""
+    ids = _special(backbone, template.end)
+    return ids[0] if len(ids) == 1 else backbone.end_id
+
+
+def chat_template(backbone: Backbone) -> Template | None:
+    """The prompt of a model's own chat format, for short answers; None where it has none.
+
+    Raises:
+        InputError: the model's template cannot be read, or takes no message of a user.
+    """
+    source = getattr(backbone.tokenizer, "chat_template", None)
+    if not source:
+        return None
+    user = {"role": "user", "content": f"{_PASSAGE}{_QUESTION}\n{_IN_SHORT}"}
+    text = _rendered(backbone, source, [user], True)
+    before, _, rest = text.partition(_PASSAGE)
+    ask, _, after = rest.partition(_QUESTION)
+    if ask or _QUESTION not in rest:
+        raise InputError(
+            f"The chat template of {backbone.name} changes what the user says; "
+            "set prompt=plain to ask without it."
+        )
+    answered = _rendered(backbone, source, [user, {"role": "assistant", "content": _ANSWER}], False)
+    end = answered.rpartition(_ANSWER)[2].strip()
+    return Template(before, "{}", after, end)
+
+
+def _rendered(
+    backbone: Backbone, source: Any, messages: Sequence[dict[str, str]], prompt: bool
+) -> str:
+    from jinja2 import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if not isinstance(source, str):  # several templates by name
+        source = dict(source).get("default", "")
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: ""  # a prompt does not depend on the day
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    tokens = {name: getattr(backbone.tokenizer, name, None) or "" for name in names}
+    try:
+        text: str = environment.from_string(source).render(
+            messages=list(messages), add_generation_prompt=prompt, enable_thinking=False, **tokens
+        )
+    except TemplateError as error:
+        raise InputError(
+            f"The chat template of {backbone.name} cannot be used ({error}); "
+            "set prompt=plain to ask without it."
+        ) from error
+    return text
+
+
+def _refuse(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _special(backbone: Backbone, text: str) -> list[int]:
+    return backbone.encode([text], start=False)[0] if text else []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from latentbank.answering import question_batches
-from latentbank.backbone.prompts import answer_ids, prompt_ids
+from latentbank.backbone.prompts import answer_ids
 from latentbank.bench.session import Session
 from latentbank.evaluate.data import QADataset
 
@@ -34,7 +34,7 @@ def answer_losses(session: Session, data: QADataset, batch: int = 8) -> list[flo
         answers = answer_ids(backbone, [data.questions[i].answers[0] for i in part])
         with session.in_method(), backbone.exclusive():
             read = method.read(questions)
-            prompts = prompt_ids(backbone, questions, read.passages)
+            prompts = read.prompts(backbone, questions)
             with read.attach(backbone):
                 total, tokens = backbone.answer_loss(prompts, answers)
         found.update(zip(part, (total / tokens).tolist(), strict=True))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import AnswerStates
-from latentbank.backbone.prompts import passage_ids
+from latentbank.backbone.prompts import PLAIN, chat_template, passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bank import Entry, MemoryBank
 from latentbank.bank.ladder import VERBATIM
@@ -32,7 +32,6 @@ from latentbank.capabilities import (
     WordIndexed,
     fade_of,
 )
-from latentbank.codec import array_codec
 from latentbank.config import require_at_least, require_share, setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
@@ -47,17 +46,17 @@ from latentbank.method import (
 from latentbank.parts.answer_loss import packed_split_loss, split_answer_loss
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
+from latentbank.parts.pooled_entries import PooledEntries
 from latentbank.parts.pooling import SegmentPooler, Standardiser
 from latentbank.parts.retrieval.candidates import Candidate, shares
-from latentbank.parts.retrieval.dense import DenseKeys, DenseSelector
+from latentbank.parts.retrieval.dense import DenseSelector
 from latentbank.parts.retrieval.retriever import FLAT_NAMES, RetrievalConfig, Retriever
-from latentbank.parts.retrieval.sketch import join_sketch, sketches, split_sketch
+from latentbank.parts.retrieval.sketch import split_sketch
 from latentbank.parts.retrieval.versions import content
 from latentbank.parts.state_reader import StateReader
 from latentbank.parts.text_levels import LM, TEXTS, WHOLE, TextLevels
 
 _SEED = 0x5712A7A
-_ENCODED_TOGETHER = 16  # documents
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,9 @@ class StrataConfig:
     lm: bool = setting(False, "Whether fading texts are coded by predictions too.")
     segments: int = setting(48, "Vectors of a pooled entry.")
     read: str = setting("states", "Read texts as `states` or as `text` in the prompt.")
+    prompt: str = setting(
+        "plain", "`plain` as adapters are trained, or `chat`: the model's own format, untrained."
+    )
     retrieval: RetrievalConfig = RetrievalConfig()
     memory_aware: float = setting(
         0.0, "α of memory-aware decoding (CMT): logits (1 + α)·memory − α·no memory."
@@ -96,6 +98,14 @@ class StrataConfig:
             raise unknown("strata read", self.read, ["states", "text"])
         if self.read == "text" and self.entry not in WHOLE:
             raise InputError("read='text' needs entry='verbatim': pooled entries hold no text")
+        if self.prompt not in ("plain", "chat"):
+            raise unknown("strata prompt", self.prompt, ["plain", "chat"])
+        if self.prompt == "chat" and (self.inject_from or self.entry not in WHOLE):
+            raise InputError(
+                "prompt='chat' reads whole texts from layer 0 (inject_from=0, entry='verbatim'); "
+                f"got inject_from={self.inject_from}, entry='{self.entry}'. Pooled entries and "
+                "upper layers need a trained adapter."
+            )
         require_at_least(self, 1, "segments")
         require_share(self, "all_share", "closed_share")
         require_at_least(self, 0, "memory_aware")
@@ -107,6 +117,12 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
 
     Config = StrataConfig
     text_levels = TEXTS
+    without_training: ClassVar[Mapping[str, Any]] = {
+        "inject_from": 0,
+        "prompt": "chat",
+        "lora": {"rank": 0, "layer": 0},
+        "retrieval": {"candidates": 1},
+    }
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"inject_from": 12, "lora": {"layer": 12}},  # of 30 layers
@@ -141,8 +157,12 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         self.lora = config.lora.build(backbone)
         self.closed_lora = config.closed_lora.build(backbone)
         self.question_gain = config.retrieval.question_gain
+        self.template = PLAIN
+        if config.prompt == "chat":
+            self.template = chat_template(backbone) or PLAIN
         self.encoder = BackboneEncoder(backbone, config.inject_from)
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
+        self.pooled = PooledEntries(self.standard_states, self.pooler, self.selector, width)
         self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
         self.retriever = Retriever(
             config.retrieval,
@@ -201,19 +221,11 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         for entry in entries:
             if entry.level not in TEXTS:
                 try:
-                    sketch, _ = self._pooled(entry)
+                    sketch, _ = self.pooled.decode(entry, self.config.key_width)
                     self.retriever.add_keys([entry.id], [sketch], [entry.key])
                 except BankError as error:
                     damaged[entry.id] = str(error)
         self.unreadable |= damaged
-
-    def _pooled(self, entry: Entry) -> tuple[bytes, Tensor]:
-        """(sketch, standardised states [k, D]) of a pooled entry; BankError if it is none."""
-        sketch, body = split_sketch(entry.payload)
-        if len(entry.key) != self.config.key_width:
-            raise BankError(f"A key of {len(entry.key)} bytes is none of this adapter's.")
-        states = array_codec("float16").decode(body, self.backbone.geometry.width)
-        return sketch, torch.from_numpy(states)
 
     def write(self, documents: Sequence[Document]) -> WriteReport:
         """Stores and indexes new documents; a full bank fades the least valuable ones."""
@@ -247,26 +259,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
                 Entry.of(d, self.level, payload)
                 for d, payload in zip(documents, payloads, strict=True)
             ]
-        return self._pooled_entries(documents)
-
-    @torch.no_grad()
-    def _pooled_entries(self, documents: Sequence[Document]) -> list[Entry]:
-        """Entries whose payload is a sketch, then float16 states [k, D] in standardised units."""
-        words = dict(
-            zip((d.id for d in documents), sketches([d.text for d in documents]), strict=True)
-        )
-        entries: dict[str, Entry] = {}
-        order = sorted(documents, key=lambda d: len(d.text))
-        for at in range(0, len(order), _ENCODED_TOGETHER):
-            part = order[at : at + _ENCODED_TOGETHER]
-            states, mask = self.standard_states([d.text for d in part])
-            keys = DenseKeys.encode(self.selector.documents(states, mask))
-            pooled, kept = self.pooler(states, mask, self.config.segments)
-            for i, d in enumerate(part):
-                body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
-                body = join_sketch(words[d.id], body)
-                entries[d.id] = Entry.of(d, self.level, body, keys[i])
-        return [entries[d.id] for d in documents]
+        return self.pooled.encode(documents, self.level, self.config.segments)
 
     def standard_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(standardised states [B, T, D], mask [B, T]) without the start token."""
@@ -274,6 +267,14 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         return self.standard(states[:, 1:]), mask[:, 1:]
 
     # ---- reading
+
+    def reading(self) -> Conditioning:
+        """Low-rank weights, and what stands around a passage."""
+        return replace(super().reading(), template=self.template)
+
+    def closed_book(self) -> Conditioning:
+        """The same for an answer without memory."""
+        return replace(super().closed_book(), template=self.template)
 
     def read(
         self, questions: Sequence[str], documents: Sequence[str] | None = None
@@ -284,7 +285,8 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
             return self.nothing_read(support)
         reading = self.reading()
         sources = tuple(shares(row) for row in chosen)
-        if self.config.read == "text":
+        chat = self.config.prompt == "chat"
+        if self.config.read == "text" or (chat and max(map(len, chosen)) > 1):
             passages = tuple("\n\n".join(self.text(d) for d, _ in row) for row in chosen)
             return replace(reading, passages=passages, sources=sources, support=support)
         memory = self.reader.memory([[d for d, _ in row] for row in chosen], self._states)
@@ -298,6 +300,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
             contrast=self.config.memory_aware,
             support=support,
             quotable=quotable,
+            begun=chat and memory is not None,
         )
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
@@ -332,9 +335,10 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         if entry is None:
             return None
         if entry.level in TEXTS:
-            ids, mask = self.backbone.pad(passage_ids(self.backbone, [self.texts.as_read(entry)]))
+            text = self.texts.as_read(entry)
+            ids, mask = self.backbone.pad(passage_ids(self.backbone, [text], self.template))
             return self.backbone.states(ids, mask, self.config.inject_from)[0].float().cpu()
-        pooled = self.standard.restore(self._pooled(entry)[1])
+        pooled = self.standard.restore(self.pooled.decode(entry, self.config.key_width)[1])
         return torch.cat([self.backbone.start_state(self.config.inject_from), pooled])
 
     # ---- training

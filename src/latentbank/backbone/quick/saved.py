@@ -37,8 +37,12 @@ class QuickTokenizer:
 
     kind = "TokenizersBackend"
 
-    def __init__(self, file: Path, start: str | None, end: str | None) -> None:
+    def __init__(
+        self, file: Path, start: str | None, end: str | None, chat_template: str = ""
+    ) -> None:
         from tokenizers import Tokenizer
+
+        self.bos_token, self.eos_token, self.chat_template = start, end, chat_template
 
         self._tokenizer: Any = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
@@ -55,7 +59,8 @@ class QuickTokenizer:
         unusual = values.get("clean_up_tokenization_spaces") or "add_prefix_space" in values
         if values.get("tokenizer_class") != cls.kind or not plain or unusual or not file.exists():
             return None
-        return cls(file, *tokens)
+        chat = folder / "chat_template.jinja"
+        return cls(file, *tokens, chat.read_text("utf-8") if chat.exists() else "")
 
     def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
         """Token ids of texts, without special tokens, whatever the `options`."""

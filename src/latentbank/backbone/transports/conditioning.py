@@ -6,7 +6,7 @@ backbone's logits are bit-identical to before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone.kv import KVMemory
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.prompts import PLAIN, Template, prompt_ids
 from latentbank.errors import InputError
 
 Sources = tuple[tuple[tuple[str, float], ...], ...]
@@ -34,6 +35,8 @@ class Conditioning:
 
     - `transports` are attached in order.
     - `passages` [B] come before the question in the prompt; None for no text.
+    - `template` is what stands around passage and question. With `begun` the transports hold the
+      prompt up to the question.
     - `sources` [B] name the documents that were read, best first, with weights in [0, 1]. A
       function gives them after decoding, from the attention meanwhile.
     - `contrast` α > 0 asks for memory-aware decoding: (1 + α)·ℓ(memory) − α·ℓ(no memory).
@@ -49,10 +52,16 @@ class Conditioning:
     contrast: float = 0.0
     support: tuple[float, ...] = ()
     quotable: tuple[str, ...] = ()
+    template: Template = PLAIN
+    begun: bool = False
 
     def named_sources(self) -> Sources:
         """`sources`, or the result of the function; call it after the answers are decoded."""
         return self.sources() if callable(self.sources) else self.sources
+
+    def prompts(self, backbone: Backbone, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of the questions' prompts, what the transports hold left out."""
+        return prompt_ids(backbone, questions, self.passages, self.template, self.begun)
 
     @property
     def layer(self) -> int:

@@ -39,6 +39,7 @@ _COMPOUNDS = frozenset({"danish", "dutch", "finnish", "german", "swedish"})
 _LEAST_COMPOUND, _LEAST_PART = 8, 4  # letters
 _LOOKED_AT = 2048  # characters that tell the language of a text
 _REMEMBERED = 1 << 16  # words
+_NO_LETTERS = dict.fromkeys(map(ord, "'’¿?¡!.,;:()«»\""), " ")
 
 _HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
@@ -54,6 +55,17 @@ _PIECE = re.compile(
 )
 _PARTICLE = re.compile(rf"(?<=[{_HAN}\u30a1-\u30fc])[のはがをにでともへや](?![\u3041-\u3096])")
 _BETWEEN = re.compile(r"[\s.,;:!?¿¡،؟।'’\"«»()-]+")
+_REQUEST = re.compile(
+    r"^\W*(?:please\s+)?(?:(?:can|could|would)\s+you\s+)?(?:please\s+)?"
+    r"(?:summari[sz]e|describe|explain|tell\s+(?:me|us)|(?:give|write)(?:\s+(?:me|us))?\s+a\s+summary)\b"
+    r"(?:\s+(?:what|everything|all))?(?:\s+that)?(?:\s+(?:you|we)\s+know)?(?:\s+(?:about|of))?",
+    re.IGNORECASE,
+)
+_LENGTH = re.compile(
+    r"\b(?:in|with)\s+(?:a|an|one|two|three|four|five|\d+)(?:\s+few)?(?:\s+short)?"
+    r"\s+(?:sentences?|words?|lines?|paragraphs?)\b",
+    re.IGNORECASE,
+)
 _CAMEL = re.compile(r"[a-z](?=[A-Z])|[A-Z](?=[A-Z][a-z])")
 _RARE = re.compile(
     rf"[{_HAN}{_KANA}{_THAI}{_HANGUL}\u0370-\u03ff\u0400-\u04ff\u0600-\u06ff\u0900-\u097f]"
@@ -70,11 +82,13 @@ def content_words(question: str) -> list[str]:
     """The words of a question in lower case, each once; function words only where no others are.
 
     Words are those of `analysed`. Function words are those of English and of the question's
-    language.
+    language. "Summarise what you know about X in two sentences" asks for X.
     """
-    text = _normal(question)
+    text = about = _normal(question)
     language = language_of(text)
-    for asked in (_without_function_words(text, language), text):
+    if language == "english":
+        about = _LENGTH.sub(" ", _REQUEST.sub(" ", text))
+    for asked in (_without_function_words(about, language), about, text):
         words = WORD.findall(_rewritten(asked, language, question=True).lower())
         if kept := [word for word in dict.fromkeys(words) if word not in COMMON]:
             return kept
@@ -86,7 +100,7 @@ def language_of(text: str) -> str:
 
     English where it holds none, or as many of English.
     """
-    words = set(text[:_LOOKED_AT].replace("'", " ").replace("’", " ").lower().split())
+    words = set(text[:_LOOKED_AT].translate(_NO_LETTERS).lower().split())
     languages = _languages()
     counts = {"english": len(words & COMMON)}
     for word in words & languages.keys():
