@@ -11,7 +11,7 @@ import tiny
 from latentbank.adapter import untrained
 from latentbank.backbone.generate import PromptRun
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.prompts import PLAIN, chat_template, end_id_of, prompt_ids
+from latentbank.backbone.prompts import COMPLETION, PLAIN, chat_template, end_id_of, prompt_ids
 from latentbank.errors import InputError, UnknownNameError
 from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, NAMES, QUESTIONS, Backbones
@@ -81,7 +81,9 @@ def test_the_template_of_a_model(backbones: Backbones) -> None:
     assert text.startswith("<s>user: It is A.\n\nWho?\nAnswer in a few words.")
     backbone.tokenizer.chat_template = None
     assert chat_template(backbone) is None
-    assert untrained("strata", backbone).template == PLAIN  # type: ignore[attr-defined]
+    assert untrained("strata", backbone).template == COMPLETION  # type: ignore[attr-defined]
+    assert COMPLETION.cut("Paris.\n\nQuestion: What next?") == "Paris."
+    assert template.cut("one\ntwo") == PLAIN.cut("one\ntwo") == "one\ntwo"
 
 
 @pytest.mark.parametrize(

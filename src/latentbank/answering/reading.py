@@ -127,7 +127,7 @@ class Reading:
         generated = self._prompts.answers(rows, quotable)
         config = self._decoding or DecodingConfig()
         return [
-            self._answer(i, one, _ended(one, config))
+            self._answer(i, one, self.read.template.cut(_ended(one, config)))
             for i, one in zip(rows, generated, strict=True)
         ]
 
@@ -142,6 +142,7 @@ class Reading:
             longer = found.text if found.finished else whole_characters(found.text).rstrip()
             if not found.finished and count > limit - _HELD:
                 longer = longer[: max(len(text), longer.rfind(" "))]
+            longer = self.read.template.cut(longer)
             if longer.startswith(text):
                 text = longer
             yield self._answer(row, found, text)

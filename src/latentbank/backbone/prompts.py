@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from latentbank.backbone.model import Backbone
 
 __all__ = [
+    "COMPLETION",
     "PLAIN",
     "Template",
     "answer_ids",
@@ -37,16 +38,24 @@ class Template:
         ask: the question's line, with `{}` in the place of the question.
         after: text behind it, up to the answer, special tokens written out.
         end: the text that ends an answer; "" for the end token of the model.
+        one_line: an answer ends with its line.
     """
 
     before: str = ""
     ask: str = "Question: {}\nAnswer:"
     after: str = ""
     end: str = ""
+    one_line: bool = False
+
+    def cut(self, answer: str) -> str:
+        """An answer without what a model writes behind it."""
+        return answer.split("\n", 1)[0].rstrip() if self.one_line else answer
 
 
 PLAIN = Template()
 """`passage ¶ Question: … Answer:`, which the adapters are trained with."""
+COMPLETION = Template(end="\n", one_line=True)
+"""The same for a model that was not trained to stop: it would ask the next question itself."""
 
 
 def prompt_ids(

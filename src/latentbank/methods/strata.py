@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.packed import AnswerStates
-from latentbank.backbone.prompts import PLAIN, chat_template, passage_ids
+from latentbank.backbone.prompts import COMPLETION, PLAIN, chat_template, passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bank import Entry, MemoryBank
 from latentbank.bank.ladder import VERBATIM
@@ -159,7 +159,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         self.question_gain = config.retrieval.question_gain
         self.template = PLAIN
         if config.prompt == "chat":
-            self.template = chat_template(backbone) or PLAIN
+            self.template = chat_template(backbone) or COMPLETION
         self.encoder = BackboneEncoder(backbone, config.inject_from)
         self.texts = TextLevels(backbone, config.lm or config.entry == LM)
         self.pooled = PooledEntries(self.standard_states, self.pooler, self.selector, width)
