@@ -60,7 +60,8 @@ class QuickTokenizer:
         if values.get("tokenizer_class") != cls.kind or not plain or unusual or not file.exists():
             return None
         chat = folder / "chat_template.jinja"
-        return cls(file, *tokens, chat.read_text("utf-8") if chat.exists() else "")
+        start, end = tokens
+        return cls(file, start, end, chat.read_text("utf-8") if chat.exists() else "")
 
     def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
         """Token ids of texts, without special tokens, whatever the `options`."""
