@@ -34,6 +34,7 @@ from latentbank.documents.identity import document_id, group
 from latentbank.documents.time import parse_time
 from latentbank.method import Method
 from latentbank.model import MemoryModel, bank_fingerprint
+from long_record import keep
 from tiny import Backbones
 
 IDS = ("guide", "guide#1", "guide#2", "a/b.txt", "issue#12", "Straße", "x y", "7")
@@ -231,8 +232,15 @@ class Product(RuleBasedStateMachine):
             assert bool(ranked) >= bool(naming), "what is there is found"
 
 
-def run(backbones: Backbones, examples: int, steps: int) -> None:
-    machine = type("Machine", (Product,), {"backbones": backbones})
+def run(backbones: Backbones, examples: int, steps: int) -> int:
+    """Returns how many steps were taken."""
+    taken = 0
+
+    def count(self: Product) -> None:
+        nonlocal taken
+        taken += 1
+
+    machine = type("Machine", (Product,), {"backbones": backbones, "count": invariant()(count)})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -240,6 +248,7 @@ def run(backbones: Backbones, examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
+    return taken
 
 
 def test_the_product_agrees_with_a_dictionary(backbones: Backbones) -> None:
@@ -249,4 +258,6 @@ def test_the_product_agrees_with_a_dictionary(backbones: Backbones) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_product_agrees_with_a_dictionary_over_20_000_steps(backbones: Backbones) -> None:
-    run(backbones, examples=400, steps=50)
+    steps = run(backbones, examples=500, steps=50)
+    assert steps >= 20_000
+    keep("product", steps=steps, failures=0)

@@ -3,8 +3,10 @@ errors comes out.
 """
 
 import csv
+import functools
 import io
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from latentbank.documents.document import Document
 from latentbank.documents.readers import read_documents
+from long_record import keep
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -93,12 +96,25 @@ def test_damaged_records(tmp_path: Path, rows: list[bytes | int], tail: str) -> 
 
 @pytest.mark.long
 def test_ten_thousand_files(tmp_path: Path) -> None:
-    MANY(given(st.sampled_from(FORMATS), some_bytes)(check_any_bytes))(tmp_path)
-    MANY(given(rows_of)(check_damaged_lines))(tmp_path)
-    MANY(given(records_of, st.sampled_from(["", "\n"]))(check_damaged_records))(tmp_path)
-    MANY(
-        given(tables, st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n", "\r"]))(check_table)
-    )(tmp_path)
+    read_files = 0
+
+    def counted(check: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(check)
+        def counting(*values: Any, **named: Any) -> None:
+            nonlocal read_files
+            check(*values, **named)
+            read_files += 1
+
+        return counting
+
+    ends = st.sampled_from(["", "\n"])
+    columns = st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n", "\r"])
+    MANY(given(st.sampled_from(FORMATS), some_bytes)(counted(check_any_bytes)))(tmp_path)
+    MANY(given(rows_of)(counted(check_damaged_lines)))(tmp_path)
+    MANY(given(records_of, ends)(counted(check_damaged_records)))(tmp_path)
+    MANY(given(tables, *columns)(counted(check_table)))(tmp_path)
+    assert read_files >= 9_900, "fewer only where hypothesis has tried everything"
+    keep("reader-fuzz", files=read_files, failures=0)
 
 
 # ---- what was written comes back
