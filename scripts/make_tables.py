@@ -130,7 +130,7 @@ def main(root: Path = ROOT) -> None:
         else:
             source, make = TABLES[name]
         path = results / source
-        found = path.exists() if path.suffix else any(path.glob("*.json"))
+        found = path.exists() if path.suffix else any(path.rglob("*.json"))
         return make(path) if found else None
 
     for page in (root / "README.md", *sorted(docs.rglob("*.md"))):

@@ -19,6 +19,7 @@ from tables.latency import levels
 from tables.learning import family, over_seeds, rows_of
 
 _AXES = ("rise", "gain_stream")  # of the plot of learning
+_FAR = 2.0  # nats a token; what forgot more is in the table alone
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def learning(results: Path) -> Picture | None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for label, members in rows_of(folder).items():
         rise, gain = (statistics.fmean(over_seeds(members, name)) for name in _AXES)
-        lines.setdefault(family(label), []).append((rise, gain))
+        if rise <= _FAR:
+            lines.setdefault(family(label), []).append((rise, gain))
     tones = plots.colours(list(lines))
     with plots.canvas() as figure:
         axes = figure.add_subplot()
@@ -102,7 +104,8 @@ def learning(results: Path) -> Picture | None:
                  ylabel="fall of the loss of the stream's answers (nats/token)")  # fmt: skip
         axes.legend(loc="best")
     text = (
-        "Up is more learned, to the right is more forgotten. A line joins the settings of a dial."
+        "Up is more learned, to the right is more forgotten. A line joins the settings of a dial. "
+        "What rose by more than 2 is left out."
     )
     return Picture(figure, "Learning and forgetting", text, "frontier-learning")
 

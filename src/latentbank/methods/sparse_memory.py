@@ -62,7 +62,7 @@ class SparseMemoryConfig:
     key_width: int = setting(64, "Width of a query; each half of a key has half of it.")
     value_width: int = setting(256, "Width of a value row; 0: the width of the backbone.")
     table_file: str = setting("", "File for the values, memory-mapped; empty: in memory.")
-    rate: float = setting(2.0, "Step size of the value rows (SGD).")
+    rate: float = setting(1.0, "Step size of the value rows (SGD).")
     steps: int = setting(4, "Steps on each document.")
     t: int = setting(64, "Slots that a step may change.")
     select: str = setting("tfidf", "How they are chosen: tfidf, tf, all or random.")
