@@ -29,3 +29,26 @@ def test_the_company_table_is_answered_with_sources(
         assert question in out
     assert "The price of Kestrel valve is 4718 euros  [price list]" in out
     assert "11 of 12 facts are left" in out
+
+
+def test_own_model_and_notes(
+    backbones: Backbones,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("Mara repairs the lighthouse.\n\nThe canteen closes at four.\n")
+    question = "When does the canteen close?"
+    arguments = ["own_model.py", str(backbones.folder("llama")), str(notes), question]
+    monkeypatch.setattr("sys.argv", arguments)
+    runpy.run_path(str(EXAMPLES / "own_model.py"))["main"]()
+    said = capsys.readouterr().out
+    assert question in said and "from (100%): The canteen closes at four." in said
+
+
+def test_every_language_finds_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(EXAMPLES / "languages.py"))
+    example["main"]()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:2] for line in lines] == [line[-2:] for line in lines] == list(example["TEXTS"])

@@ -14,12 +14,12 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["COMMON", "WORD", "analysed", "content_words", "language_of"]
+__all__ = ["COMMON", "WORD", "analysed", "content_words", "language_of", "with_stems"]
 
 WORD = re.compile(r"[\w\ue000-\uf8ff]+")
 # English function words: nearly every text holds them, so they do not tell documents apart
@@ -93,6 +93,17 @@ def content_words(question: str) -> list[str]:
         if kept := [word for word in dict.fromkeys(words) if word not in COMMON]:
             return kept
     return list(dict.fromkeys(words))
+
+
+def with_stems(words: Iterable[str]) -> list[list[str]]:
+    """The `words` of a question, each with the stems beside it: to hold one of them is enough."""
+    found: list[list[str]] = []
+    for word in words:
+        if word.startswith(_STEM) and found:
+            found[-1].append(word)
+        else:
+            found.append([word])
+    return found
 
 
 def language_of(text: str) -> str:

@@ -11,7 +11,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from latentbank.parts.retrieval.analysis import analysed, content_words
+from latentbank.parts.retrieval.analysis import analysed, content_words, with_stems
 from latentbank.parts.retrieval.background import background_share
 
 __all__ = ["LEAST_COLLECTION", "LexicalIndex", "Ranking", "rarity"]
@@ -103,14 +103,16 @@ class LexicalIndex:
     def matches(self, question: str, ids: Sequence[str]) -> list[float]:
         """For each document, the share of the question's words that it holds, from 0 to 1.
 
-        A word counts with its inverse document frequency. Unknown ids hold no word.
+        A word counts with its inverse document frequency, and once with its stem. Unknown ids hold
+        no word.
         """
-        held, weights = [0.0] * len(ids), self.weights(question)
-        for word, weight in weights.items():
+        held, weights, total = [0.0] * len(ids), self.weights(question), 0.0
+        for forms in with_stems(weights):
+            weight = max(weights[word] for word in forms)
+            total += weight
             for i, name in enumerate(ids):
-                if self._holds(word, name):
+                if any(self._holds(word, name) for word in forms):
                     held[i] += weight
-        total = sum(weights.values())
         return [one / total if total else 0.0 for one in held]
 
     def weights(self, question: str) -> dict[str, float]:

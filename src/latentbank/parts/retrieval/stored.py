@@ -22,7 +22,7 @@ from latentbank.bank.words.folder import index_folder, remove_index
 from latentbank.bank.words.index import KEPT_ROWS, WordIndex
 from latentbank.bank.words.segment import Row
 from latentbank.errors import BankError, DamageWarning
-from latentbank.parts.retrieval.analysis import analysed, content_words
+from latentbank.parts.retrieval.analysis import analysed, content_words, with_stems
 from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, rarity
 from latentbank.parts.retrieval.tokens import KIND, Numbers, Stemmer
 from latentbank.parts.retrieval.versions import NEAR, REACH, short_words
@@ -286,10 +286,15 @@ class StoredIndex:
         stems = self._stemmer.hashes(list(weights))
         terms = np.unique(np.concatenate(stems))
         held, shares = self._index.holds(terms, self._numbers(ids)), np.zeros(len(ids))
-        for weight, own in zip(weights.values(), stems, strict=True):
-            if len(own):
-                shares += weight * held[np.searchsorted(terms, own)].all(0)
-        found: list[float] = (shares / sum(weights.values())).tolist()
+        hashes, total = dict(zip(weights, stems, strict=True)), 0.0
+        for forms in with_stems(weights):
+            weight, there = max(weights[word] for word in forms), np.zeros(len(ids), bool)
+            for word in forms:
+                if len(hashes[word]):
+                    there |= held[np.searchsorted(terms, hashes[word])].all(0)
+            shares += weight * there
+            total += weight
+        found: list[float] = (shares / total).tolist()
         return found
 
     def weights(self, question: str) -> dict[str, float]:
