@@ -17,7 +17,7 @@ from latentbank.documents.readers import ReadOptions, read_documents
 TABLE = Path(__file__).with_name("company_kb.csv")
 QUESTIONS = (
     "What is the price of Kestrel valve?",
-    "Who is the founder of Northwind Tools?",
+    "Who is the director of Plant Two?",
     "What is the location of Plant Two?",
     "What is the annual budget of Plant Two?",  # the table does not say
 )
