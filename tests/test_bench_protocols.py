@@ -38,8 +38,8 @@ __all__ = ["oracle"]
 
 def test_the_protocols_are_there() -> None:
     assert set(TASKS.names()) == {
-        "abstain", "capacity", "delete", "duplicates", "forgetting", "kb-qa", "noise",
-        "online-qa", "retention", "scale", "updates",
+        "abstain", "capacity", "delete", "duplicates", "forgetting", "frontier-learning",
+        "kb-qa", "noise", "online-qa", "retention", "scale", "updates",
     }  # fmt: skip
     with pytest.raises(UnknownNameError, match="online-qa, retention"):
         TASKS.get("online")
