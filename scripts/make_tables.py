@@ -26,6 +26,7 @@ from tables.latency import answers_table, latency_table
 from tables.learning import learning_table
 from tables.levels import levels_table
 from tables.markdown import fill
+from tables.own_model import own_model_table
 from tables.pictures import MISSING, PICTURES
 from tables.results import method_table, results_table
 from tables.retrieval import features_table, languages_table, recall_table, small_table
@@ -59,6 +60,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "retrieval-languages": (
         "retrieval/languages.json", lambda path: languages_table(read_record(path)),
     ),
+    "own-model": ("any-model", lambda folder: own_model_table(_all(folder, "*.json"))),
     "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
     "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),
     "bank": ("bank", bank_table),

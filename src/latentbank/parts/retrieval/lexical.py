@@ -107,11 +107,15 @@ class LexicalIndex:
         no word.
         """
         held, weights, total = [0.0] * len(ids), self.weights(question), 0.0
+        places: dict[int, list[int]] = {}
+        for i, name in enumerate(ids):
+            places.setdefault(self._rows.get(name, 0), []).append(i)
+        rows = json.dumps(list(places))
         for forms in with_stems(weights):
             weight = max(weights[word] for word in forms)
             total += weight
-            for i, name in enumerate(ids):
-                if any(self._holds(word, name) for word in forms):
+            for row in set().union(*(self._holding(word, rows) for word in forms)):
+                for i in places[row]:
                     held[i] += weight
         return [one / total if total else 0.0 for one in held]
 
@@ -123,12 +127,14 @@ class LexicalIndex:
             for word in content_words(question)
         }
 
-    def _holds(self, word: str, name: str) -> bool:
-        row = self._db.execute(
-            "SELECT 1 FROM words WHERE words MATCH ? AND rowid = ?",
-            (f'"{word}"', self._rows.get(name, 0)),
+    def _holding(self, word: str, rows: str) -> set[int]:
+        """Those of `rows`, numbers as JSON, that hold a word."""
+        found = self._db.execute(
+            "SELECT rowid FROM words WHERE words MATCH ? "
+            "AND rowid IN (SELECT value FROM json_each(?))",
+            (f'"{word}"', rows),
         )
-        return row.fetchone() is not None
+        return {row for (row,) in found}
 
 
 def rarity(

@@ -146,7 +146,7 @@ def evidence(asked: Asked, passage: Passage, score: float) -> Evidence:
         content_pairs=sum(weights.get(a, 0.0) + weights.get(b, 0.0) for a, b in followed),
         names_missing=sum(weights.get(stem, 0.0) for stem in asked.names if stem not in held),
         answer=_answer(asked, passage, held, best),
-        alike=sum(weights[stem] for stem in missing if _relative(stem, stems)),
+        alike=sum(weights[stem] for stem in missing if _relative(stem, passage.lines)),
         start=hits[0][0] / 50 if hits else 0.0,
         length=math.log(len(stems) + 1),
     )
@@ -195,9 +195,9 @@ def _answer(asked: Asked, passage: Passage, held: set[str], best: int) -> float:
     return found
 
 
-def _relative(stem: str, stems: Sequence[str]) -> bool:
-    """Whether another word begins as a stem does: "invad" and "invas"."""
+def _relative(stem: str, lines: str) -> bool:
+    """Whether another word, in a line of its own, begins as a stem does: "invad" and "invas"."""
     if len(stem) < _LEAST_STEM:
         return False
     start = stem[: max(_LEAST_STEM, len(stem) - 2)]
-    return any(other.startswith(start) for other in stems)
+    return f"\n{start}" in lines

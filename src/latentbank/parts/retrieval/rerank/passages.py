@@ -6,6 +6,7 @@ bank and no question.
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
 from bisect import bisect_right
@@ -70,6 +71,11 @@ class Passage:
     sentences: bytes
     kinds: bytes
 
+    @functools.cached_property
+    def lines(self) -> str:
+        """Every stem in a line of its own, behind its line break."""
+        return "".join(f"\n{stem}" for stem in self.stems)
+
     @classmethod
     def of(cls, text: str, stemmer: Stemmer) -> Passage:
         """The words of `text`."""
@@ -90,7 +96,7 @@ def kind_of(word: str, first: bool) -> int:
     kind = 0 if word.lower() in COMMON else CONTENT
     if word.isdecimal() and len(word) == 4 and _FIRST_YEAR <= int(word) <= _LAST_YEAR:
         kind |= YEAR
-    if any(character.isdigit() for character in word):
+    if not word.isalpha() and any(character.isdigit() for character in word):
         kind |= NUMBER
     if word[0].isupper() and not first:
         kind |= NAME
