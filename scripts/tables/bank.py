@@ -59,6 +59,13 @@ _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
     ("long-fuzz", "cases", ("≥", 100_000)),
     ("long-fuzz", "crashes", ("≤", 0)),
     ("long-fuzz", "hangs", ("≤", 0)),
+    ("long-threads", "runs", ("≥", 20)),
+    ("long-threads", "lost", ("≤", 0)),
+    ("long-threads", "mixed", ("≤", 0)),
+    ("long-product", "steps", ("≥", 20_000)),
+    ("long-product", "failures", ("≤", 0)),
+    ("long-reader-fuzz", "files", ("≥", 10_000)),
+    ("long-reader-fuzz", "failures", ("≤", 0)),
 )
 
 
