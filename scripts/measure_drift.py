@@ -46,16 +46,16 @@ def stream(
     for name, data in domains.items():
         before, whole = len(method._codes), ResidualMeter()
         for at in range(0, len(data.documents), part):
-            first, method._meter = len(method._codes), ResidualMeter()
+            first, method.codewords.meter = len(method._codes), ResidualMeter()
             model.write(data.documents[at : at + part])
             codes = method._codes[first:]
-            curves["residual"].append(method._meter.value() or 0.0)
+            curves["residual"].append(method.codewords.meter.value() or 0.0)
             curves["perplexity"].append(
                 usage_perplexity(torch.bincount(codes % size, minlength=size))
             )
             latents = method.amortise_all([d.text for d in data.documents[at : at + part]])
             if len(codes) == latents.shape[0] * latents.shape[1]:
-                whole.add(latents.flatten(0, 1), method._words.float()[codes])
+                whole.add(latents.flatten(0, 1), method.codewords.all.float()[codes])
         used = torch.bincount(method._codes[before:] % size, minlength=size)
         metrics[f"{name}: perplexity"] = Metric(usage_perplexity(used), "codes")
         metrics[f"{name}: residual"] = Metric(whole.value() or 0.0, "fraction")
@@ -64,9 +64,9 @@ def stream(
         answers = model.ask_many([q.text for q in asked], DecodingConfig())
         scores = [f1(a.text, q.answers) for a, q in zip(answers, asked, strict=True)]
         metrics[f"{name}: F1"] = Metric(100 * sum(scores) / len(scores), "percent")
-    words = method._words.numel() * 2
+    words = method.codewords.all.numel() * 2
     metrics["codewords"] = Metric(float(words), "bytes")
-    metrics["generations"] = Metric(float(method._generations), "codebooks")
+    metrics["generations"] = Metric(float(method.codewords.generations), "codebooks")
     return metrics, curves
 
 

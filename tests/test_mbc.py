@@ -58,10 +58,10 @@ def test_a_refused_write_leaves_no_trace(backbones: Backbones, config: dict[str,
     fingerprint = bank_fingerprint(method)
     with MemoryBank.create(":memory:", fingerprint, budget_bytes=20_000) as bank:
         method.bind(bank)
-        before, words = logits(method), method._words.clone()
+        before, words = logits(method), method.codewords.all.clone()
         with pytest.raises(BankError):  # the codebook alone has 32 kB
             method.write(DOCUMENTS)
-        assert torch.equal(method._words, words)
+        assert torch.equal(method.codewords.all, words)
         assert torch.equal(logits(method), before)
 
 
@@ -72,19 +72,21 @@ def test_stored_codes_keep_the_words_that_they_meant(backbone: Backbone, form: s
     options = {"adapt": "online", "discount": 0.5, "generation": 2, "generations": 3}
     method: Any = mbc(backbone, form=form, codebook=config, **options)
     method.write(DOCUMENTS[:2])
-    words, counts = method._words.clone(), method._counts()
-    assert method._generations == 1
+    words, counts = method.codewords.all.clone(), method._counts()
+    assert method.codewords.generations == 1
     method.write(DOCUMENTS[2:4])
     method.write(DOCUMENTS[4:])
-    assert method._generations == 3
-    assert torch.equal(method._words[:16], words) and not torch.equal(method._words[16:32], words)
+    assert method.codewords.generations == 3
+    assert torch.equal(method.codewords.all[:16], words) and not torch.equal(
+        method.codewords.all[16:32], words
+    )
     assert torch.equal(method._counts()[:16], counts), "the first two documents"
     assert method._counts().view(3, 16).sum(1).tolist() == [3 * 2, 3 * 2, 3]
     answers = logits(method)
     method.bind(method.require_bank())
     torch.testing.assert_close(logits(method), answers)
     method.write([Document("One more, beyond the last generation.")])
-    assert method._generations == 3
+    assert method.codewords.generations == 3
 
 
 def test_a_generation_that_the_bank_lacks_is_named(backbone: Backbone) -> None:
@@ -104,7 +106,7 @@ def test_an_online_codebook_moves_towards_the_documents(backbone: Backbone) -> N
         latents = method.amortise_all([d.text for d in DOCUMENTS]).flatten(0, 1)
         for i in range(6):
             method.write([Document(f"{d.text} {i}") for d in DOCUMENTS])
-        words = method._words[-16:].float()
+        words = method.codewords.all[-16:].float()
         errors.append(float(torch.cdist(latents, words).amin(1).pow(2).mean()))
     assert errors[1] < 0.7 * errors[0]
 
@@ -119,7 +121,7 @@ def test_online_adaptation_is_a_function_of_the_bank_alone(backbone: Backbone) -
         fresh_bank(method)
         method.write(DOCUMENTS[:3])
         method.write(DOCUMENTS[3:])
-        found.append((method._words.clone(), logits(method)))
+        found.append((method.codewords.all.clone(), logits(method)))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
 
@@ -244,7 +246,7 @@ def test_each_prefix_token_has_an_alignment_network_of_its_own() -> None:
 def test_counted_words_answer_as_a_slot_for_every_code(backbone: Backbone) -> None:
     method: Any = mbc(backbone, codebook={"codes": 4})
     method.write(DOCUMENTS)
-    latents, words = method.config.latents, method._words.float()
+    latents, words = method.config.latents, method.codewords.all.float()
     codes, owner = method._codes, method._owner(len(DOCUMENTS))
     assert len(codes) == latents * len(DOCUMENTS) and len(method.slots) <= 4
     question = method.amortise(QUESTIONS, "questions")

@@ -31,6 +31,13 @@ class Geometry:
     vocabulary: int
     max_positions: int
 
+    def require_layer(self, layer: int, name: str = "layer") -> None:
+        """Raises InputError, naming the setting, where there is no such layer."""
+        if not 0 <= layer < self.layers:
+            raise InputError(
+                f"{name} must be below the backbone's {self.layers} layers, got {layer}"
+            )
+
 
 class _NoPositions(nn.Module):
     """Replaces the learned position embedding in a stage above layer 0, which added it already."""

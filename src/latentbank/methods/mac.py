@@ -35,7 +35,7 @@ from latentbank.method import CALLS_ADD_UP, EXACT_DELETE, NAMES_SOURCES, WriteRe
 from latentbank.parts.amortised.alignment import as_prefix, as_states
 from latentbank.parts.amortised.networks import build_networks, paper_presets
 from latentbank.parts.amortised.slots import Slots, top_sources
-from latentbank.parts.amortised.training import learned_share, own_slots
+from latentbank.parts.amortised.training import own_slots, partly_learned
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
@@ -114,10 +114,7 @@ class Mac(Trained, Encoding, Incremental):
         super().__init__(config, backbone)
         geometry = backbone.geometry
         for field in ("encoder_layer", "inject_from"):
-            if not 0 <= (layer := getattr(config, field)) < geometry.layers:
-                raise InputError(
-                    f"{field} must be below the backbone's {geometry.layers} layers, got {layer}"
-                )
+            geometry.require_layer(getattr(config, field), field)
         networks = build_networks(config, geometry)
         self.copy, self.standard = networks.copy, networks.standard
         self.aggregator, self.t5_texts = networks.aggregator, networks.t5_texts
@@ -331,14 +328,7 @@ class Mac(Trained, Encoding, Incremental):
         Only a random share of the documents gets gradients (MAC, section 3.3).
         """
         texts = [d.text for d in batch.documents]
-        learned, rest = learned_share(len(texts), self.config.gradient_share, batch.step)
-        parts = self.amortise([texts[i] for i in learned])
-        if not rest:
-            return parts
-        with torch.no_grad():
-            frozen = self.amortise([texts[i] for i in rest])
-        order = torch.tensor(learned + rest).argsort()
-        return torch.cat([parts, frozen])[order.to(parts.device)]
+        return partly_learned(self.amortise, texts, self.config.gradient_share, batch.step)
 
     def compress(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
         """(latents [N, D] as the bank will hold them, extra loss, log parts); MAC changes none."""

@@ -39,6 +39,7 @@ class BoundMbc(Mbc):
         self.network["codebook"] = self.books.to(backbone.device)
         self.network["matcher"] = self.matcher.to(backbone.device)
         self.key_width = self.matcher.project.out_features
+        self._words = self.books.words()
         self._rows = torch.zeros(0, self._numbers, dtype=torch.long)
         self._keys: Tensor | None = None  # of the training step
         self._own = torch.zeros(0, dtype=torch.long)
@@ -99,7 +100,7 @@ class BoundMbc(Mbc):
             codes = self.books.encode(latents, self._words).flatten(1).cpu()
             keys = quantised(self.matcher(latents, "documents"), bits).cpu()
             found = self.books.decode(codes.view(*latents.shape[:2], -1), self._words.float())
-        self._meter.add(latents.cpu().flatten(0, 1), found.cpu().flatten(0, 1))
+        self.codewords.meter.add(latents.cpu().flatten(0, 1), found.cpu().flatten(0, 1))
         rows = zip(codes.numpy(), keys.numpy(), strict=True)
         return [pack_bits(code, self.config.bits) + pack_bits(key, bits) for code, key in rows]
 
@@ -131,9 +132,7 @@ class BoundMbc(Mbc):
         size = self.config.codebook.codes
         counts = [torch.bincount(level, minlength=size) for level in codes.unbind(1)]
         perplexity = sum(map(usage_perplexity, counts)) / len(counts)
-        residual = self._meter.value()
-        figures = {"codebook_perplexity": perplexity}
-        return figures if residual is None else {**figures, "codebook_residual": residual}
+        return {"codebook_perplexity": perplexity, **self.codewords.residual()}
 
     # ---- reading
 

@@ -18,7 +18,6 @@ What differs from the paper's published code:
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,14 +31,7 @@ from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import Sources
 from latentbank.bank import HISTOGRAM, Entry, MemoryBank, Receipt
 from latentbank.capabilities import Telemetry
-from latentbank.codec import pack_bits, unpack_bits
-from latentbank.codec.quantizer import (
-    Codebook,
-    CodebookConfig,
-    ResidualMeter,
-    nearest_codes,
-    usage_perplexity,
-)
+from latentbank.codec.quantizer import Codebook, CodebookConfig, usage_perplexity
 from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
@@ -52,6 +44,7 @@ from latentbank.method import (
 )
 from latentbank.methods.mac import Mac, MacConfig
 from latentbank.parts.amortised.bound_codes import BoundSettings
+from latentbank.parts.amortised.codewords import Codewords, Learning
 from latentbank.parts.amortised.networks import paper_presets
 from latentbank.parts.amortised.slots import Slots, top_sources
 from latentbank.parts.batch import Batch
@@ -91,6 +84,12 @@ class MbcConfig(MacConfig):
     def bits(self) -> int:
         """Bits of one code."""
         return (self.codebook.codes - 1).bit_length()
+
+    @property
+    def learning(self) -> Learning | None:
+        """How codewords learn while documents are written; None where they are frozen."""
+        online = self.adapt == "online"
+        return Learning(self.discount, self.generation, self.generations) if online else None
 
 
 def _mbc_presets() -> dict[str, dict[str, Any]]:
@@ -133,9 +132,7 @@ class Mbc(Mac, Telemetry):
         self.codebook = Codebook(backbone.geometry.width, config.codebook)
         self.network["codebook"] = self.codebook.to(backbone.device)
         self._buffered: tuple[Tensor, Tensor] | None = None
-        self._own_book: Codebook | None = None
-        self._meter = ResidualMeter()
-        self._words: Tensor = self.codebook.weight.detach().half().cpu()  # (G · K, D)
+        self.codewords = Codewords(self.codebook, self.code_count, config.bits, config.learning)
         self._codes: Tensor = torch.zeros(0, dtype=torch.long)
         self._histogram: Tensor = torch.zeros(config.codebook.codes, dtype=torch.long)
 
@@ -149,16 +146,12 @@ class Mbc(Mac, Telemetry):
     def bind(self, bank: MemoryBank) -> None:
         """Takes `bank` with its codebook, counts and codes; a new bank gets the adapter's."""
         self.bank = bank
-        words, counts = bank.get_blob(WORDS), bank.get_blob(COUNTS)
-        started = self.codebook.weight.detach().half().cpu()
-        self._words = self._stored_words(words) if words else started
-        self._own_book, self._meter = None, ResidualMeter()
-        self._histogram = torch.zeros(len(self._words), dtype=torch.long)
+        self.codewords.start(bank.get_blob(WORDS))
+        counts, words = bank.get_blob(COUNTS), len(self.codewords.all)
+        self._histogram = torch.zeros(words, dtype=torch.long)
         if counts:
-            if len(counts) != 4 * len(self._words):
-                raise BankError(
-                    f"the bank counts {len(counts) // 4} codes, expected {len(self._words)}"
-                )
+            if len(counts) != 4 * words:
+                raise BankError(f"the bank counts {len(counts) // 4} codes, expected {words}")
             self._histogram = torch.from_numpy(np.frombuffer(counts, np.uint32).astype(np.int64))
         self.unreadable = {}
         entries = self._readable(bank.entries())
@@ -166,14 +159,6 @@ class Mbc(Mac, Telemetry):
         rows = [self._unpack(entry.payload) for entry in entries]
         self._codes = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
         self._refresh()
-
-    def _stored_words(self, blob: bytes) -> Tensor:
-        """The codewords [G · K, D] float16 of a bank with G generations."""
-        size = self.config.codebook.codes, self.backbone.geometry.width
-        one = 2 * size[0] * size[1]
-        if len(blob) % one or not 1 <= len(blob) // one <= self.config.generations:
-            raise BankError(f"the bank's codebook has {len(blob)} bytes, expected {one}")
-        return torch.from_numpy(np.frombuffer(blob, np.float16).reshape(-1, size[1]).copy())
 
     def take(self, gone: Sequence[str], entries: Sequence[Entry]) -> None:
         """Takes in what others deleted and wrote."""
@@ -192,29 +177,8 @@ class Mbc(Mac, Telemetry):
         return int(self.config.latents)
 
     def _unpack(self, payload: bytes) -> Tensor:
-        """Codes of one entry; those of generation g are g · K higher.
-
-        Raises BankError for another length, or a code or generation that the bank does not have.
-        """
-        size, generation = int(self.config.codebook.codes), 0
-        if self.config.adapt == "online":
-            generation, payload = int.from_bytes(payload[:1]), payload[1:]
-        codes = unpack_bits(payload, self.config.bits, self.code_count)
-        if len(codes) and int(codes.max()) >= size:
-            raise BankError(
-                f"an entry of the bank names code {int(codes.max())}; the codebook has {size} codes"
-            )
-        if generation and generation >= self._generations:
-            raise BankError(
-                f"an entry of the bank names generation {generation} of its codewords; "
-                f"the bank has {self._generations}"
-            )
-        return torch.from_numpy(np.asarray(codes, dtype=np.int64)) + generation * size
-
-    @property
-    def _generations(self) -> int:
-        """Codebooks that the bank holds."""
-        return len(self._words) // int(self.config.codebook.codes)
+        """The codes [T] of one entry; see `Codewords.unpack`."""
+        return self.codewords.unpack(payload)
 
     def _refresh(self) -> None:
         """Makes one slot for each codeword in use, with its log mass.
@@ -222,7 +186,7 @@ class Mbc(Mac, Telemetry):
         Attention over N·T codes equals attention over their codewords with `+ log(count)`. Where
         slots are aggregated in windows, each code keeps a slot of its own.
         """
-        words, codes = self._words.float(), self._codes
+        words, codes = self.codewords.all.float(), self._codes
         if 0 < self.config.window < len(codes):
             self.slots = Slots.of(words[codes], self._owner(len(self._ids)))
         else:
@@ -276,9 +240,9 @@ class Mbc(Mac, Telemetry):
                 return super().write(documents)
             return self._count(documents)
         except BaseException:  # also Ctrl-C: go back to what the bank holds
-            meter = self._meter
+            meter = self.codewords.meter
             self.bind(self.require_bank())
-            self._meter = meter
+            self.codewords.meter = meter
             raise
 
     def _count(self, documents: Sequence[Document]) -> WriteReport:
@@ -301,63 +265,29 @@ class Mbc(Mac, Telemetry):
 
     def _encode(self, latents: Tensor) -> Tensor:
         """Codes [B, T] of latents [B, T, D]; with `adapt="online"` the codebook learns first."""
-        flat, size = latents.flatten(0, 1), int(self.config.codebook.codes)
-        if self.config.adapt == "online" and len(flat):
-            self._learn(flat)
-        latest = self._words[-size:].float()
-        codes = nearest_codes(flat, latest)
-        self._meter.add(flat, latest[codes])
-        return codes.view(latents.shape[:2]) + (len(self._words) - size)
-
-    def _learn(self, latents: Tensor) -> None:
-        """Learns from latents [N, D]; opens a generation when the latest has its documents."""
-        book, size = self._book(), self.config.codebook.codes
-        counts = self._counts()
-        generator = torch.Generator().manual_seed(int(counts.sum()))
-        book.update(latents, book.nearest(latents), self.config.discount, None, generator)
-        held = int(counts[-size:].sum()) // self.code_count
-        if held >= self.config.generation and self._generations < self.config.generations:
-            self._words = torch.cat([self._words, book.weight.detach().half()])
-            self._histogram = torch.cat([self._histogram, torch.zeros_like(counts[:size])])
+        if self.codewords.learn(latents.flatten(0, 1), self._counts()):
+            unused = torch.zeros(self.codewords.size, dtype=torch.long)
+            self._histogram = torch.cat([self._histogram, unused])
             self._refresh()
+        return self.codewords.encode(latents)
 
     def telemetry(self) -> dict[str, float]:
         """Perplexity and number of unused codewords of the bank's codes.
 
         `codebook_residual` covers what was encoded since the bank was bound, if anything was.
         """
-        counts = self._counts().view(self._generations, -1).sum(0)
-        figures = {
+        counts = self._counts().view(self.codewords.generations, -1).sum(0)
+        return {
             "codebook_perplexity": usage_perplexity(counts),
             "codebook_dead": float((counts == 0).sum()),
+            **self.codewords.residual(),
         }
-        residual = self._meter.value()
-        return figures if residual is None else {**figures, "codebook_residual": residual}
-
-    def _book(self) -> Codebook:
-        """The bank's own codebook in float32; starts with the adapter's usage statistics."""
-        if self._own_book is None:
-            settings = dataclasses.replace(self.config.codebook, learning="ema")
-            words = self._words[-self.config.codebook.codes :].float()
-            with torch.random.fork_rng(devices=[]):  # its random start is replaced
-                book = Codebook(words.shape[1], settings)
-            book.load_state_dict(
-                {k: v.detach().cpu() for k, v in self.codebook.state_dict().items()}
-            )
-            book.weight.copy_(words)
-            book.sums.copy_(book.weight * book.counts[:, None])
-            self._own_book = book
-        return self._own_book
 
     def _encode_payloads(self, latents: Tensor) -> list[bytes]:
-        if not latents.shape[0]:
-            return []
-        generations, codes = divmod(self._encode(latents).numpy(), self.config.codebook.codes)
-        head = bytes([int(generations.flat[0])]) if self.config.adapt == "online" else b""
-        return [head + pack_bits(row, self.config.bits) for row in codes]
+        return self.codewords.pack(self._encode(latents)) if latents.shape[0] else []
 
     def _blobs(self) -> dict[str, bytes]:
-        blobs = {WORDS: self._words.numpy().tobytes()}
+        blobs = {WORDS: self.codewords.stored()}
         bank = self.require_bank()
         if bank.get_blob(WORDS) == blobs[WORDS]:
             blobs = {}

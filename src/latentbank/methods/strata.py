@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.packed import AnswerStates
 from latentbank.backbone.prompts import COMPLETION, PLAIN, chat_template, passage_ids
 from latentbank.backbone.transports import Conditioning, KVPrefix
 from latentbank.bank import Entry, MemoryBank
@@ -43,7 +42,7 @@ from latentbank.method import (
     WriteReport,
     register,
 )
-from latentbank.parts.answer_loss import packed_split_loss, split_answer_loss
+from latentbank.parts.answer_loss import packed_states_loss, split_answer_loss
 from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.pooled_entries import PooledEntries
@@ -51,7 +50,6 @@ from latentbank.parts.pooling import SegmentPooler, Standardiser
 from latentbank.parts.retrieval.candidates import Candidate, shares
 from latentbank.parts.retrieval.dense import DenseSelector
 from latentbank.parts.retrieval.retriever import FLAT_NAMES, RetrievalConfig, Retriever
-from latentbank.parts.retrieval.sketch import split_sketch
 from latentbank.parts.retrieval.versions import content
 from latentbank.parts.state_reader import StateReader
 from latentbank.parts.text_levels import LM, TEXTS, WHOLE, TextLevels
@@ -141,11 +139,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
 
     def __init__(self, config: StrataConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
-        if not 0 <= config.inject_from < backbone.geometry.layers:
-            raise InputError(
-                f"inject_from must be below the backbone's {backbone.geometry.layers} layers, "
-                f"got {config.inject_from}"
-            )
+        backbone.geometry.require_layer(config.inject_from, "inject_from")
         width = backbone.geometry.width
         self.standard = Standardiser(width)
         self.pooler = SegmentPooler(width)
@@ -322,7 +316,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
             return frozenset()
         if entry.level in TEXTS:
             return content(self.texts.decode([entry])[0])
-        return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
+        return self.pooled.content(entry)
 
     def text(self, id: str) -> str:
         """The text of an entry as the model reads it; empty for states and for one that is gone."""
@@ -372,15 +366,8 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         The questions where `without` [Q] holds are asked closed book.
         """
         if self.packed is not None:
-            packed = self.packed
-            memories = [row[own] for row, own in zip(states, mask, strict=True)]
-
-            def read(*asked: Any) -> AnswerStates:
-                lora, questions, answers, owner = asked
-                return packed.from_states(lora, questions, answers, memories, owner)
-
             weights = self.lora, self.closed_lora
-            return packed_split_loss(packed, batch, without, *weights, read)
+            return packed_states_loss(self.packed, batch, without, *weights, states, mask)
         with self.reading().attach(self.backbone):
             memory = self.backbone.fill(states, mask, self.config.inject_from)
         return split_answer_loss(
@@ -396,14 +383,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         texts = [d.text for d in batch.documents]
         states, mask = self.features(texts)
         standard = self.standard(states[:, 1:])
-        owner = torch.tensor(batch.owner, device=states.device)
-        with torch.no_grad():
-            asked, asked_mask = self.standard_states(batch.questions)
-        matching = self.selector.loss(
-            self.selector.questions(asked, asked_mask),
-            self.selector.documents(standard, mask[:, 1:]),
-            owner,
-        )
+        matching = self.pooled.matching(batch, standard, mask[:, 1:])
         draw = np.random.default_rng([_SEED, batch.step])
         if draw.random() >= self.config.all_share:
             count = int(draw.choice(self.config.train_segments))
@@ -413,7 +393,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
             label = f"pooled{count}"
         else:
             label = "all"
-        without = draw.random(len(owner)) < self.config.closed_share
+        without = draw.random(len(batch.owner)) < self.config.closed_share
         answer = self._answer_loss(batch, states, mask, without)
         parts = {f"answer_{label}": answer.item(), "selector": matching.item()}
         return Loss(answer + self.config.selector_weight * matching, parts)

@@ -98,10 +98,7 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
     def __init__(self, config: TitansConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         geometry = backbone.geometry
-        if config.layer >= geometry.layers:
-            raise InputError(
-                f"layer must be below the backbone's {geometry.layers} layers, got {config.layer}"
-            )
+        geometry.require_layer(config.layer)
         self.memory = NeuralMemory(geometry.width, config.memory)
         self.standard = Standardiser(geometry.width)
         self.network["memory"], self.network["standard"] = self.memory, self.standard

@@ -19,7 +19,7 @@ from latentbank.backbone.packed import AnswerStates, PackedAnswers
 from latentbank.backbone.transports import Conditioning
 from latentbank.parts.batch import Batch, mean_answer_loss
 
-__all__ = ["packed_split_loss", "split_answer_loss"]
+__all__ = ["packed_split_loss", "packed_states_loss", "split_answer_loss"]
 
 PackedRead = Callable[
     [LoraWeights | None, Sequence[str], Sequence[str], Sequence[int]], AnswerStates
@@ -84,6 +84,27 @@ def packed_split_loss(
             if count:
                 total = total + losses[chosen].mean() * int(count) / len(without)
     return total
+
+
+def packed_states_loss(
+    packed: PackedAnswers,
+    batch: Batch,
+    without: npt.NDArray[np.bool_],
+    lora: LoraWeights | None,
+    closed_lora: LoraWeights | None,
+    states: Tensor,
+    mask: Tensor,
+) -> Tensor:
+    """`packed_split_loss`, read from middle-layer states [documents, M, D] with mask [., M]."""
+    memories = [row[own] for row, own in zip(states, mask, strict=True)]
+    return packed_split_loss(
+        packed,
+        batch,
+        without,
+        lora,
+        closed_lora,
+        lambda lora, asked, said, owner: packed.from_states(lora, asked, said, memories, owner),
+    )
 
 
 def _runs(without: npt.NDArray[np.bool_], apart: bool) -> list[npt.NDArray[np.int64]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from latentbank.backbone.lora import LoraWeights
 from latentbank.backbone.model import Backbone
 from latentbank.config import setting
-from latentbank.errors import InputError
 
 __all__ = ["NO_LORA", "LoraSettings"]
 
@@ -30,11 +29,7 @@ class LoraSettings:
         """
         if self.rank == 0:
             return None
-        if not 0 <= self.layer < backbone.geometry.layers:
-            raise InputError(
-                f"lora.layer must be below the backbone's {backbone.geometry.layers} layers, "
-                f"got {self.layer}"
-            )
+        backbone.geometry.require_layer(self.layer, "lora.layer")
         return LoraWeights(backbone, self.layer, self.rank, self.alpha, self.dropout, self.targets)
 
 

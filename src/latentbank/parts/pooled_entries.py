@@ -6,8 +6,9 @@ is the text's dense key. Knows states, pooling and keys; knows no bank and no ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from latentbank.bank import Entry
 from latentbank.codec import array_codec
 from latentbank.documents.document import Document
 from latentbank.errors import BankError
+from latentbank.parts.batch import Batch
 from latentbank.parts.pooling import SegmentPooler
 from latentbank.parts.retrieval.dense import DenseKeys, DenseSelector
 from latentbank.parts.retrieval.sketch import join_sketch, sketches, split_sketch
@@ -55,6 +57,21 @@ class PooledEntries:
                 body = pooled[i, kept[i]].half().cpu().numpy().tobytes()
                 entries[d.id] = Entry.of(d, level, join_sketch(words[d.id], body), keys[i])
         return [entries[d.id] for d in documents]
+
+    def matching(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
+        """Contrastive loss of the keys, from the documents' standardised states [D, T, .]."""
+        with torch.no_grad():
+            asked = self._states(batch.questions)
+        return self._selector.loss(
+            self._selector.questions(*asked),
+            self._selector.documents(states, mask),
+            torch.tensor(batch.owner, device=states.device),
+        )
+
+    @staticmethod
+    def content(entry: Entry) -> frozenset[Hashable]:
+        """The hashes of its text's words, as its sketch holds them."""
+        return frozenset(np.frombuffer(split_sketch(entry.payload)[0], "<u2").tolist())
 
     def decode(self, entry: Entry, key_width: int) -> tuple[bytes, Tensor]:
         """(sketch, standardised states [k, D]) of an entry; BankError if it is none."""

@@ -5,13 +5,15 @@ Knows batches and tensors; knows no network and no bank.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from latentbank.parts.batch import Batch
 
-__all__ = ["learned_share", "own_slots"]
+__all__ = ["learned_share", "own_slots", "partly_learned"]
 
 _SEED = 0x3AC
 
@@ -26,6 +28,20 @@ def learned_share(count: int, share: float, step: int) -> tuple[list[int], list[
     draw = np.random.default_rng([_SEED, step]).permutation(count)
     learned = set(draw[: max(1, round(share * count))].tolist())
     return sorted(learned), [i for i in range(count) if i not in learned]
+
+
+def partly_learned(
+    amortise: Callable[[Sequence[str]], Tensor], texts: Sequence[str], share: float, step: int
+) -> Tensor:
+    """The latents [B, T, D] of texts, of which `learned_share` chooses those with gradients."""
+    learned, rest = learned_share(len(texts), share, step)
+    parts = amortise([texts[i] for i in learned])
+    if not rest:
+        return parts
+    with torch.no_grad():
+        frozen = amortise([texts[i] for i in rest])
+    order = torch.tensor(learned + rest).argsort()
+    return torch.cat([parts, frozen])[order.to(parts.device)]
 
 
 def own_slots(batch: Batch, latents: int, aligned: bool = False) -> Tensor:

@@ -56,9 +56,7 @@ def weight_names(backbone: Backbone, targets: str, layer: int) -> list[str]:
         InputError: `layer` is not a layer of the backbone, or a part of a layer is not found.
     """
     names = {id(weight): name for name, weight in plain_weights(backbone.model)}
-    count = backbone.geometry.layers
-    if layer >= count:
-        raise InputError(f"layer must be below the backbone's {count} layers, got {layer}")
+    backbone.geometry.require_layer(layer)
     if targets == "all" and layer == 0:
         return list(names.values())
     parts: dict[str, Any] = {
