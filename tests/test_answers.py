@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from latentbank.adapter import build_method
+from latentbank.answering.asking import ANSWERS
 from latentbank.backbone import generate
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.cli.ask import snippet_of
 from latentbank.documents.document import Document
-from latentbank.model import ANSWERS, MemoryModel
+from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, QUESTIONS, Backbones
 from tiny_cli import DOCUMENTS as ROWS
 from tiny_cli import World, make_world, succeed, write_jsonl

@@ -8,12 +8,13 @@ import pytest
 
 from latentbank.adapter import build_method
 from latentbank.answering import answer_batch, stream_answer
+from latentbank.answering.asking import ANSWERS
 from latentbank.backbone import generate
 from latentbank.backbone.generate import DecodingConfig, PromptRun
 from latentbank.documents.document import Document
 from latentbank.errors import UnknownNameError
 from latentbank.method import Method
-from latentbank.model import ANSWERS, MemoryModel
+from latentbank.model import MemoryModel
 from latentbank.parts.retrieval.candidates import Candidate, QuestionGain
 from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 

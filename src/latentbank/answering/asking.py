@@ -1,0 +1,204 @@
+"""The only loop that asks: questions and conversations, answered from a bank.
+
+`MemoryModel` is an `Asking`. Knows methods through their contract; knows no files and no adapters.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from latentbank.answering import (
+    ASKED_TOGETHER,
+    Answer,
+    AnswerStream,
+    answer_batch,
+    check_questions,
+    question_batches,
+    stream_answer,
+)
+from latentbank.arguments import as_count, as_questions
+from latentbank.backbone.generate import DecodingConfig, generate
+from latentbank.backbone.model import Backbone
+from latentbank.backbone.transports import Sources
+from latentbank.bank import MemoryBank
+from latentbank.capabilities import Retrieving
+from latentbank.documents.conditions import Conditions
+from latentbank.documents.ends import whole_characters
+from latentbank.errors import InputError
+from latentbank.method import Method
+
+__all__ = ["ANSWERS", "QUALITY", "Asking"]
+
+QUALITY = "best"  # of `answering.QUALITIES`
+ANSWERS = DecodingConfig(max_new_tokens=48, whole_words=True)  # where nothing else is asked for
+
+
+class Asking(ABC):
+    """Asks `method`, which reads `bank` for `backbone`."""
+
+    method: Method
+    backbone: Backbone
+    bank: MemoryBank
+
+    @abstractmethod
+    def _follow(self, own: bool = False) -> None:
+        """Takes in what others wrote to the bank since the last look."""
+
+    def ask(
+        self,
+        question: str,
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        quality: str = QUALITY,
+    ) -> Answer:
+        """The answer to one question, with the documents that it was read from; see `answers`."""
+        return self.ask_many([question], decoding, memory, quality=quality)[0]
+
+    def stream(
+        self,
+        question: str,
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        quality: str = QUALITY,
+    ) -> AnswerStream:
+        """The answer to one question as text that comes piece by piece; see `ask`.
+
+        Other threads wait until the stream has come to its end or is closed.
+        """
+        return AnswerStream(self._growing(question, decoding or ANSWERS, memory, quality))
+
+    def _growing(
+        self, question: str, decoding: DecodingConfig, memory: bool, quality: str
+    ) -> Iterator[Answer]:
+        [text] = as_questions([question])
+        with self.backbone.exclusive():
+            check_questions(self.backbone, [text], decoding)
+            self._follow()
+            for answer in stream_answer(self.method, text, decoding, memory, quality):
+                yield answer
+            self._note_hits([answer.documents])
+
+    def ask_many(
+        self,
+        questions: Sequence[str],
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        documents: Sequence[str] | None = None,
+        batch: int = ASKED_TOGETHER,
+        quality: str = QUALITY,
+    ) -> list[Answer]:
+        """Answers to questions, in their order; see `answers`."""
+        questions = as_questions(questions)
+        answers: dict[int, Answer] = {}
+        for answered in self.answers(questions, decoding, memory, documents, batch, quality):
+            answers.update(answered)
+        return [answers[i] for i in range(len(questions))]
+
+    def answers(
+        self,
+        questions: Sequence[str],
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        documents: Sequence[str] | None = None,
+        batch: int = ASKED_TOGETHER,
+        quality: str = QUALITY,
+    ) -> Iterator[dict[int, Answer]]:
+        """Answers as they come, batch by batch: position of the question → answer.
+
+        `documents` names the document to read for each question; without it the method retrieves.
+        With `memory` False the backbone answers closed book. Without `decoding` an answer has at
+        most 48 tokens and ends at a word. Questions that read the same document
+        or have a like length are asked together.
+
+        `quality`: what decides between several documents that may hold the answer. "fast": how well
+        they fit the question and how sure the first token is. "best": how sure the whole answer is;
+        it takes longer.
+
+        Raises:
+            UnknownNameError: `quality` is neither of the two.
+            InputError: a question that is empty or does not fit into the backbone's context.
+        """
+        questions, decoding = as_questions(questions), decoding or ANSWERS
+        if documents is not None and len(documents) != len(questions):
+            raise InputError(
+                f"expected one document for each of the {len(questions)} questions, "
+                f"got {len(documents)}"
+            )
+        with self.backbone.exclusive():
+            check_questions(self.backbone, questions, decoding)
+        for part in question_batches(questions, documents, as_count(batch, "batch")):
+            given = None if documents is None else [documents[i] for i in part]
+            asked = [questions[i] for i in part]
+            with self.backbone.exclusive():
+                self._follow()
+                answers = answer_batch(self.method, asked, given, decoding, memory, quality)
+                self._note_hits([one.documents for one in answers])
+            yield dict(zip(part, answers, strict=True))
+
+    @contextmanager
+    def within(self, conditions: Conditions) -> Iterator[int]:
+        """Answers inside the block come only from documents that meet the conditions.
+
+        Gives the number of entries that are meant. Raises InputError for a method that does not
+        retrieve, and for a bank without a full ledger.
+        """
+        if not isinstance(self.method, Retrieving):
+            raise InputError(
+                f"method '{self.method.name}' reads all documents together; only methods that "
+                "retrieve can be kept to some of them"
+            )
+        with self.backbone.exclusive():  # other threads ask of all documents
+            retriever, chosen = self.method.retriever, self.bank.select(conditions)
+            before, retriever.only = retriever.only, frozenset(chosen)
+            try:
+                yield len(chosen)
+            finally:
+                retriever.only = before
+
+    def _note_hits(self, sources: Sources | Sequence[Any]) -> None:
+        """Tells the bank which documents answered: those with at least half of the best share.
+
+        A bank with a budget keeps them longer.
+        """
+        if self.method.bank is None or not any(sources):
+            return
+        best = [max((share for _, share in row), default=0.0) for row in sources]
+        self.method.bank.note_hits(
+            id
+            for row, top in zip(sources, best, strict=True)
+            for id, share in row
+            if share > 0 and share >= top / 2
+        )
+
+    def generate(self, prompt: str, decoding: DecodingConfig | None = None) -> str:
+        """Continues a prompt with the memory that `prompt` itself retrieves; no question template.
+
+        Raises:
+            InputError: the prompt is empty.
+        """
+        if not prompt.strip():
+            raise InputError("The prompt is empty.")
+        with self.backbone.exclusive():
+            self._follow()
+            conditioning = self.method.read([prompt])
+            passage = conditioning.passages[0] if conditioning.passages else ""
+            ids = self.backbone.encode([f"{passage}\n\n{prompt}" if passage else prompt])
+            with conditioning.attach(self.backbone):
+                found = generate(self.backbone, ids, decoding)[0]
+            return found.text if found.finished else whole_characters(found.text)
+
+    def text(self, id: str) -> str:
+        """The text of an entry that an answer names, as it was read; empty where none is kept."""
+        with self.backbone.exclusive():
+            return self.method.text(id) if isinstance(self.method, Retrieving) else ""
+
+    def prompt(self, question: str) -> str:
+        """The text that the backbone sees for a question, memory aside."""
+        with self.backbone.exclusive():
+            self._follow()
+            ids = self.method.read([question]).prompts(self.backbone, [question])[0]
+            text: str = self.backbone.tokenizer.decode(ids)
+        return text
