@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from latentbank.adapter import load_method as load_method
     from latentbank.adapter import save_adapter as save_adapter
     from latentbank.answering import Answer as Answer
+    from latentbank.answering.chat import ChatAnswer as ChatAnswer
+    from latentbank.answering.chat import ChatStream as ChatStream
+    from latentbank.answering.chat import Citation as Citation
     from latentbank.backbone.generate import DecodingConfig as Decoding
     from latentbank.backbone.model import Backbone as Backbone
     from latentbank.backbone.model import load_backbone as load_backbone
@@ -34,6 +37,9 @@ __version__ = "0.1.0"
 _PLACES = {
     "Answer": ("answering", "Answer"),
     "Backbone": ("backbone.model", "Backbone"),
+    "ChatAnswer": ("answering.chat", "ChatAnswer"),
+    "ChatStream": ("answering.chat", "ChatStream"),
+    "Citation": ("answering.chat", "Citation"),
     "Conditioning": ("backbone.transports", "Conditioning"),
     "Decoding": ("backbone.generate", "DecodingConfig"),
     "Document": ("documents.document", "Document"),
@@ -59,6 +65,9 @@ _PLACES = {
 __all__ = [
     "Answer",
     "Backbone",
+    "ChatAnswer",
+    "ChatStream",
+    "Citation",
     "Conditioning",
     "Decoding",
     "Document",

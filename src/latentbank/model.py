@@ -238,7 +238,10 @@ class MemoryModel(Asking):
     def delete(self, ids: Sequence[str] | str) -> Receipt:
         """Removes documents by id, with all chunks of long ones; the receipt names the entries."""
         with self._writing():
-            return self.method.delete(find_entries(list(self.bank.ids()), as_ids(ids))[0])
+            receipt = self.method.delete(find_entries(list(self.bank.ids()), as_ids(ids))[0])
+            if self._conversation is not None:
+                self._conversation.forget()
+            return receipt
 
     # ---- the rest
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, overload
 
 from latentbank.answering import (
     ASKED_TOGETHER,
@@ -19,6 +19,7 @@ from latentbank.answering import (
     question_batches,
     stream_answer,
 )
+from latentbank.answering.chat import Chat, ChatAnswer, ChatStream, Turn, as_messages
 from latentbank.arguments import as_count, as_questions
 from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.model import Backbone
@@ -42,6 +43,88 @@ class Asking(ABC):
     method: Method
     backbone: Backbone
     bank: MemoryBank
+    _conversation: Chat | None = None
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        stream: Literal[False] = False,
+        style: str = ...,
+        decoding: DecodingConfig | None = ...,
+        memory: bool = ...,
+        read_documents: int = ...,
+        quality: str = ...,
+    ) -> ChatAnswer: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        stream: Literal[True],
+        style: str = ...,
+        decoding: DecodingConfig | None = ...,
+        memory: bool = ...,
+        read_documents: int = ...,
+        quality: str = ...,
+    ) -> ChatStream: ...
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        *,
+        style: str = "chat",
+        stream: bool = False,
+        decoding: DecodingConfig | None = None,
+        memory: bool = True,
+        read_documents: int = 3,
+        quality: str = QUALITY,
+    ) -> ChatAnswer | ChatStream:
+        """The answer to the last message of a conversation, with numbered sources.
+
+        `messages`: [{"role": "user", "content": "…"}, …] as in OpenAI's API; a text is one message.
+        The question is resolved against the turns before it: "And where does she live?" is
+        retrieved with the name that was spoken of.
+
+        `style`: "short" is a few words, as `ask` answers. "sentence" is one whole sentence. "chat"
+        is as long as it takes, with "[1]" behind what a document says; up to `read_documents`
+        documents are read together, in the order of their times. Without `decoding` an answer has
+        at most 48, 64 or 256 tokens, and a quarter of the model's context.
+
+        With `stream` the result is a `ChatStream`: its pieces are the text as it comes, its
+        `answer` is whole after the last piece. Other threads wait until then. Messages that do not
+        fit into the model's context are left out, the oldest first; `trimmed` counts them.
+
+        Raises:
+            UnknownNameError: an unknown style or quality.
+            InputError: messages that cannot be read, or a question longer than the context.
+        """
+        turn = Turn(
+            as_messages(messages),
+            style,
+            decoding,
+            memory,
+            as_count(read_documents, "read_documents"),
+            quality,
+        )
+        growing = ChatStream(self._chatting(turn))
+        if stream:
+            return growing
+        for _ in growing:
+            pass
+        assert growing.answer is not None
+        return growing.answer
+
+    def _chatting(self, turn: Turn) -> Iterator[ChatAnswer]:
+        with self.backbone.exclusive():
+            self._follow()
+            if self._conversation is None:
+                self._conversation = Chat(self.method)
+            for answer in self._conversation.answer(turn):
+                yield answer
+            self._note_hits([[(one.entry, 1.0) for one in answer.citations]])
 
     @abstractmethod
     def _follow(self, own: bool = False) -> None:

@@ -5,6 +5,7 @@ Knows the question template and a model's own chat template; knows no memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ __all__ = [
     "Template",
     "answer_ids",
     "chat_template",
+    "chat_text",
+    "disarmed",
     "end_id_of",
     "passage_ids",
     "prompt_ids",
@@ -121,6 +124,46 @@ def chat_template(backbone: Backbone) -> Template | None:
     answered = _rendered(backbone, source, [user, {"role": "assistant", "content": _ANSWER}], False)
     end = answered.rpartition(_ANSWER)[2].strip()
     return Template(before, "{}", after, end)
+
+
+def chat_text(
+    backbone: Backbone, messages: Sequence[dict[str, str]]
+) -> tuple[str, Template] | None:
+    """(prompt of a conversation up to the answer, template whose `end` ends it).
+
+    None for a model without a chat template. A template that knows no system message gets its text
+    before the first message of the user.
+
+    Raises:
+        InputError: the model's template cannot be read or takes no such conversation.
+    """
+    source = getattr(backbone.tokenizer, "chat_template", None)
+    if not source:
+        return None
+    rows = list(messages)
+    try:
+        text = _rendered(backbone, source, rows, True)
+    except InputError:
+        if rows[0]["role"] != "system" or len(rows) < 2:
+            raise
+        joined = f"{rows[0]['content']}\n\n{rows[1]['content']}"
+        rows = [{"role": rows[1]["role"], "content": joined}, *rows[2:]]
+        text = _rendered(backbone, source, rows, True)
+    user = {"role": "user", "content": _QUESTION}
+    said = {"role": "assistant", "content": _ANSWER}
+    answered = _rendered(backbone, source, [user, said], False)
+    return text, Template(end=answered.rpartition(_ANSWER)[2].strip())
+
+
+_SIGN = re.compile(r"<(?=[|/]?[^\s<>]{1,40}>)|\[(?=/?(?:INST|SYS)\b)")
+
+
+def disarmed(text: str) -> str:
+    """A text in which nothing is read as a sign of a chat template: "<|im_end|>" → "< |im_end|>".
+
+    For texts that a document, or another than the user, put into a conversation.
+    """
+    return _SIGN.sub(lambda sign: f"{sign[0]} ", text)
 
 
 def _rendered(

@@ -1,0 +1,276 @@
+"""One turn of a conversation: documents for its question, and an answer with sources.
+
+A method with trained weights answers facts shortly; the sentence of the document that says so is
+the answer then. Any other model answers in its own chat format. Knows methods through their
+contract.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from latentbank.answering import Answer, answer_batch, check_questions, stream_answer
+from latentbank.answering.chat.citing import ChatAnswer, Citation, cited, snippet_of
+from latentbank.answering.chat.growing import Growing
+from latentbank.answering.chat.messages import Asked, Message, resolved
+from latentbank.answering.chat.prompting import Passage, Prompt, build_prompt
+from latentbank.answering.chat.reading import Found, PromptReader, find_passages, passage_of
+from latentbank.answering.chat.sentences import asks_fact, parts_of, saying
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.capabilities import Retrieving, Trained
+from latentbank.documents.identity import document_id
+from latentbank.errors import unknown
+from latentbank.method import Method
+
+__all__ = ["STYLES", "Chat", "Turn"]
+
+STYLES = ("short", "sentence", "chat")
+"""How an answer is said. `short`: a few words. `sentence`: one whole sentence. `chat`: as long as
+it takes."""
+TOKENS = {"short": 48, "sentence": 64, "chat": 256}
+_INSTRUCTIONS = {"short": "", "sentence": "Answer in one full sentence.", "chat": ""}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn: its messages, and how it is to be answered; see `Asking.chat`."""
+
+    messages: Sequence[Message]
+    style: str = "chat"
+    decoding: DecodingConfig | None = None
+    memory: bool = True
+    read_documents: int = 3
+    quality: str = "best"
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise unknown("style", self.style, STYLES)
+
+    def limit(self, positions: int) -> DecodingConfig:
+        """How to decode: at most a quarter of the model's positions where nothing is said."""
+        most = min(TOKENS[self.style], max(1, positions // 4))
+        return self.decoding or DecodingConfig(max_new_tokens=most, whole_words=True)
+
+
+class Chat:
+    """Answers turns from a method's memory. Keeps the documents of the last turns ready."""
+
+    def __init__(self, method: Method) -> None:
+        self._method, self._backbone = method, method.backbone
+        self._reader = PromptReader(method.backbone)
+
+    def forget(self) -> None:
+        """Forgets what was read lately."""
+        self._reader.clear()
+
+    def answer(self, turn: Turn) -> Iterator[ChatAnswer]:
+        """The answer as it grows; the last one is whole, and no text is taken back.
+
+        Raises:
+            InputError: the question does not fit into the model's context.
+            UnknownNameError: no such quality.
+        """
+        began, first = time.perf_counter(), 0.0
+        asked = resolved(turn.messages)
+        self._reader.keep(self._method.require_bank())
+        for one in self._answers(turn, asked):
+            first = first or time.perf_counter() - began
+            taken = time.perf_counter() - began
+            yield replace(one, seconds=taken, first_token_seconds=first)
+
+    def _answers(self, turn: Turn, asked: Asked) -> Iterator[ChatAnswer]:
+        method = self._method
+        retrieves = isinstance(method, Retrieving)
+        if turn.style == "short" or (turn.memory and not retrieves):
+            yield from self._short(turn, asked)
+        elif turn.memory and _answers_shortly(method) and self._is_fact(turn, asked):
+            yield from self._sentences(turn, asked)
+        else:
+            found = Found()
+            if turn.memory and isinstance(method, Retrieving):
+                found = find_passages(method, asked, turn.read_documents)
+            yield from self._generated(turn, asked, found)
+
+    def _is_fact(self, turn: Turn, asked: Asked) -> bool:
+        return turn.style == "sentence" or asks_fact(asked.question)
+
+    # ---- a few words
+
+    def _short(self, turn: Turn, asked: Asked) -> Iterator[ChatAnswer]:
+        decoding = turn.limit(self._positions)
+        check_questions(self._backbone, [asked.question], decoding)
+        for one in stream_answer(self._method, asked.question, decoding, turn.memory, turn.quality):
+            yield self._of(one, asked, one.text)
+
+    def _of(self, answer: Answer, asked: Asked, text: str) -> ChatAnswer:
+        ids = [id for id, _ in answer.documents]
+        return ChatAnswer(
+            text,
+            self._citations(self._passages(ids), answer.text, ()),
+            answer.from_memory,
+            answer.confidence,
+            asked.question,
+            superseded=answer.superseded,
+        )
+
+    # ---- the sentence that says it
+
+    def _sentences(self, turn: Turn, asked: Asked) -> Iterator[ChatAnswer]:
+        """A sentence for each question in the question."""
+        parts = parts_of(asked.question)
+        whole: ChatAnswer | None = None
+        for part in parts:
+            query = asked.query if len(parts) == 1 else part
+            one = self._sentence(turn, Asked(part, query))
+            if one is None:
+                found = find_passages(self._retrieving(), Asked(part, query), turn.read_documents)
+                one = list(self._generated(replace(turn, style="sentence"), asked, found))[-1]
+            whole = one if whole is None else _joined(whole, one)
+            yield replace(whole, question=asked.question)
+
+    def _sentence(self, turn: Turn, asked: Asked) -> ChatAnswer | None:
+        """The sentence of a document that holds the short answer; None where none does."""
+        decoding = replace(turn, style="short", decoding=None).limit(self._positions)
+        check_questions(self._backbone, [asked.question], decoding)
+        answer = self._best(turn, asked, decoding)
+        if not answer.from_memory or not answer.text:
+            return None
+        passages = self._passages([id for id, _ in answer.documents])
+        said = saying(answer.text, asked.question, [one.text for one in passages])
+        if said is None:
+            return None
+        sentence, place = said
+        marked = f"{sentence} [{place + 1}]" if turn.style == "chat" else sentence
+        base = self._of(answer, asked, marked)
+        numbers = (place + 1,) if turn.style == "chat" else ()
+        return replace(base, citations=self._citations(passages, sentence, numbers))
+
+    def _best(self, turn: Turn, asked: Asked, decoding: DecodingConfig) -> Answer:
+        """The short answer; where earlier turns say what is asked for, of their documents."""
+        method = self._method
+        if asked.query == asked.question or not isinstance(method, Retrieving):
+            return answer_batch(
+                method, [asked.question], None, decoding, turn.memory, turn.quality
+            )[0]
+        found = find_passages(method, asked, turn.read_documents)
+        if not turn.memory or not found.passages:
+            return answer_batch(method, [asked.question], None, decoding, False)[0]
+        ids = [one.entry for one in found.passages]
+        answers = answer_batch(method, [asked.question] * len(ids), ids, decoding)
+        weights = found.weights
+        best = max(range(len(ids)), key=lambda i: answers[i].confidence * weights[i])
+        return replace(answers[best], confidence=answers[best].confidence * weights[best])
+
+    @property
+    def _positions(self) -> int:
+        return self._backbone.geometry.max_positions
+
+    # ---- the model's own words
+
+    def _generated(self, turn: Turn, asked: Asked, found: Found) -> Iterator[ChatAnswer]:
+        decoding = turn.limit(self._positions)
+        prompt = self._prompt(turn, found.passages, decoding)
+        texts = [one.text for one in prompt.passages]
+        growing = Growing(
+            (lambda sentence: cited(sentence, texts)) if turn.style == "chat" else None,
+            sentences=1 if turn.style == "sentence" else None,
+        )
+        confidence, text = 0.0, ""
+        for one, count in self._reader.stream(prompt, decoding):
+            confidence = one.confidence * (found.support if texts else 1.0)
+            near = not one.finished and count > decoding.max_new_tokens - 8
+            text = growing.take(prompt.template.cut(one.text), one.finished, near)
+            yield self._grown(prompt, asked, text, growing, confidence)
+            if growing.ended:
+                break
+        if not growing.ended:
+            text = growing.close()
+            yield self._grown(prompt, asked, text, growing, confidence)
+
+    def _grown(
+        self, prompt: Prompt, asked: Asked, text: str, growing: Growing, confidence: float
+    ) -> ChatAnswer:
+        return ChatAnswer(
+            text,
+            self._citations(prompt.passages, text, tuple(growing.numbers)),
+            bool(prompt.passages),
+            confidence,
+            asked.question,
+            prompt.trimmed,
+            finished=growing.ended,
+        )
+
+    def _prompt(self, turn: Turn, passages: Sequence[Passage], decoding: DecodingConfig) -> Prompt:
+        instruction = _INSTRUCTIONS[turn.style]
+        return build_prompt(
+            self._backbone, turn.messages, passages, instruction, decoding.max_new_tokens
+        )
+
+    # ---- sources
+
+    def _retrieving(self) -> Retrieving:
+        assert isinstance(self._method, Retrieving)
+        return self._method
+
+    def _passages(self, ids: Sequence[str]) -> list[Passage]:
+        method, bank = self._method, self._method.require_bank()
+        if isinstance(method, Retrieving):
+            return [passage_of(method, bank, id) for id in ids]
+        return [Passage(id, "") for id in ids]
+
+    def _citations(
+        self, passages: Sequence[Passage], answer: str, numbers: Sequence[int]
+    ) -> tuple[Citation, ...]:
+        bank = self._method.require_bank()
+        rows = []
+        for number, passage in enumerate(passages, start=1):
+            entry = bank.get(passage.entry)
+            title = None if entry is None else entry.metadata.get("title")
+            rows.append(
+                Citation(
+                    number,
+                    document_id(passage.entry),
+                    passage.entry,
+                    None if title is None else str(title),
+                    None if entry is None else entry.source,
+                    None if entry is None else entry.time,
+                    snippet_of(passage.text, answer),
+                    number in numbers,
+                )
+            )
+        return tuple(rows)
+
+
+def _answers_shortly(method: Method) -> bool:
+    """Whether trained low-rank weights answer: they were trained on answers of a few words."""
+    return isinstance(method, Trained) and bool(method.reading().transports)
+
+
+def _joined(one: ChatAnswer, two: ChatAnswer) -> ChatAnswer:
+    """Two answers as one; the documents of the second that the first has keep their numbers."""
+    known = {citation.entry: citation.number for citation in one.citations}
+    citations, text = list(one.citations), two.text
+    for citation in reversed(two.citations):
+        number = known.get(citation.entry)
+        if number is None:
+            number = len(one.citations) + sum(
+                other.entry not in known for other in two.citations[: citation.number]
+            )
+        text = text.replace(f" [{citation.number}]", f" [\0{number}]")
+    text = text.replace("\0", "")
+    for citation in two.citations:
+        if citation.entry in known:
+            at = known[citation.entry] - 1
+            citations[at] = replace(citations[at], cited=citations[at].cited or citation.cited)
+        else:
+            citations.append(replace(citation, number=len(citations) + 1))
+    return replace(
+        one,
+        text=f"{one.text} {text}",
+        citations=tuple(citations),
+        from_memory=one.from_memory or two.from_memory,
+        confidence=min(one.confidence, two.confidence),
+        superseded=(*one.superseded, *two.superseded),
+    )

@@ -1,0 +1,111 @@
+"""Documents for a question, in the order of their times, and their keys and values from layer 0.
+
+Reading from layer 0 gives what the prompt would give, and documents that were read lately are read
+from a cache. Knows methods that retrieve, and prompts; knows no sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from latentbank.answering.chat.messages import Asked
+from latentbank.answering.chat.prompting import Passage, Prompt
+from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
+from latentbank.backbone.model import Backbone
+from latentbank.bank import MemoryBank
+from latentbank.capabilities import Retrieving
+from latentbank.documents.identity import content_hash
+from latentbank.parts.state_reader import StateReader
+
+__all__ = ["Found", "PromptReader", "find_passages", "passage_of"]
+
+HOT_BYTES = 256 << 20  # of keys and values of prompts that were read lately
+_LEAST_SHARE = 0.05  # of the best document's weight; below it another is not read
+
+
+@dataclass(frozen=True)
+class Found:
+    """Passages [N] in the order of their times.
+
+    `weights` [N] in [0, 1] say how well each fits the question, `support` how well the best does.
+    """
+
+    passages: tuple[Passage, ...] = ()
+    weights: tuple[float, ...] = ()
+    support: float = 0.0
+
+
+def find_passages(method: Retrieving, asked: Asked, count: int) -> Found:
+    """At most `count` documents for a question, the oldest first; none where none fits it."""
+    retriever, bank = method.retriever, method.require_bank()
+    ranking = retriever.rank([asked.query], count)[0]
+    ids = [id for id, _ in ranking]
+    if not ids:
+        return Found()
+    both = retriever.matches([asked.query, asked.question], [ids, ids])
+    matches = [max(pair) for pair in zip(*both, strict=True)]
+    support = max(matches)
+    if support < retriever.config.least_match:
+        return Found(support=support)
+    top = max(ranking[0][1], 1e-9)
+    weights = {
+        id: fit * min(1.0, max(score, 0.0) / top) ** 2
+        for (id, score), fit in zip(ranking, matches, strict=True)
+    }
+    least = _LEAST_SHARE * max(weights.values())
+    kept = [id for id in sorted(ids, key=bank.age) if weights[id] >= least]
+    passages = tuple(passage_of(method, bank, id) for id in kept)
+    return Found(passages, tuple(weights[id] for id in kept), support)
+
+
+def passage_of(method: Retrieving, bank: MemoryBank, id: str) -> Passage:
+    """The text of an entry under its title and time."""
+    entry = bank.get(id)
+    title = None if entry is None else entry.metadata.get("title")
+    parts = [str(title)] if title else []
+    if entry is not None and entry.time:
+        parts.append(entry.time)
+    return Passage(id, method.text(id), f"({', '.join(parts)})" if parts else "")
+
+
+class PromptReader:
+    """Runs prompts; keeps the keys and values of their documents within `HOT_BYTES`."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._reader = StateReader(backbone, 0, None, HOT_BYTES)
+        self._read: dict[str, tuple[str, ...]] = {}  # key of the cache → entries
+
+    def keep(self, bank: MemoryBank) -> None:
+        """Forgets what was read of entries that are no longer in the bank."""
+        gone = [key for key, ids in self._read.items() if not all(id in bank for id in ids)]
+        self._reader.hot.drop(gone)
+        for key in gone:
+            del self._read[key]
+
+    def clear(self) -> None:
+        """Forgets everything that was read."""
+        self._reader.hot.clear()
+        self._read.clear()
+
+    def stream(self, prompt: Prompt, decoding: DecodingConfig) -> Iterator[tuple[Generation, int]]:
+        """(answer so far, its tokens) after each pass; the whole answer alone with beams."""
+        backbone = self._backbone
+        quotable = backbone.encode([f" {' '.join(one.text for one in prompt.passages)}"], False)
+        memory, tokens = None, prompt.ids
+        if prompt.passages:
+            key, tokens = self._key(prompt), prompt.tail
+            states = backbone.states(*backbone.pad([prompt.head]), 0)[0].float().cpu()
+            memory = self._reader.memory([[key]], lambda _: states)
+        with backbone.with_memory(memory):
+            run = PromptRun(backbone, [tokens], decoding, end_id=prompt.end_id)
+            if decoding.beams > 1:
+                yield run.answers()[0], decoding.max_new_tokens
+                return
+            yield from run.stream(0, quotable)
+
+    def _key(self, prompt: Prompt) -> str:
+        key = content_hash(",".join(map(str, prompt.head)))
+        self._read[key] = tuple(one.entry for one in prompt.passages)
+        return key
