@@ -134,5 +134,5 @@ class Oracle:
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Oracle:
     found = Oracle()
-    monkeypatch.setattr("latentbank.model.answer_batch", found)
+    monkeypatch.setattr("latentbank.answering.asking.answer_batch", found)
     return found
