@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "latentbank"
 ROOMS = (
     ("errors",),
     ("registry", "config", "sizes"),
+    ("functions",),
     ("documents",),
     ("backbone",),
     ("codec",),
@@ -32,6 +33,7 @@ ROOMS = (
     ("evaluate",),
     ("training",),
     ("bench",),
+    ("evolve",),
     ("integrations", "server"),
     ("cli", "__main__"),
 )

@@ -7,20 +7,36 @@ by value and find the least valuable one without looking at the others.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from latentbank.errors import InputError, unknown
+from latentbank.functions.expression import Expression, parse
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "Policy", "Signals", "make_policy"]
+__all__ = [
+    "DEFAULT_POLICY",
+    "FORMULA",
+    "POLICIES",
+    "SIGNALS",
+    "Formula",
+    "Policy",
+    "Signals",
+    "make_policy",
+    "packaged_formulas",
+    "signals_by_name",
+]
 
 Values = npt.NDArray[np.float64]
 
 DEFAULT_POLICY = "age=1,hits=1,redundancy=0.5"
+_ASSET = "assets/policies.json"
 _TIE = 1e-3  # weight of age where a policy does not name it
 _GOLDEN = (5**0.5 - 1) / 2
 _RETIRED = {"surprise": 0.5}  # policies of older banks, with the value that each document has by it
@@ -119,8 +135,53 @@ class Blend:
         return total
 
 
+FORMULA = "formula:"
+"""What a policy's text begins with where an expression follows; see `functions.expression`."""
+
+SIGNALS = ("age", "hits", "redundancy", "sample")
+"""What an expression may know of a document; see `signals_by_name`."""
+
+
+def signals_by_name(signals: Signals, span: float) -> dict[str, Values]:
+    """The signals [n] of an expression.
+
+    `age` is the place in the order of writing, divided by `span`; `hits` a count; `redundancy` lies
+    in 0 … 1; `sample` is the value that the policy of that name gives.
+    """
+    return {
+        "age": POLICIES["age"].value(signals, span),
+        "hits": signals.hits.astype(np.float64),
+        "redundancy": np.asarray(signals.redundancy, np.float64),
+        "sample": POLICIES["sample"].value(signals, span),
+    }
+
+
+@dataclass(frozen=True)
+class Formula:
+    """An expression over `SIGNALS`. Age breaks ties. What is no number counts as 0."""
+
+    expression: Expression
+
+    def value(self, signals: Signals, span: float) -> Values:
+        """The expression's value, [n]."""
+        known = signals_by_name(signals, span)
+        tie = 0.0 if "sample" in self.expression.names else _TIE
+        values: Values = self.expression.bounded(known) + tie * known["age"]
+        return values
+
+
+@functools.cache
+def packaged_formulas() -> Mapping[str, str]:
+    """Named expressions that ship with the package: policies that `latentbank evolve` found."""
+    found = json.loads(resources.files("latentbank").joinpath(_ASSET).read_text("utf-8"))
+    return {name: str(row["expression"]) for name, row in found.items()}
+
+
 def make_policy(text: str, stored: bool = False) -> Policy:
     """The policy of a text: a name ("age"), a blend ("age=1,hits=2"), or "blend", the default.
+
+    "formula:" and an expression over `SIGNALS` is a policy, too, as is a name of
+    `packaged_formulas`.
 
     Args:
         stored: whether the text comes from a bank. One of an older version may name a policy that
@@ -129,6 +190,10 @@ def make_policy(text: str, stored: bool = False) -> Policy:
     Raises `UnknownNameError` for an unknown name, `InputError` for a weight that is no number.
     """
     offset = 0.0
+    if text.startswith(FORMULA):
+        return Formula(parse(text.removeprefix(FORMULA), SIGNALS))
+    if text in packaged_formulas():
+        return Formula(parse(packaged_formulas()[text], SIGNALS))
     if text == "blend":
         text, offset = DEFAULT_POLICY, _DEFAULT_OFFSET
     weights: dict[str, float] = {}
@@ -136,7 +201,7 @@ def make_policy(text: str, stored: bool = False) -> Policy:
         name, sign, number = (piece.strip() for piece in part.partition("="))
         retired = stored and name in _RETIRED
         if name not in POLICIES and not retired:
-            raise unknown("fading policy", name, [*POLICIES, "blend"])
+            raise unknown("fading policy", name, [*POLICIES, "blend", *packaged_formulas()])
         try:
             weight = float(number) if sign else 1.0
         except ValueError:

@@ -25,6 +25,7 @@ from latentbank.cli.compare import compare as compare_command
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
+from latentbank.cli.evolve import evolve as evolve_command
 from latentbank.cli.failures import INTERRUPTED, Failure, damage_as_lines, explain, report
 from latentbank.cli.inspect import inspect as inspect_command
 from latentbank.cli.kb import kb_app
@@ -100,6 +101,7 @@ app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(kb_app, name="kb")
+app.command("evolve")(evolve_command)
 app.command("models")(models_command)
 app.command("demo")(demo_command)
 app.command("compare")(compare_command)

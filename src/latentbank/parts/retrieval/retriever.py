@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentbank.bank import MemoryBank
 from latentbank.config import require_at_least, require_share, setting
+from latentbank.functions.expression import parse
 from latentbank.parts.retrieval.candidates import (
     Candidate,
     QuestionGain,
@@ -23,7 +24,7 @@ from latentbank.parts.retrieval.candidates import (
     weighed,
 )
 from latentbank.parts.retrieval.lexical import LexicalIndex, Ranking
-from latentbank.parts.retrieval.rerank.reranker import Reranker
+from latentbank.parts.retrieval.rerank.reranker import FEATURES, Reranker
 from latentbank.parts.retrieval.sketch import FusedIndex
 from latentbank.parts.retrieval.stored import StoredIndex, Take, open_stored, stores_words
 from latentbank.parts.retrieval.versions import NEAR, REACH, Resolved, ShortTexts, Versions
@@ -45,6 +46,9 @@ class RetrievalConfig:
 
     candidates: int = setting(4, "Documents that are read one by one; the best answer wins.")
     rerank: int = setting(16, "Best texts by BM25 that are reranked by their words; 0: none.")
+    fusion: str = setting(
+        "", "Expression over the reranker's features that orders texts; empty: its linear model."
+    )
     together: int = setting(1, "Documents that are read together; above 1 there is no contest.")
     least_match: float = setting(
         0.3, "Share of a question's words that a document must hold to be read."
@@ -62,6 +66,8 @@ class RetrievalConfig:
         require_at_least(self, 1, "candidates", "together")
         require_share(self, "least_match", "closed_weight")
         require_at_least(self, 0, "rerank", "gain_scale", "index_bytes")
+        if self.fusion:
+            parse(self.fusion, FEATURES)
 
     @property
     def question_gain(self) -> QuestionGain | None:
@@ -92,7 +98,7 @@ class Retriever:
         self.config = config
         self._words_of, self._age_of, self._question_keys = words_of, age_of, question_keys
         self._key_width = key_width
-        self._reranker = Reranker(texts_of)
+        self._reranker = Reranker(texts_of, fusion=config.fusion)
         self.only: frozenset[str] | None = None
         self._older: dict[tuple[str, str], tuple[str, ...]] = {}
         self.clear()
