@@ -41,9 +41,10 @@ BLEND = "age + log1p(hits) / 2.772589 + 0.5 * (1 - redundancy)"
 class Stream:
     """How documents come and what is asked.
 
-    `budget`: bytes per document of the stream, beyond what a bank of one needs. `phases`: parts in which it is written. After each,
-    `asked` questions are drawn. With the chance `hot` one is about the `hot_share` of documents
-    that are asked about again and again, else about any that were written.
+    `budget`: bytes per document of the stream, beyond what a bank of one needs. `phases`: parts in
+    which it is written. After each, `asked` questions are drawn. With the chance `hot` one is about
+    the `hot_share` of documents that are asked about again and again, else about any that were
+    written.
     """
 
     budget: int = 64
