@@ -126,7 +126,7 @@ def test_hugging_face_dataset(tmp_path: Path) -> None:
         ("a.jsonl", b'{"id": 1, "Body": null}', r"line 1: the row has no text; its field 'Body'"),
         ("a.csv", b'text\n"a" b\n', r"a\.csv, line 2: not CSV"),
         ("a.csv", b"text\na,b\n", r"a\.csv, line 2: the row has more fields"),
-        ("a.pdf", b"%PDF", r"suffix \.pdf; readable are \.csv"),
+        ("a.exe", b"MZ", r"suffix \.exe; readable are \.csv"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, data: bytes, sentence: str) -> None:

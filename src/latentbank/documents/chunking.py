@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from latentbank.errors import InputError
 
-__all__ = ["CountTokens", "split_text"]
+__all__ = ["CountTokens", "Span", "fits", "split_spans", "split_text"]
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Token counts of a batch of strings, in their order."""
@@ -33,17 +33,35 @@ def split_text(text: str, count_tokens: CountTokens, chunk_tokens: int) -> list[
     every character of the text but some of its white space. Returns [] for white space only.
     Raises `InputError` if `chunk_tokens` is under 1 or too small for a single character.
     """
+    return [text[start:end] for start, end in split_spans(text, count_tokens, chunk_tokens)]
+
+
+def split_spans(
+    text: str, count_tokens: CountTokens, chunk_tokens: int, part: Span | None = None
+) -> list[Span]:
+    """The pieces of `split_text` as (start, end); `part`: of this part of the text alone."""
     if chunk_tokens < 1:
         raise InputError(f"chunk_tokens must be at least 1, got {chunk_tokens}.")
     counter = _Counter(text, count_tokens)
-    whole = (0, len(text))
-    if len(text) <= _LONG * chunk_tokens and counter.counts([whole])[0] <= chunk_tokens:
-        stripped = text.strip()
-        return [stripped] if stripped else []
-    atoms, counts = _atoms(counter, whole, chunk_tokens)
-    packed = _pack(atoms, counts, chunk_tokens)
-    spans = _enforce(counter, packed, chunk_tokens)
-    return [piece for start, end in spans if (piece := text[start:end].strip())]
+    whole = (0, len(text)) if part is None else part
+    if fits(text[slice(*whole)], count_tokens, chunk_tokens):
+        spans = [whole]
+    else:
+        atoms, counts = _atoms(counter, whole, chunk_tokens)
+        spans = _enforce(counter, _pack(atoms, counts, chunk_tokens), chunk_tokens)
+    return [span for given in spans if (span := _stripped(text, given))[0] < span[1]]
+
+
+def fits(text: str, count_tokens: CountTokens, limit: int) -> bool:
+    """Whether a text has at most `limit` tokens; one that is surely too long is not counted."""
+    return len(text) <= _LONG * limit and count_tokens([text])[0] <= limit
+
+
+def _stripped(text: str, span: Span) -> Span:
+    """A span without white space around it."""
+    piece = text[slice(*span)]
+    start = span[0] + len(piece) - len(piece.lstrip())
+    return start, max(start, span[0] + len(piece.rstrip()))
 
 
 class _Counter:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from latentbank.documents.chunking import CountTokens, split_text
+from latentbank.documents.chunking import CountTokens, fits, split_text
 from latentbank.documents.identity import content_hash, entry_id, find_entries
+from latentbank.documents.outline import HEADING, PLACE, TITLE, Piece, Section, pieces
 from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
@@ -50,6 +51,8 @@ class Document:
         version: 8 hex digits that tell text, time and metadata from those of another version of
             the same id; a chunk has that of the document it was cut from. "" where the id is the
             hash of the text: then another text is another document.
+        outline: where the sections of the text begin. A chunk then carries the headings above it,
+            in its text and as `heading` in its metadata; see `outline.Section`.
     Raises `InputError` if a value is empty, of another type, not JSON, no time or not Unicode.
     """
 
@@ -59,6 +62,7 @@ class Document:
     source: str | None
     metadata: Mapping[str, JSON] = field(hash=False)
     version: str = field(init=False, compare=False, repr=False)
+    outline: tuple[Section, ...] = field(init=False, compare=False, repr=False)
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Document:
         time: Time | None = None,
         source: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
+        outline: Sequence[Section] = (),
     ) -> None:
         if not isinstance(text, str):
             raise InputError(f"A document's text must be a string, got {type(text).__name__}.")
@@ -85,6 +90,7 @@ class Document:
             "time": None if time is None else str(parse_time(time)),
             "source": source,
             "metadata": dict(metadata or {}),
+            "outline": tuple(outline),
         }
         for key, kept in values.items():
             object.__setattr__(self, key, kept)
@@ -134,13 +140,29 @@ def chunk(document: Document, count_tokens: CountTokens, chunk_tokens: int) -> l
     paragraph, sentence or line, word, character. Chunks inherit time, source, metadata and
     version; their ids are entry ids, `entry_id(document.id, i)`. A document that fits becomes one
     entry, `entry_id(document.id)`. White space around a chunk is removed; joined, the chunks hold
-    every character but some of the white space. Linear in the text's length. Raises `InputError`
-    if `chunk_tokens` is under 1 or too small for a single character.
+    every character but some of the white space. Linear in the text's length.
+
+    A document with an outline is cut at its sections first. Its chunks begin with the title and the
+    headings above them, and name them as `heading`, beside a `place` such as a page. Raises
+    `InputError` if `chunk_tokens` is under 1 or too small for a single character.
     """
-    pieces = split_text(document.text, count_tokens, chunk_tokens)
-    if len(pieces) == 1:
-        return [_part(document, pieces[0], None)]
-    return [_part(document, piece, index) for index, piece in enumerate(pieces)]
+    if document.outline and not fits(document.text, count_tokens, chunk_tokens):
+        title = document.metadata.get(TITLE)
+        cut = pieces(
+            document.text,
+            title if isinstance(title, str) else "",
+            document.outline,
+            count_tokens,
+            chunk_tokens,
+        )
+    else:
+        cut = [Piece(t, "", "") for t in split_text(document.text, count_tokens, chunk_tokens)]
+    if len(cut) == 1:
+        return [_part(document, cut[0].text, None)]
+    return [
+        _part(document, piece.text, index, {HEADING: piece.heading, PLACE: piece.place})
+        for index, piece in enumerate(cut)
+    ]
 
 
 def whole(document: Document) -> Document:
@@ -156,11 +178,14 @@ def renamed(entry: Document, id: str, version: str) -> Document:
     return part
 
 
-def _part(document: Document, text: str, number: int | None) -> Document:
+def _part(
+    document: Document, text: str, number: int | None, more: Mapping[str, str] | None = None
+) -> Document:
     name = entry_id(document.id, number)
     if name == document.id and text == document.text:
         return document
-    part = Document(text, document.id, document.time, document.source, document.metadata)
+    metadata = {**document.metadata, **{key: value for key, value in (more or {}).items() if value}}
+    part = Document(text, document.id, document.time, document.source, metadata)
     object.__setattr__(part, "id", name)
     object.__setattr__(part, "version", document.version)
     return part

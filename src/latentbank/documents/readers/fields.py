@@ -163,7 +163,8 @@ def row_document(row: Row, source: str | None, options: ReadOptions, id: str | N
         name = row_key(fields.pop(columns.id, None), "id") if columns.id else None
         when = row_time(fields.pop(columns.time, None), options) if columns.time else None
         given = row_key(fields.pop(columns.source, None), "source") if columns.source else None
-        return Document(text, name or id, when, given or source, metadata_of(fields))
+        metadata = metadata_of(fields)
+        return Document(text, name or id, when, given or source, metadata, row.outline)
     except InputError as error:
         raise InputError(f"{row.where}: {error}") from error
     except RecursionError as error:

@@ -10,40 +10,61 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, cast
 
 from latentbank.documents.readers.delimited import delimited_rows
+from latentbank.documents.readers.formats.archive import archive_rows
+from latentbank.documents.readers.formats.code import CODE_SUFFIXES, code_rows
+from latentbank.documents.readers.formats.epub import epub_rows
+from latentbank.documents.readers.formats.html import html_rows
+from latentbank.documents.readers.formats.mail import mail_rows, mailbox_rows
+from latentbank.documents.readers.formats.markdown import markdown_rows
+from latentbank.documents.readers.formats.pdf import pdf_rows
+from latentbank.documents.readers.formats.subtitles import subtitle_rows
+from latentbank.documents.readers.formats.word import word_rows
 from latentbank.documents.readers.json_rows import json_rows, jsonl_rows
 from latentbank.documents.readers.parquet import parquet_rows
 from latentbank.documents.readers.rdf import rdf_rows
 from latentbank.documents.readers.rows import Found, Note, ReadOptions, named
-from latentbank.documents.readers.text import html_rows, text_rows
+from latentbank.documents.readers.text import text_rows
 from latentbank.errors import InputError
 
 __all__ = ["SUFFIXES", "file_rows", "list_files", "shown"]
 
 Reader = Callable[[BinaryIO, str, ReadOptions], Iterator[Found]]
 
+_ARCHIVE = ".zip"
 _READERS: dict[str, Reader] = {
     ".csv": delimited_rows,
+    ".docx": word_rows,
+    ".eml": mail_rows,
+    ".epub": epub_rows,
     ".htm": html_rows,
     ".html": html_rows,
     ".json": json_rows,
     ".jsonl": jsonl_rows,
-    ".markdown": text_rows,
-    ".md": text_rows,
+    ".markdown": markdown_rows,
+    ".mbox": mailbox_rows,
+    ".md": markdown_rows,
     ".ndjson": jsonl_rows,
     ".nt": rdf_rows,
     ".parquet": parquet_rows,
+    ".pdf": pdf_rows,
     ".rst": text_rows,
+    ".srt": subtitle_rows,
     ".text": text_rows,
     ".tsv": delimited_rows,
     ".ttl": rdf_rows,
     ".txt": text_rows,
+    ".vtt": subtitle_rows,
+    ".xhtml": html_rows,
+    **dict.fromkeys(CODE_SUFFIXES, code_rows),
 }
-SUFFIXES = tuple(_READERS)
+SUFFIXES = (*_READERS, _ARCHIVE)
 """The suffixes that are read, each also with `.gz` behind it."""
+
+_RANDOM = (".docx", ".epub", ".parquet", ".pdf", _ARCHIVE)  # not read from start to end
 
 _BINARY_HEAD = 4096  # bytes of a file without suffix that are looked at
 
@@ -53,12 +74,17 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _reader(path: Path) -> Reader | None:
-    """The reader for a path; None if its suffix is not known. Without suffix it is text."""
+def _format(path: PurePath) -> str:
+    """The suffix that tells a path's format, without `.gz`; "" where it has none."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
-    return _READERS.get(suffixes[-1]) if suffixes else text_rows
+    return suffixes[-1] if suffixes else ""
+
+
+def _is_read(path: PurePath) -> bool:
+    """Whether such files are read. Without suffix it is text."""
+    return _format(path) in ("", *SUFFIXES)
 
 
 def list_files(path: str | Path) -> tuple[list[Path], list[Note]]:
@@ -73,10 +99,12 @@ def list_files(path: str | Path) -> tuple[list[Path], list[Note]]:
     path = Path(path)
     name = shown(path)
     if not os.path.exists(path):
+        if os.path.islink(path):
+            raise InputError(f"{name} is a link to a file that is not there, or to itself.")
         raise InputError(f"{name} does not exist.")
     known = f"{', '.join(SUFFIXES)} (each also as .gz)"
     if not path.is_dir():
-        if _reader(path) is None:
+        if not _is_read(path):
             raise InputError(
                 f"{name} has the suffix {path.suffix}; readable are {known}, files without suffix, "
                 "folders and - (stdin)."
@@ -120,10 +148,11 @@ def _why_not(path: Path) -> str:
     """Why a folder's file is not read; "" if it is."""
     if path.name.startswith("."):
         return "a hidden file"
-    if _reader(path) is None:
+    if not _is_read(path):
         return f"the suffix {path.suffix} is not read"
     if not path.is_file():
-        return "not a regular file"
+        loop = path.is_symlink() and not os.path.exists(path)
+        return "a link that leads nowhere" if loop else "not a regular file"
     if not path.suffix:
         try:
             with path.open("rb") as file:
@@ -140,21 +169,33 @@ def _why_not(path: Path) -> str:
 def file_rows(path: Path, options: ReadOptions) -> Iterator[Found]:
     """The rows of one file, by its suffix; where the file itself is broken, its rest is lost."""
     name = shown(path)
-    reader = _reader(path) or text_rows
     try:
         with named(name), path.open("rb") as file:
-            yield from reader(_seekable(file, path), name, options)
-    except (EOFError, zlib.error) as error:
-        yield InputError(f"{name} is not a readable gzip file: {error}.")
+            yield from _rows(file, path, name, options)
     except InputError as error:
         yield error
 
 
-def _seekable(file: BinaryIO, path: Path) -> BinaryIO:
+def _rows(file: BinaryIO, path: PurePath, name: str, options: ReadOptions) -> Iterator[Found]:
+    try:
+        data, suffix = _seekable(file, path), _format(path)
+        if suffix == _ARCHIVE:
+            yield from archive_rows(data, name, options, _is_read_inside, _rows)
+        else:
+            yield from _READERS.get(suffix, text_rows)(data, name, options)
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{name} is not a readable gzip file: {error}.") from error
+
+
+def _is_read_inside(path: PurePath) -> bool:
+    return _is_read(path) and _format(path) not in ("", _ARCHIVE)
+
+
+def _seekable(file: BinaryIO, path: PurePath) -> BinaryIO:
     """The bytes to read, unpacked; a pipe is read whole, because readers look twice."""
     if path.suffix.lower() == ".gz":
         unpacked = gzip.GzipFile(fileobj=file)
-        if path.suffixes[-2:-1] == [".parquet"]:  # read from its end
+        if _format(path) in _RANDOM:
             return io.BytesIO(unpacked.read())
         return cast(BinaryIO, unpacked)
     return file if file.seekable() else io.BytesIO(file.read())

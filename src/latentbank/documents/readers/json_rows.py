@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from latentbank.documents.readers.chats.chat import chat_rows
+from latentbank.documents.readers.chats.exports import exported_chats
 from latentbank.documents.readers.encoding import UTF8, Encoding, decode, detect
 from latentbank.documents.readers.fields import TEXT_NAMES
 from latentbank.documents.readers.rows import Found, Note, ReadOptions, Row
@@ -38,7 +40,8 @@ def jsonl_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Foun
 def json_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Found]:
     """A JSON file: a list of rows or texts, one row, or an object that holds one list of rows.
 
-    A file of several JSON values is read as JSON Lines.
+    Chats that a program exported give a row for each day of each chat. A file of several JSON
+    values is read as JSON Lines.
     """
     data = file.read()
     encoding = _json_encoding(data)
@@ -55,6 +58,13 @@ def json_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Found
         raise InputError(f"{path}, line {error.lineno}: not JSON: {error.msg}.") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}.") from error
+    try:
+        chats = exported_chats(value, path)
+    except RecursionError as error:
+        raise InputError(f"{path}: its values are nested too deeply.") from error
+    if chats is not None:
+        yield from chat_rows(chats, path, options)
+        return
     rows = _rows_in(value)
     if rows is None:
         yield _checked(value, path, options)

@@ -99,7 +99,8 @@ def _checked(row: Found, source: str | None, options: ReadOptions) -> Document |
     try:
         if options.triples:
             return row_triple(row, source, options)
-        return row_document(row, source, options, _file_id(row, source))
+        place = row.file or source
+        return row_document(row, place, options, _file_id(row, place))
     except InputError as error:
         return error
 

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from latentbank.documents.outline import Section
+from latentbank.documents.time import Instant, parse_time
 from latentbank.errors import InputError
 
-__all__ = ["Found", "Note", "ReadOptions", "Row", "named"]
+__all__ = ["Found", "Note", "ReadOptions", "Row", "missing", "named", "text_row", "told_time"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,29 @@ class ReadOptions:
 class Row(NamedTuple):
     """Named fields and the words that say where they stand ("notes.jsonl, line 3").
 
-    `whole`: the row is a whole file, so the file's path is its identity.
+    `whole`: the row is a whole file, so the file's path is its identity. `outline`: the sections of
+    its text. `file`: the file that the row comes from, where that lies inside of another one.
     """
 
     where: str
     fields: dict[str, Any]
     whole: bool = False
+    outline: tuple[Section, ...] = ()
+    file: str = ""
+
+
+def text_row(
+    where: str,
+    text: str,
+    options: ReadOptions,
+    outline: tuple[Section, ...] = (),
+    whole: bool = True,
+    **fields: Any,
+) -> Row:
+    """A row of a format without columns: a text, and `id`, `time` or metadata where not empty."""
+    names = {"id": options.id_column, "time": options.time_column}
+    known = {names.get(name) or name: value for name, value in fields.items() if value}
+    return Row(where, {options.text_column or "text": text, **known}, whole, outline)
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,8 @@ class Note:
     """Something that the reader did and the user may want to know; not an error.
 
     Attributes:
-        kind: "skipped" (a file in a folder), "encoding" or "column" (a column left out).
+        kind: "skipped" (a file in a folder or mail), "encoding", "column" (a column left out),
+            "part" (something within a file that is left out) or "plain" (read without structure).
         path: the file that it is about.
         text: what was done, in words without the path.
     """
@@ -81,3 +101,20 @@ def named(path: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def told_time(value: object, path: str, options: ReadOptions) -> tuple[Instant | None, list[Note]]:
+    """When a file says it was written, and a note where that cannot be read as a time."""
+    if value is None or value == "":
+        return None, []
+    try:
+        return parse_time(value, options.dayfirst), []
+    except InputError:
+        return None, [Note("part", path, f"the date that it names, {value!r:.60}, cannot be read")]
+
+
+def missing(path: str, what: str, error: ImportError) -> InputError:
+    """The error for a library of the extra `files` that is not installed."""
+    return InputError(
+        f"{path}: reading {what} needs {error.name}: pip install 'latentbank[files]'."
+    )
