@@ -41,7 +41,7 @@ def pdf(pages: Sequence[str], title: str = "", password: str = "", chapters: Any
         stream.set_data(content.encode("latin-1"))
         page[NameObject("/Contents")] = writer._add_object(stream)
     for name, number in chapters:
-        writer.add_outline_item(name, number)
+        writer.add_outline_item(title=name, page_number=number)
     if title:
         writer.add_metadata({"/Title": title, "/Author": "Mara Holt"})
         writer.add_metadata({"/ModDate": "D:20240501120000Z"})

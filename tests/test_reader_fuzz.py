@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import own_files
 from latentbank.documents.document import Document
 from latentbank.documents.readers import read_documents
 from long_record import keep
@@ -24,7 +25,10 @@ FEW = settings(
 )
 MANY = settings(FEW, max_examples=2500)
 
-FORMATS = ["jsonl", "json", "csv", "tsv", "txt", "html", "parquet", "jsonl.gz", "README"]
+FORMATS = [
+    "jsonl", "json", "csv", "tsv", "txt", "html", "parquet", "jsonl.gz", "README", "pdf", "docx",
+    "epub", "zip", "eml", "mbox", "srt", "vtt", "md", "py", "js", "c",
+]  # fmt: skip
 DAMAGE = [
     b"\xff", b"caf\xe9", b"{", b"[1]", b'{"text": null}', b'{"text": "\\ud83d"}', b'{"id": 1}',
     b"null", b'{"text": "x", "time": "01/02/2024"}', b'{"text": "x", "metadata": 3}', b"\0", b"{}",
@@ -49,6 +53,34 @@ def check_any_bytes(folder: Path, name: str, data: bytes) -> None:
     assert all(str(path) in error for error in errors)
 
 
+WHOLE = {
+    "pdf": own_files.pdf(["One page.", "Another page."], "Title", chapters=[("One", 0)]),
+    "docx": own_files.docx([("Heading 1", "Rent"), ("", "870 euros.")], "T", (("a", "b"),)),
+    "epub": own_files.epub([("Storm", "The ship."), ("Calm", "The sea.")]),
+    "zip": own_files.packed({"a.txt": "text", "b.md": "# A\n\nb", "c.json": "[]"}),
+    "eml": own_files.mail("Boiler", "text", "m1", "<p>text</p>", "plan.pdf").as_bytes(),
+    "srt": own_files.SRT.encode(),
+    "vtt": own_files.VTT.encode(),
+    "py": own_files.PYTHON.encode(),
+    "js": own_files.JAVASCRIPT.encode(),
+    "txt": own_files.WHATSAPP.encode(),
+    "json": json.dumps(own_files.CHATGPT).encode(),
+}
+damages = st.lists(st.tuples(st.floats(0, 0.999), st.integers(-1, 255)), min_size=1, max_size=6)
+
+
+def check_damaged_file(folder: Path, name: str, damage: list[tuple[float, int]]) -> None:
+    """A file with some bytes that are others (0 to 255), or cut off there (-1)."""
+    data = bytearray(WHOLE[name])
+    for place, byte in damage:
+        at = int(place * len(data))
+        if byte < 0:
+            del data[at:]
+        elif data:
+            data[at] = byte
+    check_any_bytes(folder, name, bytes(data))
+
+
 def check_damaged_lines(folder: Path, rows: list[bytes | int]) -> None:
     """A line is a good row (a number) or damage."""
     lines = [b'{"id": "n%d", "text": "row"}' % row if isinstance(row, int) else row for row in rows]
@@ -69,7 +101,13 @@ def check_damaged_records(folder: Path, rows: list[bytes | int], tail: str) -> N
 
 rows_of = st.lists(st.one_of(st.integers(0, 99), st.sampled_from(DAMAGE)), max_size=12)
 records_of = st.lists(st.one_of(st.integers(0, 99), st.sampled_from(BAD_LINES)), max_size=12)
-SIGNS = [b"text", b"\n", b"\r", b",", b"<p>", b"PAR1", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1f\x8b"]
+SIGNS = [
+    b"text", b"\n", b"\r", b",", b"<p>", b"PAR1", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1f\x8b",
+    b"%PDF-1.7\n", b"PK\x03\x04", b"From x\n", b"Subject: a\n", b"\n\n", b"# head\n", b"---\n",
+    b"00:00:01,000 --> 00:00:02,000\n", b"WEBVTT\n\n", b"def f():\n", b"class A {\n", b"}\n",
+    b"1/2/24, 9:00 - A: x\n", b"Content-Type: multipart/mixed; boundary=b\n", b"--b\n",
+    b'{"messages": [{"role": "user", "content": "x"}]}', b"<h1>",
+]  # fmt: skip
 some_bytes = st.one_of(
     st.binary(max_size=200),
     st.lists(st.sampled_from([*DAMAGE, *BAD_LINES, *SIGNS]), max_size=8).map(b"".join),
@@ -80,6 +118,12 @@ some_bytes = st.one_of(
 @given(st.sampled_from(FORMATS), some_bytes)
 def test_any_bytes(tmp_path: Path, name: str, data: bytes) -> None:
     check_any_bytes(tmp_path, name, data)
+
+
+@FEW
+@given(st.sampled_from(sorted(WHOLE)), damages)
+def test_damaged_files(tmp_path: Path, name: str, damage: list[tuple[float, int]]) -> None:
+    check_damaged_file(tmp_path, name, damage)
 
 
 @FEW
@@ -110,10 +154,11 @@ def test_ten_thousand_files(tmp_path: Path) -> None:
     ends = st.sampled_from(["", "\n"])
     columns = st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n", "\r"])
     MANY(given(st.sampled_from(FORMATS), some_bytes)(counted(check_any_bytes)))(tmp_path)
+    MANY(given(st.sampled_from(sorted(WHOLE)), damages)(counted(check_damaged_file)))(tmp_path)
     MANY(given(rows_of)(counted(check_damaged_lines)))(tmp_path)
     MANY(given(records_of, ends)(counted(check_damaged_records)))(tmp_path)
     MANY(given(tables, *columns)(counted(check_table)))(tmp_path)
-    assert read_files >= 9_900, "fewer only where hypothesis has tried everything"
+    assert read_files >= 12_300, "fewer only where hypothesis has tried everything"
     keep("reader-fuzz", files=read_files, failures=0)
 
 

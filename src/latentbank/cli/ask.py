@@ -38,6 +38,7 @@ from latentbank.cli.explain import (
     draw_attended,
     print_attended,
 )
+from latentbank.cli.places import known_of, place_of
 from latentbank.documents.ends import clip
 from latentbank.errors import BankError, InputError
 
@@ -265,14 +266,9 @@ class Asker:
 
     def row(self, question: str, answer: Answer) -> dict[str, Any]:
         """An answer as a JSON row."""
-        from latentbank.documents.identity import document_id
-
         documents = []
         for name, weight in answer.documents:
-            entry = self.model.bank.get(name)
-            source = None if entry is None else entry.source
-            time = None if entry is None else entry.time
-            known = {"id": document_id(name), "source": source, "time": time}
+            known = known_of(name, self.model.bank.get(name))
             snippet = snippet_of(self.model.text(name), answer.text)
             documents.append({**known, "weight": round(weight, 4), "snippet": snippet})
         return {
@@ -318,7 +314,7 @@ class Asker:
                 console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
         if row["superseded"]:
             console().print(f"[dim]{escape(_older_line(row['superseded']))}[/dim]")
-        read = [_place(document) for document in row["documents"]]
+        read = [place_of(document) for document in row["documents"]]
         where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
         console().print(
             f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
@@ -353,13 +349,6 @@ def snippet_of(text: str, answer: str) -> str:
     at = line.lower().find(answer.lower().strip(" .")) if answer.strip(" .") else -1
     start = line.rfind(". ", 0, at) + 2 if at > 80 and ". " in line[:at] else 0
     return clip(line[start:], SNIPPET)
-
-
-def _place(document: dict[str, Any]) -> str:
-    """Where a document comes from, and its time, for people."""
-    source, id, time = document["source"], document["id"], document["time"]
-    place = f"{source} ({id})" if source and source != id else id
-    return f"{place}, {time}" if time else str(place)
 
 
 def _older_line(older: list[dict[str, Any]]) -> str:

@@ -6,15 +6,15 @@ Loads a model only for `--surprise` and `--token-weights`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentbank.cli.common import Json, console, format_bytes, print_json
+from latentbank.cli.places import list_documents, print_documents
 
 if TYPE_CHECKING:
-    from latentbank.bank import Entry, MemoryBank
+    from latentbank.bank import MemoryBank
 
 BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="The bank's file.")]
 
@@ -29,6 +29,9 @@ def inspect(
         typer.Option(
             metavar="CONDITION", help="List only documents for which this holds: year=2020."
         ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="List at most so many entries.")
     ] = None,
     surprise: Annotated[
         str | None,
@@ -57,11 +60,12 @@ def inspect(
 
     with MemoryBank.open(bank, read_only=True) as opened:
         summary = describe(opened)
-        rows = list_documents(opened, where or ()) if documents or where else []
+        listed = documents or bool(where) or limit is not None
+        rows = list_documents(opened, where or (), limit) if listed else []
     if json_output:
-        print_json({**summary, **({"list": rows} if documents or where else {})})
+        print_json({**summary, **({"list": rows} if listed else {})})
         return
-    _print(summary, rows)
+    _print(summary, rows, limit)
 
 
 def describe(bank: MemoryBank) -> dict[str, Any]:
@@ -96,40 +100,6 @@ def describe(bank: MemoryBank) -> dict[str, Any]:
         "bytes_per_document": round(footprint.total / count, 2) if count else None,
         "levels": dict(levels),
     }
-
-
-def list_documents(bank: MemoryBank, where: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Documents in their chunks: id, chunk, level, steps faded, hits, bytes and the ledger.
-
-    `where` are conditions that must all hold. Raises InputError for one that cannot be read.
-    """
-    from latentbank.bank.admin.rows import bank_rows
-    from latentbank.documents.conditions import parse_conditions
-    from latentbank.documents.identity import split
-
-    conditions = parse_conditions(where)
-
-    def wanted(entry: Entry) -> bool:
-        id = split(entry.id)[0]
-        return conditions.holds(id, entry.time, entry.source, entry.metadata)
-
-    return [
-        {
-            "id": split(row.entry.id)[0],
-            "chunk": split(row.entry.id)[1],
-            "entry": row.entry.id,
-            "level": row.entry.level,
-            "faded": row.depth,
-            "written": row.count,
-            "hits": row.fact[1],
-            "bytes": len(row.entry.payload) + len(row.entry.key),
-            "time": row.entry.time,
-            "source": row.entry.source,
-            "metadata": dict(row.entry.metadata),
-        }
-        for row in bank_rows(bank)
-        if wanted(row.entry)
-    ]
 
 
 def show_surprise(bank: str, document: str, json_output: bool) -> None:
@@ -169,7 +139,7 @@ def show_surprise(bank: str, document: str, json_output: bool) -> None:
     screen.print(f"mean {mean:.3f}, largest {most:.3f}, {len(values):,} tokens")
 
 
-def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _print(summary: dict[str, Any], rows: list[dict[str, Any]], limit: int | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -195,9 +165,4 @@ def _print(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         size = format_bytes(summary["word_index_bytes"])
         screen.print(f"{'word index':<12}{size}, beside the bank and its budget")
     if rows:
-        columns = ("id", "chunk", "level", "faded", "hits", "bytes", "time", "source")
-        listing = Table(*columns, box=None, header_style="dim")
-        for row in rows:
-            cells = ("" if row[name] is None else str(row[name]) for name in columns)
-            listing.add_row(*map(escape, cells))
-        screen.print(listing)
+        print_documents(rows, summary["documents"] if limit is not None else len(rows))

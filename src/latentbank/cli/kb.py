@@ -39,7 +39,7 @@ def extract(
         typer.Option("--out", "-o", metavar="FILE", help="A .jsonl file (default: to the screen)."),
     ] = None,
     text_column: TextColumn = None,
-    dayfirst: DayFirst = False,
+    dayfirst: DayFirst = None,
     encoding: EncodingName = None,
     strict: Strict = False,
     skip_bad: SkipBad = False,
@@ -52,7 +52,7 @@ def extract(
     from latentbank.documents.extraction import SENTENCE, extract_triples
     from latentbank.documents.readers import ReadOptions
 
-    options = ReadOptions(text_column, dayfirst=dayfirst or None, encoding=encoding)
+    options = ReadOptions(text_column, dayfirst=dayfirst, encoding=encoding)
     reading = Reading(paths, options, strict, skip_bad)
     found: list[Triple] = []
     texts = 0

@@ -45,7 +45,10 @@ PropertyColumn = Annotated[
 ValueColumn = Annotated[
     Column, typer.Option("--value-column", metavar="NAME", help="Of triples (value, object, …).")
 ]
-DayFirst = Annotated[bool, typer.Option("--dayfirst", help="Read 01/02/2024 as 1 February.")]
+DayFirst = Annotated[
+    bool | None,
+    typer.Option("--dayfirst/--monthfirst", help="Read 01/02/2024 as 1 February, or 2 January."),
+]
 EncodingName = Annotated[
     str | None,
     typer.Option("--encoding", metavar="NAME", help="Encoding of text files (default: detected)."),
@@ -109,6 +112,6 @@ class Reading:
         """Say how many files were not named; exit with status 3 if there was anything bad."""
         more = len(self.skipped_files) - _SHOWN
         if more > 0:
-            notice(f"and {count(more, 'file')} more that the folders hold")
+            notice(f"and {more:,} more that were left out")
         if self.bad:
             raise typer.Exit(SKIPPED)

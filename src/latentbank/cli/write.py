@@ -56,8 +56,8 @@ Paths = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH...",
-        help=".txt, .md, .html, .json, .jsonl, .csv, .tsv, .parquet, these with .gz, a folder, "
-        "or - for standard input.",
+        help="Files (.txt, .md, .html, .pdf, .docx, .epub, .eml, .mbox, .srt, .json, .jsonl, "
+        ".csv, .parquet, source code, .zip and more), folders, or - for standard input.",
     ),
 ]
 TRIPLES = "triples"
@@ -111,7 +111,7 @@ def write(
     id_column: IdColumn = None,
     time_column: TimeColumn = None,
     source_column: SourceColumn = None,
-    dayfirst: DayFirst = False,
+    dayfirst: DayFirst = None,
     encoding: EncodingName = None,
     strict: Strict = False,
     skip_bad: SkipBad = False,
@@ -145,7 +145,7 @@ def write(
         raise unknown("kind", kind, KINDS)
     columns = {"entity": entity_column, "property": property_column, "value": value_column}
     options = ReadOptions(
-        text_column, id_column, time_column, source_column, dayfirst or None, encoding,
+        text_column, id_column, time_column, source_column, dayfirst, encoding,
         kind == TRIPLES, *columns.values(),
     )  # fmt: skip
     _check_columns(options, columns)

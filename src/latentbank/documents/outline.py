@@ -112,8 +112,10 @@ def pieces(
             whole = f"{context}\n\n{body}" if context and not body.startswith(context) else body
             if whole != body and count_tokens([whole])[0] > chunk_tokens:
                 whole = body  # the headings here are longer than those at the start
-            common = _common([here.path, *(s.path for s in sections.within(start, end))])
-            found.append(Piece(whole, SEPARATOR.join(common or here.path), here.place))
+            heading = _heading(
+                text, [here._replace(start=start), *sections.within(start, end)], end
+            )
+            found.append(Piece(whole, SEPARATOR.join(heading), here.place))
     return found
 
 
@@ -191,6 +193,17 @@ def _context(title: str, path: Sequence[str], count_tokens: CountTokens, chunk_t
             return line
         names = names[1:]
     return ""
+
+
+def _heading(text: str, sections: Sequence[Section], end: int) -> tuple[str, ...]:
+    """The headings that all parts of a piece are below; a part that is a heading alone is none."""
+    ends = [*(section.start for section in sections[1:]), end]
+    full = [
+        section.path
+        for section, stop in zip(sections, ends, strict=True)
+        if stop == end or not _is_bare(text, (section.start, stop))
+    ]
+    return _common(full) or sections[0].path
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

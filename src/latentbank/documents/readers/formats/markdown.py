@@ -18,7 +18,6 @@ __all__ = ["markdown_outline", "markdown_rows"]
 
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _FIELD = re.compile(r"^(title|date)[ \t]*:[ \t]*(.+?)[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_SIGNS = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}")
 
 
 def markdown_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Found]:
@@ -53,7 +52,8 @@ def markdown_outline(text: str, start: int = 0) -> tuple[Section, ...]:
     tokens = parser.parse("\n".join(lines))
     for token, content in pairwise(tokens):
         if token.type == "heading_open" and token.level == 0 and token.map is not None:
-            title = _SIGNS.sub(lambda match: match[1] or "", content.content)
+            said = MarkdownIt("commonmark").parseInline(content.content)[0].children or []
+            title = "".join(part.content for part in said if part.type != "html_inline")
             if title.strip():
                 found.append((starts[token.map[0]], int(token.tag[1]), title))
     return nested(found)

@@ -55,7 +55,7 @@ def pdf_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[Found]
         if not any(texts):
             if bare:
                 raise InputError(
-                    f"{path} has no text: its {_pages(count)} hold only pictures, as scans do; "
+                    f"{path} has no text on its {_pages(count)}, as in a scan; "
                     "run text recognition first, such as ocrmypdf."
                 )
             return

@@ -53,7 +53,7 @@ def subtitle_rows(file: BinaryIO, path: str, options: ReadOptions) -> Iterator[F
 def _cues(text: str) -> Iterator[_Cue]:
     """Cues in their order; a number or name in the line above a time is no text."""
     marks = list(_TIMES.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [*(mark.start() for mark in marks), len(text)][1:]
     for mark, end in zip(marks, ends, strict=True):
         lines = text[mark.end() : end].splitlines()[1:]  # behind the settings of the cue
         body: list[str] = []
