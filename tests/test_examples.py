@@ -40,6 +40,15 @@ def test_own_model_and_notes(
     assert question in said and "from (100%): The canteen closes at four." in said
 
 
+def test_own_files_are_answered_with_their_places(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = runpy.run_path(str(EXAMPLES / "own_files.py"))["main"]()
+    expected = ("clock", "Janek", "seven", "Ilse Marek")
+    assert all(word in said for word, said in zip(expected, answers, strict=True)), answers
+    said = capsys.readouterr().out
+    assert "from handbook.md, Handbook, Keys" in said or "Handbook › Keys" in said
+    assert "from mails.mbox, Boiler" in said and "from talk.srt" in said
+
+
 def test_every_language_finds_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     example = runpy.run_path(str(EXAMPLES / "languages.py"))
     example["main"]()

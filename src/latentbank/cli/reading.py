@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentbank.cli.common import count, notice
+from latentbank.cli.common import notice
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
