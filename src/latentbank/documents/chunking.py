@@ -54,7 +54,8 @@ def split_spans(
 
 def fits(text: str, count_tokens: CountTokens, limit: int) -> bool:
     """Whether a text has at most `limit` tokens; one that is surely too long is not counted."""
-    return len(text) <= _LONG * limit and count_tokens([text])[0] <= limit
+    short = len(text) <= _LONG * limit
+    return short and _Counter(text, count_tokens).counts([(0, len(text))])[0] <= limit
 
 
 def _stripped(text: str, span: Span) -> Span:
