@@ -7,6 +7,8 @@ import resource
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,6 +236,17 @@ def fuzz(cases: int, seed: int, seconds: float | None = None) -> dict[str, int]:
 def test_hundreds_of_malicious_banks() -> None:
     endings = fuzz(250, seed=1)
     assert endings["damaged"] > 40 and endings["refused"] > 20, endings
+
+
+def test_pages_without_a_count_do_not_stop_a_new_budget(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.bank"
+    path.write_bytes(sample(60_000))
+    for count in ("NULL", "'many'", "-3", str(1 << 60), "x'00'"):
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE pages SET count = {count}")
+        connection.close()
+        with MemoryBank.open(path, PRINT) as bank, suppress(BankError):
+            bank.rebudget(90_000, fade=lambda entry: None)
 
 
 @pytest.mark.long

@@ -102,6 +102,16 @@ def test_the_last_version_of_one_call_wins(model: MemoryModel) -> None:
     assert model.bank.count("k") == 3
 
 
+def test_a_version_of_many_chunks_that_is_replaced_in_the_same_call(rag: Method) -> None:
+    """Its last chunks are written with the next part, and are old there."""
+    for batch in (1, 2, 3, 32):
+        with MemoryModel(rag) as model:
+            long = Document(LONG.format(3)[:190], id="k")
+            report = model.write([long, Document("Short 0.", id="k")], batch)
+            assert texts(model) == {"k": "Short 0."}
+            assert report.replaced == 1 and len(model.bank) == 1
+
+
 def test_another_time_or_metadata_is_another_version(model: MemoryModel) -> None:
     model.write([Document("Text.", id="k", time="2024", metadata={"a": 1})])
     for changed in (

@@ -97,6 +97,8 @@ class Upsert:
                 if len(part.entries) >= size:
                     yield part
                     part = Part()
+                    if document.version and at < len(entries):  # its last ones are yet to come
+                        part.versions[document.id] = document.version
         if part.entries or part.kept:
             yield part
 

@@ -85,7 +85,7 @@ def rebudget_session(
 def _set_budget(work: Write, budget: int | None) -> None:
     """Store the budget and the span that follows from it, and go on under it."""
     session = work.session
-    documents = sum(count for _, _, _, count, *_ in session.pages.overview())
+    documents = session.pages.documents()
     each = session.size_bytes() / max(1, documents)
     span = float(max(8, round(budget / each / 2))) if budget and documents else 0.0
     session.items.put_json(BANK, "budget_bytes", budget)

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from latentbank.bank.store.facts import Facts
-from latentbank.bank.store.pages import COLUMNS, Page
+from latentbank.bank.store.pages import COLUMNS, PAGE_ENTRIES, Page
 from latentbank.errors import BankError
 
 __all__ = ["PageSizes", "PageTable"]
@@ -105,6 +105,11 @@ class PageTable:
     def overview(self) -> Iterator[tuple[Any, ...]]:
         """(seq, level, depth, count, hash, bytes of ids, keys, payload, ledger) of every page."""
         yield from self.connection.execute(_OVERVIEW)
+
+    def documents(self) -> int:
+        """How many documents the pages say they hold; in a damaged bank, those that are numbers."""
+        query = "SELECT count FROM pages WHERE typeof(count) = 'integer' AND count BETWEEN 1 AND ?"
+        return sum(count for (count,) in self.connection.execute(query, (PAGE_ENTRIES,)))
 
     def ids(self, numbers: list[int] | None = None) -> Iterator[tuple[Any, Any, Any]]:
         """(seq, count, ids) of the pages with these numbers, or of all."""
