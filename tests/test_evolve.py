@@ -184,6 +184,10 @@ def test_a_fusion_orders_texts_and_the_shipped_one_is_the_first() -> None:
     backwards = objective.figures(parse("-score", objective.names), 1.0)
     assert shipped["score"] > 0.8 > backwards["score"]
     assert objective.outcomes(parse("score", objective.names)).count(1.0) > 0
+    search = Search(objective, SearchSettings(evaluations=40))
+    search.run()
+    sizes = {parse(one.text, objective.names).size for one in search.programs}
+    assert max(sizes) > 43, "the first has 43 nodes, and its children may be larger"
 
 
 # ---- an endpoint

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentbank.evolve.grammar import Grammar
+from latentbank.evolve.grammar import Grammar, room_for
 from latentbank.evolve.objective import Cascade, Evaluation, Objective
 from latentbank.functions.expression import Call, Constant, Expression, Node, parse
 
@@ -36,7 +36,8 @@ def random_search(
 ) -> Found:
     """The best of so many random expressions, by the same cascade; the first one counts, too."""
     cascade, draw = Cascade(objective), np.random.default_rng(seed)
-    grammar = Grammar(objective.names, objective.scale, most_nodes)
+    room = room_for(parse(objective.first, objective.names), most_nodes)
+    grammar = Grammar(objective.names, objective.scale, room)
     best = _start(cascade, objective)
     for done in range(evaluations):
         expression = grammar.random(draw)

@@ -24,13 +24,18 @@ from latentbank.functions.expression import (
     walk,
 )
 
-__all__ = ["Grammar"]
+__all__ = ["Grammar", "room_for"]
 
 _DEPTH = 3  # of a random tree
 _TRIES = 20  # to make a child that differs from its parent and is small enough
 _COMPARISONS = ("<", ">=")
 _TWO = tuple(name for name, (count, _) in FUNCTIONS.items() if count == 2)
 _ONE = tuple(name for name, (count, _) in FUNCTIONS.items() if count == 1)
+
+
+def room_for(first: Expression, most: int) -> int:
+    """Nodes that a program may have: `most`, but half as many again as the first one has."""
+    return min(MOST_NODES, max(most, first.size + first.size // 2))
 
 
 @dataclass(frozen=True)

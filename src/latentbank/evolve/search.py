@@ -17,7 +17,7 @@ import numpy as np
 
 from latentbank.bench.record import write_atomically
 from latentbank.errors import InputError
-from latentbank.evolve.grammar import Grammar
+from latentbank.evolve.grammar import Grammar, room_for
 from latentbank.evolve.objective import Cascade, Evaluation, Objective
 from latentbank.evolve.population import Population, Program, cell_of
 from latentbank.evolve.proposer import Proposer
@@ -32,7 +32,8 @@ STATE = "search.json"
 class SearchSettings:
     """How a search goes. The defaults of the population are openevolve's.
 
-    `evaluations`: programs after the first, the rejected ones included.
+    `evaluations`: programs after the first, the rejected ones included. `most_nodes`: of one
+    program; a first one that is nearly as large gets more room, see `room_for`.
     """
 
     evaluations: int = 300
@@ -74,7 +75,9 @@ class Search:
     ) -> None:
         self.objective, self.settings, self.folder = objective, settings, folder
         self.cascade = Cascade(objective)
-        self._grammar = Grammar(objective.names, objective.scale, settings.most_nodes)
+        first = parse(objective.first, objective.names)
+        self.most = room_for(first, settings.most_nodes)
+        self._grammar = Grammar(objective.names, objective.scale, self.most)
         self._proposer, self._told = proposer, told
         self._draw = np.random.default_rng(settings.seed)
         self._known: dict[str, Program] = {}
@@ -149,7 +152,7 @@ class Search:
             cell = before.cell
         else:
             found = found or self.cascade.evaluate(expression)
-            size, most = expression.size, self.settings.most_nodes
+            size, most = expression.size, self.most
             cell = cell_of(size, most, found.likeness, self.settings.bins)
         program = Program(
             len(self.programs),
