@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, overload
 
@@ -117,7 +117,7 @@ class Asking(ABC):
         assert growing.answer is not None
         return growing.answer
 
-    def _chatting(self, turn: Turn) -> Iterator[ChatAnswer]:
+    def _chatting(self, turn: Turn) -> Generator[ChatAnswer, None, None]:
         with self.backbone.exclusive():
             self._follow()
             if self._conversation is None:
@@ -155,7 +155,7 @@ class Asking(ABC):
 
     def _growing(
         self, question: str, decoding: DecodingConfig, memory: bool, quality: str
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         [text] = as_questions([question])
         with self.backbone.exclusive():
             check_questions(self.backbone, [text], decoding)

@@ -6,7 +6,7 @@ Knows conditionings and prompts; knows no candidates.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,9 +47,13 @@ class AnswerStream:
     `answer` is the answer as it stands after the last piece, None before the first.
     """
 
-    def __init__(self, growing: Iterator[Answer]) -> None:
+    def __init__(self, growing: Generator[Answer, None, None]) -> None:
         self._growing = growing
         self.answer: Answer | None = None
+
+    def close(self) -> None:
+        """Ends the answer where it is; in the thread that took its pieces."""
+        self._growing.close()
 
     def __iter__(self) -> Iterator[str]:
         sent = 0

@@ -75,6 +75,14 @@ class LoraWeights:
                 module._active_adapter = [self.name]
             module._disable_adapters = not on
 
+    def remove(self, backbone: Backbone) -> None:
+        """Takes the updates off the backbone for good; they cannot be attached again."""
+        for module in self.modules.values():
+            for parts in (module.lora_A, module.lora_B, module.lora_dropout, module.scaling):
+                parts.pop(self.name)
+        self.modules = {}
+        backbone.updates.remove(self.name)
+
     def train(self, mode: bool = True) -> None:
         """Switches the updates' dropout on or off; the backbone stays in eval mode."""
         for module in self.modules.values():

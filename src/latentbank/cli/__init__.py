@@ -30,6 +30,8 @@ from latentbank.cli.failures import INTERRUPTED, Failure, damage_as_lines, expla
 from latentbank.cli.inspect import inspect as inspect_command
 from latentbank.cli.kb import kb_app
 from latentbank.cli.models import models as models_command
+from latentbank.cli.serve import mcp as mcp_command
+from latentbank.cli.serve import serve as serve_command
 from latentbank.cli.train import train as train_command
 from latentbank.cli.verify import verify as verify_command
 from latentbank.cli.write import write as write_command
@@ -102,6 +104,8 @@ app.command("eval")(evaluate_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(kb_app, name="kb")
 app.command("evolve")(evolve_command)
+app.command("serve")(serve_command)
+app.command("mcp")(mcp_command)
 app.command("models")(models_command)
 app.command("demo")(demo_command)
 app.command("compare")(compare_command)

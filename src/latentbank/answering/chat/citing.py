@@ -6,7 +6,7 @@ and texts; knows no method and no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from latentbank.answering.chat.sentences import split_sentences, words_of
@@ -77,9 +77,13 @@ class ChatStream:
     `answer` is the answer as it stands after the last piece, None before the first.
     """
 
-    def __init__(self, growing: Iterator[ChatAnswer]) -> None:
+    def __init__(self, growing: Generator[ChatAnswer, None, None]) -> None:
         self._growing = growing
         self.answer: ChatAnswer | None = None
+
+    def close(self) -> None:
+        """Ends the answer where it is; in the thread that took its pieces."""
+        self._growing.close()
 
     def __iter__(self) -> Iterator[str]:
         sent = 0

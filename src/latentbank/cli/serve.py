@@ -1,0 +1,167 @@
+"""`latentbank serve` and `latentbank mcp`: a bank for applications and for agents.
+
+Need the extra `serve` or `mcp`; everything heavy is imported when the command runs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentbank.cli.common import notice, quiet_libraries, share_processor
+from latentbank.errors import BankError, InputError
+
+if TYPE_CHECKING:
+    from latentbank.server.settings import Settings
+
+BankFiles = Annotated[
+    list[str] | None,
+    typer.Option("--bank", "-b", metavar="FILE", help="Serve this bank, too; may be repeated."),
+]
+Config = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Settings, limits and tenants as TOML.")
+]
+Data = Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the banks.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
+Adapter = Annotated[
+    str | None, typer.Option("--method", "-m", help="Method or adapter of new banks.")
+]
+BackboneName = Annotated[str | None, typer.Option("--backbone", help="Model of new banks.")]
+DeviceName = Annotated[str | None, typer.Option("--device", help="Where the model runs.")]
+DtypeName = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="auto, torch or openvino.")]
+QualityName = Annotated[
+    str | None, typer.Option("--quality", help="fast or best, where a question does not say.")
+]
+
+
+def serve(
+    bank: BankFiles = None,
+    config: Config = None,
+    data: Data = None,
+    host: Host = None,
+    port: Port = None,
+    method: Adapter = None,
+    backbone: BackboneName = None,
+    device: DeviceName = None,
+    dtype: DtypeName = None,
+    engine: EngineName = None,
+    quality: QualityName = None,
+    new_token: Annotated[
+        str | None,
+        typer.Option(metavar="TENANT", help="Make a token for a tenant, print it, and end."),
+    ] = None,
+) -> None:
+    """Serve banks: OpenAI-compatible endpoints, documents, a web page, MCP at /mcp."""
+    if new_token is not None:
+        _print_token(new_token)
+        return
+    settings = _settings(
+        bank,
+        config,
+        data=data,
+        host=host,
+        port=port,
+        adapter=method,
+        backbone=backbone,
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        quality=quality,
+    )
+    _need("serve", "fastapi", "uvicorn", "prometheus_client")
+    _prepare()
+    from latentbank.server.run import serve as run
+
+    def started(address: str) -> None:
+        notice(f"latentbank serves {address} (page, /v1, /mcp); Ctrl-C stops it")
+
+    run(settings, started, _mounted_mcp)
+
+
+def mcp(
+    bank: BankFiles = None,
+    config: Config = None,
+    data: Data = None,
+    method: Adapter = None,
+    backbone: BackboneName = None,
+    device: DeviceName = None,
+    dtype: DtypeName = None,
+    engine: EngineName = None,
+    budget: Annotated[
+        str, typer.Option(help="Budget of the bank, where --bank names one to make.")
+    ] = "8MiB",
+) -> None:
+    """Serve banks to an agent or editor by MCP over standard input and output."""
+    _need("mcp", "mcp")
+    missing = [file for file in bank or () if not Path(file).exists()]
+    found = [file for file in bank or () if Path(file).exists()]
+    settings = _settings(
+        [*found, *missing],
+        config,
+        missing_too=True,
+        data=data,
+        adapter=method,
+        backbone=backbone,
+        device=device,
+        dtype=dtype,
+        engine=engine,
+    )
+    _prepare()
+    from latentbank.server.mcp import run_stdio
+
+    run_stdio(settings, {Path(file).absolute(): budget for file in missing})
+
+
+def _settings(
+    banks: list[str] | None, config: str | None, missing_too: bool = False, **changes: Any
+) -> Settings:
+    from latentbank.server.settings import load_settings
+
+    mounted = []
+    for file in banks or ():
+        if not Path(file).exists() and not missing_too:
+            raise BankError(f"There is no bank at {file}.")
+        mounted.append((Path(file).name.removesuffix(".bank"), file))
+    if len({name for name, _ in mounted}) < len(mounted):
+        raise InputError("Two banks have the same name; rename one of the files.")
+    return load_settings(config, {**changes, "mounted": tuple(mounted)})
+
+
+def _need(extra: str, *modules: str) -> None:
+    from importlib.util import find_spec
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise InputError(
+                f"This command needs {module}, which is not installed; install it with: "
+                f"pip install 'latentbank[{extra}]'"
+            )
+
+
+def _prepare() -> None:
+    quiet_libraries()
+    share_processor()
+
+
+def _mounted_mcp(app: Any) -> None:
+    """Adds MCP at /mcp where its library is installed."""
+    from importlib.util import find_spec
+
+    if find_spec("mcp") is not None:
+        from latentbank.server.mcp import mount
+
+        mount(app)
+
+
+def _print_token(tenant: str) -> None:
+    from latentbank.server.settings import hash_token
+
+    token = f"lb_{secrets.token_urlsafe(32)}"
+    typer.echo(f"token, shown this once: {token}")
+    typer.echo("for the file of settings:")
+    typer.echo(f'[tenants.{tenant}]\ntokens = ["{hash_token(token)}"]')

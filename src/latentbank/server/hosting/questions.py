@@ -1,0 +1,296 @@
+"""One thread answers the questions of all banks on one backbone, those that fit together at once.
+
+A question alone is streamed and can be stopped at any token; several of one bank are a batch. What
+would begin too late is refused. Knows models, answers and clocks; knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from latentbank.answering import Answer, check_questions
+from latentbank.backbone.generate import DecodingConfig
+from latentbank.server.failures import Refusal, Stopped
+from latentbank.server.hosting.engine import ServedBackbone, ServedModel
+from latentbank.server.settings import Limits
+
+__all__ = ["Answered", "Asked", "Asker", "Pace", "Question"]
+
+_DECAY = 0.9  # weight of the batches before the last one
+
+
+class Asked(Protocol):
+    """A bank that is asked."""
+
+    def reader(self) -> ServedModel:
+        """The model that answers from it; called in the asker's thread only."""
+
+    def note_answer(self, answer: Answer) -> None:
+        """Hears which documents answered."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer with the tokens of question and answer."""
+
+    answer: Answer
+    question_tokens: int
+    answer_tokens: int
+
+
+@dataclass(eq=False)
+class Question:
+    """A question that waits for its answer.
+
+    `on_piece` gets the text as it grows, in the asker's thread. `deadline` by `time.monotonic`.
+    """
+
+    bank: Asked
+    text: str
+    decoding: DecodingConfig
+    memory: bool
+    quality: str
+    deadline: float
+    on_piece: Callable[[str], None] | None = None
+    future: Future[Answered] = field(default_factory=Future)
+    gone: threading.Event = field(default_factory=threading.Event)
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for questions that may be answered together."""
+        return id(self.bank), self.decoding, self.memory, self.quality
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.gone.is_set() or time.monotonic() > self.deadline
+
+    def fail(self, error: BaseException) -> None:
+        """Ends with an error."""
+        with suppress(InvalidStateError):  # the caller has cancelled
+            self.future.set_exception(error)
+
+    def answer(self, answered: Answered) -> None:
+        """Ends with an answer."""
+        with suppress(InvalidStateError):
+            self.future.set_result(answered)
+
+
+class Pace:
+    """Seconds that a batch takes by its size: a line through the last ones, newer ones first."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5  # weight, sizes, seconds, sizes², sizes·seconds
+
+    def note(self, size: int, seconds: float) -> None:
+        """Takes in a batch that is done."""
+        new = (1.0, size, seconds, size * size, size * seconds)
+        self._sums = [_DECAY * old + one for old, one in zip(self._sums, new, strict=True)]
+
+    def seconds(self, size: int) -> float:
+        """The expected seconds of a batch; 0 before the first one."""
+        weight, x, y, xx, xy = self._sums
+        if not weight:
+            return 0.0
+        mean, spread = x / weight, xx / weight - (x / weight) ** 2
+        if spread < 0.01:
+            return y / weight * max(1.0, size / mean)
+        slope = max(0.0, (xy / weight - mean * y / weight) / spread)
+        return max(y / weight * 0.1, y / weight + slope * (size - mean))
+
+
+class Asker:
+    """The thread that answers. `submit` questions, or `call` other work on the models."""
+
+    def __init__(self, view: ServedBackbone, limits: Limits) -> None:
+        self.pace = Pace()
+        self._view, self._limits = view, limits
+        self._waiting: list[Question] = []
+        self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._busy_until = 0.0
+        self._busy = 0
+        self.batches: dict[int, int] = {}  # size → how many batches
+        self._thread = threading.Thread(target=self._work, name="latentbank-asker", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait."""
+        return len(self._waiting)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is being answered."""
+        return self._busy > 0
+
+    # ---- from other threads
+
+    def submit(self, question: Question) -> None:
+        """Queues a question.
+
+        Raises:
+            Refusal: 429 where it would begin too late, 503 while the server stops.
+        """
+        with self._changed:
+            if self._stopping:
+                raise Refusal(503, "stopping", "The server is stopping.")
+            delay = self._delay()
+            late = delay > self._limits.first_token_seconds
+            if len(self._waiting) >= self._limits.waiting_questions or late:
+                seconds = max(1, math.ceil(delay - self._limits.first_token_seconds))
+                raise Refusal(
+                    429,
+                    "overloaded",
+                    f"Too many questions wait; try again in {seconds} s.",
+                    headers={"Retry-After": str(seconds)},
+                )
+            self._waiting.append(question)
+            self._changed.notify()
+
+    def call(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs `work` in the asker's thread before the next batch."""
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._stopping:
+                raise Refusal(503, "stopping", "The server is stopping.")
+            self._calls.append((work, future))
+            self._changed.notify()
+        return future
+
+    def close(self, seconds: float) -> None:
+        """Takes no more; ends what still runs after `seconds`."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        with self._changed:
+            for question in self._waiting:
+                question.gone.set()
+        self._view.stop = lambda: True
+        self._thread.join(10)
+        self._view.stop = None
+
+    def _delay(self) -> float:
+        """Seconds until an answer to one more question would begin; 0 for an idle server."""
+        if not self._busy and not self._waiting:
+            return 0.0
+        together = self._limits.together
+        full, rest = divmod(len(self._waiting), together)
+        left = max(0.0, self._busy_until - time.monotonic()) if self._busy else 0.0
+        return left + full * self.pace.seconds(together) + self.pace.seconds(rest + 1)
+
+    # ---- in its thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._calls or self._stopping):
+                    self._changed.wait()
+                calls, self._calls = self._calls, []
+                batch = self._take()
+                if not batch and not calls and self._stopping:
+                    return
+                self._busy = len(batch)
+                self._busy_until = time.monotonic() + self.pace.seconds(len(batch) or 1)
+            for work, future in calls:
+                _run(work, future)
+            if batch:
+                self._answer(batch)
+            self._busy = 0
+
+    def _take(self) -> list[Question]:
+        """The oldest question and those that are answered with it."""
+        for question in [one for one in self._waiting if one.is_over]:
+            self._waiting.remove(question)
+            question.fail(Stopped())
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        left = first.arrived + self._limits.first_token_seconds - time.monotonic()
+        batch = [first]
+        for question in self._waiting[1:]:
+            too_long = self.pace.seconds(len(batch) + 1) > left
+            if len(batch) >= self._limits.together or too_long:
+                break
+            if question.key == first.key:
+                batch.append(question)
+        self._waiting = [one for one in self._waiting if one not in batch]
+        return batch
+
+    def _answer(self, batch: Sequence[Question]) -> None:
+        began = time.monotonic()
+        try:
+            model = batch[0].bank.reader()
+        except BaseException as error:
+            for question in batch:
+                question.fail(error)
+            return
+        asked = [question for question in batch if self._can_be_asked(model, question)]
+        try:
+            with self._view.until(lambda: all(question.is_over for question in asked)):
+                if len(asked) == 1:
+                    self._stream(model, asked[0])
+                elif asked:
+                    self._together(model, asked)
+        except BaseException as error:
+            for question in asked:
+                question.fail(error.with_traceback(None) if question.gone.is_set() else error)
+            return
+        self.pace.note(len(batch), time.monotonic() - began)
+        self.batches[len(batch)] = self.batches.get(len(batch), 0) + 1
+
+    def _can_be_asked(self, model: ServedModel, question: Question) -> bool:
+        try:
+            check_questions(model.backbone, [question.text], question.decoding)
+        except Exception as error:
+            question.fail(error)
+            return False
+        return True
+
+    def _stream(self, model: ServedModel, one: Question) -> None:
+        growing = model.stream(one.text, one.decoding, one.memory, one.quality)
+        with closing(growing):  # it holds the backbone, and only this thread can let go of it
+            for piece in growing:
+                if one.is_over:
+                    raise Stopped
+                if one.on_piece is not None:
+                    one.on_piece(piece)
+        assert growing.answer is not None
+        self._done(model, [one], [growing.answer])
+
+    def _together(self, model: ServedModel, asked: Sequence[Question]) -> None:
+        first, texts = asked[0], [question.text for question in asked]
+        answers = model.ask_many(
+            texts, first.decoding, first.memory, None, len(asked), first.quality
+        )
+        for question, answer in zip(asked, answers, strict=True):
+            if question.on_piece is not None and answer.text:
+                question.on_piece(answer.text)
+        self._done(model, asked, answers)
+
+    def _done(
+        self, model: ServedModel, asked: Sequence[Question], answers: Sequence[Answer]
+    ) -> None:
+        counts = model.backbone.count_tokens([q.text for q in asked] + [a.text for a in answers])
+        for place, (question, answer) in enumerate(zip(asked, answers, strict=True)):
+            question.bank.note_answer(answer)
+            question.answer(Answered(answer, counts[place], counts[len(asked) + place]))
+
+
+def _run(work: Callable[[], Any], future: Future[Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
