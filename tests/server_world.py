@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,7 @@ def settings_of(folder: Path, backbones: Backbones, **changes: Any) -> Settings:
         dtype="float32",
         tenants=(Tenant("local"),),
         stop_seconds=5,
+        style="short",
     )
     return replace(made, limits=limits, **changes)
 
@@ -49,9 +50,13 @@ def two_tenants(**quotas: int) -> tuple[Tenant, ...]:
 
 
 @contextmanager
-def running(settings: Settings, backbones: Backbones) -> Iterator[tuple[str, Any]]:
+def running(
+    settings: Settings, backbones: Backbones, prepare: Callable[[Any], None] | None = None
+) -> Iterator[tuple[str, Any]]:
     """(address, application) of a server in a thread of this process."""
     app = create_app(settings, backbones.fresh(MODEL))
+    if prepare is not None:
+        prepare(app)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(

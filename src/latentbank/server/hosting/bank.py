@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latentbank.answering import Answer
+from latentbank.answering.chat import ChatAnswer
 from latentbank.bank import MemoryBank, Receipt, VerifyReport
 from latentbank.bank.admin.verify import text_check
 from latentbank.documents.conditions import Conditions
@@ -87,13 +88,16 @@ class HostedBank:
             spec = bank.get_meta("backbone")
         return spec if isinstance(spec, str) else None
 
-    def note_answer(self, answer: Answer) -> None:
+    def note_answer(self, answer: Answer | ChatAnswer) -> None:
         """Tells a bank that is open for writing which documents answered: it keeps them longer."""
         writer = self._writer
-        if writer is None or not answer.documents:
+        if isinstance(answer, ChatAnswer):
+            ids = [one.entry for one in answer.citations]
+        else:
+            best = max((share for _, share in answer.documents), default=0.0)
+            ids = [id for id, share in answer.documents if share > 0 and share >= best / 2]
+        if writer is None or not ids:
             return
-        best = max(share for _, share in answer.documents)
-        ids = [id for id, share in answer.documents if share > 0 and share >= best / 2]
         with suppress(RuntimeError):  # the bank is being closed
             self._queue.submit(writer.bank.note_hits, ids)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentbank.answering import Answer
+from latentbank.answering.chat import ChatAnswer
 from latentbank.backbone.model import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.bank.words.folder import remove_index
@@ -43,7 +44,7 @@ class PlainBank:
             self._model = self._engine.plain()
         return self._model
 
-    def note_answer(self, answer: Answer) -> None:
+    def note_answer(self, answer: Answer | ChatAnswer) -> None:
         """Does nothing."""
 
 

@@ -15,7 +15,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from latentbank.answering import Answer, check_questions
+from latentbank.answering import Answer, AnswerStream, check_questions
+from latentbank.answering.chat import ChatAnswer, ChatStream
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.server.failures import Refusal, Stopped
 from latentbank.server.hosting.engine import ServedBackbone, ServedModel
@@ -23,6 +24,7 @@ from latentbank.server.settings import Limits
 
 __all__ = ["Answered", "Asked", "Asker", "Pace", "Question"]
 
+SHORT = "short"  # the style of `ask`
 _DECAY = 0.9  # weight of the batches before the last one
 
 
@@ -32,7 +34,7 @@ class Asked(Protocol):
     def reader(self) -> ServedModel:
         """The model that answers from it; called in the asker's thread only."""
 
-    def note_answer(self, answer: Answer) -> None:
+    def note_answer(self, answer: Answer | ChatAnswer) -> None:
         """Hears which documents answered."""
 
 
@@ -40,21 +42,22 @@ class Asked(Protocol):
 class Answered:
     """An answer with the tokens of question and answer."""
 
-    answer: Answer
+    answer: Answer | ChatAnswer
     question_tokens: int
     answer_tokens: int
 
 
 @dataclass(eq=False)
 class Question:
-    """A question that waits for its answer.
+    """A question that waits for its answer: (role, text) of each message of a conversation.
 
     `on_piece` gets the text as it grows, in the asker's thread. `deadline` by `time.monotonic`.
     """
 
     bank: Asked
-    text: str
-    decoding: DecodingConfig
+    messages: tuple[tuple[str, str], ...]
+    style: str
+    decoding: DecodingConfig | None
     memory: bool
     quality: str
     deadline: float
@@ -64,9 +67,20 @@ class Question:
     arrived: float = field(default_factory=time.monotonic)
 
     @property
+    def text(self) -> str:
+        """The last message."""
+        return self.messages[-1][1]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no history and wants a few words: such questions are answered together."""
+        return self.style == SHORT and len(self.messages) == 1
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """Equal for questions that may be answered together."""
-        return id(self.bank), self.decoding, self.memory, self.quality
+        own = 0 if self.is_plain else id(self)
+        return own, id(self.bank), self.decoding, self.memory, self.quality
 
     @property
     def is_over(self) -> bool:
@@ -251,14 +265,26 @@ class Asker:
 
     def _can_be_asked(self, model: ServedModel, question: Question) -> bool:
         try:
-            check_questions(model.backbone, [question.text], question.decoding)
+            if question.is_plain:
+                check_questions(model.backbone, [question.text], question.decoding)
         except Exception as error:
             question.fail(error)
             return False
         return True
 
     def _stream(self, model: ServedModel, one: Question) -> None:
-        growing = model.stream(one.text, one.decoding, one.memory, one.quality)
+        growing: AnswerStream | ChatStream
+        if one.is_plain:
+            growing = model.stream(one.text, one.decoding, one.memory, one.quality)
+        else:
+            growing = model.chat(
+                [{"role": role, "content": text} for role, text in one.messages],
+                stream=True,
+                style=one.style,
+                decoding=one.decoding,
+                memory=one.memory,
+                quality=one.quality,
+            )
         with closing(growing):  # it holds the backbone, and only this thread can let go of it
             for piece in growing:
                 if one.is_over:
@@ -279,9 +305,13 @@ class Asker:
         self._done(model, asked, answers)
 
     def _done(
-        self, model: ServedModel, asked: Sequence[Question], answers: Sequence[Answer]
+        self,
+        model: ServedModel,
+        asked: Sequence[Question],
+        answers: Sequence[Answer | ChatAnswer],
     ) -> None:
-        counts = model.backbone.count_tokens([q.text for q in asked] + [a.text for a in answers])
+        texts = ["\n".join(text for _, text in one.messages) for one in asked]
+        counts = model.backbone.count_tokens(texts + [one.text for one in answers])
         for place, (question, answer) in enumerate(zip(asked, answers, strict=True)):
             question.bank.note_answer(answer)
             question.answer(Answered(answer, counts[place], counts[len(asked) + place]))

@@ -5,6 +5,7 @@ A bank is a model. What an answer says beyond OpenAI's fields stands under `late
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -16,12 +17,12 @@ from starlette.responses import Response, StreamingResponse
 
 from latentbank.server.failures import Refusal, refusal_of
 from latentbank.server.guards import json_bytes
+from latentbank.server.hosting.questions import SHORT
 from latentbank.server.routes.common import (
     Served,
     Who,
     bank_of,
     connected,
-    question_of,
     reply_json,
 )
 from latentbank.server.schemas import ChatRequest, CompletionRequest
@@ -80,9 +81,10 @@ def _model(service: Service, name: str) -> dict[str, Any]:
 async def chat(body: ChatRequest, request: Request, service: Served, tenant: Who) -> Response:
     """Answers the last message of the user from a bank."""
     bank = bank_of(service, tenant, body)
-    text = question_of([(message.role, message.text()) for message in body.messages])
+    turns = [(message.role, message.text()) for message in body.messages]
     tokens = body.max_completion_tokens or body.max_tokens
-    waiting = await service.ask(tenant, bank, text, tokens, body.quality, body.memory)
+    style = body.style or service.settings.style
+    waiting = await service.ask(tenant, bank, turns, tokens, body.quality, body.memory, style)
     form = _Chat(body.model, bank, int(time.time()))
     if body.stream:
         counted = bool(body.stream_options and body.stream_options.include_usage)
@@ -107,8 +109,11 @@ async def complete(
     begun: list[Waiting] = []
     try:
         for text in prompts:
+            style = body.style or SHORT
             begun.append(
-                await service.ask(tenant, bank, text, body.max_tokens, body.quality, body.memory)
+                await service.ask(
+                    tenant, bank, text, body.max_tokens, body.quality, body.memory, style
+                )
             )
     except BaseException:
         for one in begun:
@@ -137,20 +142,29 @@ def usage(replies: Sequence[Reply]) -> dict[str, int]:
     return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
 
 
-def cited_addresses(reply: Reply, bank: str | None, length: int) -> list[dict[str, Any]]:
-    """The documents of an answer as OpenAI's citations of addresses on this server."""
-    return [
-        {
-            "type": "url_citation",
-            "url_citation": {
-                "start_index": 0,
-                "end_index": length,
+def cited_addresses(reply: Reply, bank: str | None, text: str) -> list[dict[str, Any]]:
+    """The documents of an answer as OpenAI's citations of addresses on this server.
+
+    A number in the text, such as "[1]", is where its citation stands; else it is the whole text.
+    """
+    made = []
+    for one in reply.citations:
+        mark = f"[{one.number}]"
+        places = [(at, at + len(mark)) for at in _all_places(text, mark)]
+        for start, end in places or [(0, len(text))]:
+            address = f"/v1/banks/{quote(bank or '', safe='')}/documents/{quote(one.id, safe='')}"
+            citation = {
+                "start_index": start,
+                "end_index": end,
                 "title": one.title or one.source or one.id,
-                "url": f"/v1/banks/{quote(bank or '', safe='')}/documents/{quote(one.id, safe='')}",
-            },
-        }
-        for one in reply.citations
-    ]
+                "url": address,
+            }
+            made.append({"type": "url_citation", "url_citation": citation})
+    return made
+
+
+def _all_places(text: str, part: str) -> list[int]:
+    return [match.start() for match in re.finditer(re.escape(part), text)]
 
 
 class _Form:
@@ -202,7 +216,7 @@ class _Chat(_Form):
     kind, chunk, start = "chat.completion", "chat.completion.chunk", "chatcmpl-"
 
     def choice(self, reply: Reply, text: str) -> dict[str, Any]:
-        cited = cited_addresses(reply, self.bank, len(text))
+        cited = cited_addresses(reply, self.bank, text)
         message = {"role": "assistant", "content": text, "refusal": None, "annotations": cited}
         return {"message": message}
 

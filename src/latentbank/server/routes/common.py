@@ -18,7 +18,7 @@ from latentbank.server.schemas import Asking
 from latentbank.server.service import Service
 from latentbank.server.settings import Tenant
 
-__all__ = ["Served", "Who", "bank_of", "connected", "question_of", "reply_json", "token_of"]
+__all__ = ["Served", "Who", "bank_of", "connected", "reply_json", "token_of"]
 
 T = TypeVar("T")
 
@@ -58,14 +58,6 @@ def bank_of(service: Service, tenant: Tenant, body: Asking) -> str | None:
     if not service.banks.exists(tenant, name):
         raise Refusal(404, "model_not_found", f"There is no bank {name[:64]!r}.", "model")
     return name
-
-
-def question_of(messages: list[tuple[str, str]]) -> str:
-    """The last message of the user."""
-    for role, text in reversed(messages):
-        if role == "user":
-            return text
-    raise Refusal(400, "no_question", "The chat has no message of the user.", "messages")
 
 
 async def connected(request: Request, work: Awaitable[T], stop: Callable[[], None]) -> T:

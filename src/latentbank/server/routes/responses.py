@@ -18,7 +18,6 @@ from latentbank.server.routes.common import (
     Who,
     bank_of,
     connected,
-    question_of,
     reply_json,
 )
 from latentbank.server.schemas import ResponseRequest
@@ -35,12 +34,13 @@ async def respond(
 ) -> Response:
     """Answers the last message of the user from a bank."""
     bank = bank_of(service, tenant, body)
-    text = body.input
-    if not isinstance(text, str):
-        text = question_of([(item.role, item.text()) for item in text])
-    waiting = await service.ask(
-        tenant, bank, text, body.max_output_tokens, body.quality, body.memory
-    )
+    turns = [("system", body.instructions)] if body.instructions else []
+    if isinstance(body.input, str):
+        turns.append(("user", body.input))
+    else:
+        turns += [(item.role, item.text()) for item in body.input]
+    style, tokens = body.style or service.settings.style, body.max_output_tokens
+    waiting = await service.ask(tenant, bank, turns, tokens, body.quality, body.memory, style)
     made = _Made(body)
     if body.stream:
         first = await connected(request, waiting.pieces.get(), waiting.stop)

@@ -26,15 +26,15 @@ async def search(store: str, body: SearchRequest, service: Served, tenant: Who) 
         raise Refusal(400, "invalid_value", "query: expected 1 to 8 texts.", "query")
     found: dict[str, dict[str, Any]] = {}
     for query in queries:
-        for cited, text in await service.search(tenant, store, query, body.max_num_results):
-            if cited.entry in found and found[cited.entry]["score"] >= cited.share:
+        for one in await service.search(tenant, store, query, body.max_num_results):
+            if one.entry in found and found[one.entry]["score"] >= one.score:
                 continue
-            found[cited.entry] = {
-                "file_id": cited.id,
-                "filename": cited.title or cited.source or cited.id,
-                "score": cited.share,
-                "attributes": {"source": cited.source or "", "time": cited.time or ""},
-                "content": [{"type": "text", "text": text}],
+            found[one.entry] = {
+                "file_id": one.id,
+                "filename": one.title or one.source or one.id,
+                "score": one.score,
+                "attributes": {"source": one.source or "", "time": one.time or ""},
+                "content": [{"type": "text", "text": one.text}],
             }
     if len(queries) > 1:  # one query's own order is the better one
         found = dict(sorted(found.items(), key=lambda pair: -pair[1]["score"]))
