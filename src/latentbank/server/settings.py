@@ -16,6 +16,7 @@ from typing import Any
 
 from latentbank.config import build_config, setting
 from latentbank.errors import InputError
+from latentbank.methods import DEFAULT_METHOD
 from latentbank.sizes import parse_size
 
 __all__ = ["LOCAL", "Limits", "Settings", "Tenant", "hash_token", "load_settings"]
@@ -69,7 +70,7 @@ class Settings:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8000, "Port; 0 takes a free one.")
     data: str = setting("banks", "Folder of the banks, one folder for each tenant.")
-    adapter: str = setting("strata", "Method or adapter of a new bank.")
+    adapter: str = setting(DEFAULT_METHOD, "Method or adapter of a new bank.")
     backbone: str = setting("smollm2-135m", "Model of a new bank.")
     device: str = setting("cpu", "Where the model runs.")
     dtype: str = setting("auto", "auto, float32, bfloat16 or float16.")
