@@ -12,7 +12,7 @@ from latentbank.adapter import build_method
 from latentbank.answering.asking import ANSWERS
 from latentbank.backbone import generate
 from latentbank.backbone.generate import DecodingConfig
-from latentbank.cli.ask import snippet_of
+from latentbank.cli.answers import snippet_of
 from latentbank.documents.document import Document
 from latentbank.model import MemoryModel
 from tiny import DOCUMENTS, QUESTIONS, Backbones

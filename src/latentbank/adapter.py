@@ -26,6 +26,7 @@ from latentbank.capabilities import Trained, lossless_levels, set_training, trai
 from latentbank.config import build_config, merged, normalised
 from latentbank.errors import AdapterError, InputError, UnknownNameError, unknown
 from latentbank.method import METHODS, Method
+from latentbank.parts.calibration import read_calibration
 
 FORMAT = 1
 DEFAULT_BACKBONE = next(iter(PACKAGED))
@@ -132,6 +133,7 @@ def load_adapter(
     built = build_method(name, backbone, values)
     if isinstance(built, Trained):
         built.load_state(state)
+    built.calibration = read_calibration(folder)
     set_training(built, False)
     return built
 

@@ -18,6 +18,7 @@ from latentbank.backbone.transports import Conditioning
 from latentbank.bank import AppendReport, MemoryBank, Receipt
 from latentbank.documents.document import Document
 from latentbank.errors import InputError
+from latentbank.parts.calibration import Calibration
 from latentbank.registry import Registry
 
 EXACT_DELETE = "exact_delete"
@@ -70,7 +71,8 @@ class Method(ABC):
     `claims` belong to the class. An instance whose config breaks a claim sets a smaller set of its
     own. `remains` says what `delete` leaves behind in a method without `EXACT_DELETE`.
     `without_training` are the settings with which a trained method works on a backbone for which
-    no adapter ships; None: it needs one.
+    no adapter ships; None: it needs one. `calibration` says what a confidence is worth, where it
+    was measured for the adapter.
     """
 
     name: ClassVar[str]
@@ -79,6 +81,7 @@ class Method(ABC):
     without_training: ClassVar[Mapping[str, Any] | None] = None
     write_batch: ClassVar[int] = 32
     claims: frozenset[str] = frozenset()
+    calibration: Calibration | None = None
     remains: str = "The influence of deleted documents stays; only their ledger rows went."
 
     def __init__(self, config: Any, backbone: Backbone) -> None:

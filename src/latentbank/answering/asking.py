@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 from latentbank.answering import (
@@ -56,6 +57,7 @@ class Asking(ABC):
         memory: bool = ...,
         read_documents: int = ...,
         quality: str = ...,
+        abstain_at: float | None = ...,
     ) -> ChatAnswer: ...
 
     @overload
@@ -69,6 +71,7 @@ class Asking(ABC):
         memory: bool = ...,
         read_documents: int = ...,
         quality: str = ...,
+        abstain_at: float | None = ...,
     ) -> ChatStream: ...
 
     def chat(
@@ -81,6 +84,7 @@ class Asking(ABC):
         memory: bool = True,
         read_documents: int = 3,
         quality: str = QUALITY,
+        abstain_at: float | None = None,
     ) -> ChatAnswer | ChatStream:
         """The answer to the last message of a conversation, with numbered sources.
 
@@ -96,6 +100,7 @@ class Asking(ABC):
         With `stream` the result is a `ChatStream`: its pieces are the text as it comes, its
         `answer` is whole after the last piece. Other threads wait until then. Messages that do not
         fit into the model's context are left out, the oldest first; `trimmed` counts them.
+        `abstain_at` as for `answers`; the text is then "Not in memory."
 
         Raises:
             UnknownNameError: an unknown style or quality.
@@ -108,6 +113,7 @@ class Asking(ABC):
             memory,
             as_count(read_documents, "read_documents"),
             quality,
+            None if abstain_at is None else self._least_confidence(abstain_at),
         )
         growing = ChatStream(self._chatting(turn))
         if stream:
@@ -136,9 +142,11 @@ class Asking(ABC):
         decoding: DecodingConfig | None = None,
         memory: bool = True,
         quality: str = QUALITY,
+        abstain_at: float | None = None,
     ) -> Answer:
         """The answer to one question, with the documents that it was read from; see `answers`."""
-        return self.ask_many([question], decoding, memory, quality=quality)[0]
+        options = {"quality": quality, "abstain_at": abstain_at}
+        return self.ask_many([question], decoding, memory, **options)[0]  # type: ignore[arg-type]
 
     def stream(
         self,
@@ -161,7 +169,7 @@ class Asking(ABC):
             check_questions(self.backbone, [text], decoding)
             self._follow()
             for answer in stream_answer(self.method, text, decoding, memory, quality):
-                yield answer
+                yield self._judged(answer, 0.0) if memory else answer
             self._note_hits([answer.documents])
 
     def ask_many(
@@ -172,11 +180,14 @@ class Asking(ABC):
         documents: Sequence[str] | None = None,
         batch: int = ASKED_TOGETHER,
         quality: str = QUALITY,
+        abstain_at: float | None = None,
     ) -> list[Answer]:
         """Answers to questions, in their order; see `answers`."""
         questions = as_questions(questions)
         answers: dict[int, Answer] = {}
-        for answered in self.answers(questions, decoding, memory, documents, batch, quality):
+        for answered in self.answers(
+            questions, decoding, memory, documents, batch, quality, abstain_at
+        ):
             answers.update(answered)
         return [answers[i] for i in range(len(questions))]
 
@@ -188,6 +199,7 @@ class Asking(ABC):
         documents: Sequence[str] | None = None,
         batch: int = ASKED_TOGETHER,
         quality: str = QUALITY,
+        abstain_at: float | None = None,
     ) -> Iterator[dict[int, Answer]]:
         """Answers as they come, batch by batch: position of the question → answer.
 
@@ -200,10 +212,15 @@ class Asking(ABC):
         they fit the question and how sure the first token is. "best": how sure the whole answer is;
         it takes longer.
 
+        `abstain_at`: the share of unanswerable questions that may get an answer, such as 0.05. An
+        answer that is not sure enough for that is empty and has `abstained`.
+
         Raises:
             UnknownNameError: `quality` is neither of the two.
-            InputError: a question that is empty or does not fit into the backbone's context.
+            InputError: a question that is empty or does not fit into the backbone's context;
+                `abstain_at` for an adapter without a calibration.
         """
+        least = self._least_confidence(abstain_at)
         questions, decoding = as_questions(questions), decoding or ANSWERS
         if documents is not None and len(documents) != len(questions):
             raise InputError(
@@ -218,8 +235,33 @@ class Asking(ABC):
             with self.backbone.exclusive():
                 self._follow()
                 answers = answer_batch(self.method, asked, given, decoding, memory, quality)
+                if memory and documents is None:
+                    answers = [self._judged(one, least) for one in answers]
                 self._note_hits([one.documents for one in answers])
             yield dict(zip(part, answers, strict=True))
+
+    def _least_confidence(self, abstain_at: float | None) -> float:
+        """The confidence to answer from; 0 where every answer is given."""
+        if abstain_at is None:
+            return 0.0
+        calibration = self.method.calibration
+        if calibration is None:
+            raise InputError(
+                f"the adapter of method '{self.method.name}' has no calibration, so it is not "
+                "known where to abstain; fit one with scripts/fit_calibration.py"
+            )
+        return calibration.threshold(abstain_at)
+
+    def _judged(self, answer: Answer, least: float) -> Answer:
+        """The answer with its probability; without text where it is not sure enough."""
+        calibration = self.method.calibration
+        if calibration is not None:
+            answer = replace(answer, probability=calibration.of(answer.confidence))
+        if answer.confidence >= least:
+            return answer
+        return replace(
+            answer, text="", documents=(), from_memory=False, superseded=(), abstained=True
+        )
 
     @contextmanager
     def within(self, conditions: Conditions) -> Iterator[int]:

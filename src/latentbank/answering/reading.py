@@ -30,6 +30,10 @@ class Answer:
     batch divided by its questions. With several candidates the first token is known when the winner
     is. Without `from_memory` nothing was read: the model answered closed book. `superseded` are the
     ids of older versions of what was read, newest first, for which it stood in.
+
+    `probability` in [0, 1] is how often an answer of this confidence is right, where the adapter
+    has a calibration. `abstained`: the answer was not sure enough, so there is none; the text is
+    empty.
     """
 
     text: str
@@ -39,6 +43,8 @@ class Answer:
     first_token_seconds: float
     from_memory: bool = True
     superseded: tuple[str, ...] = ()
+    probability: float | None = None
+    abstained: bool = False
 
 
 class AnswerStream:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentbank.backbone.hub import check_model
+from latentbank.cli.answers import Asker, Explaining, QuestionRow
 from latentbank.cli.common import (
     BankPath,
     Device,
@@ -32,26 +31,12 @@ from latentbank.cli.common import (
     quiet_libraries,
     share_processor,
 )
-from latentbank.cli.explain import (
-    attended,
-    check_explainable,
-    draw_attended,
-    print_attended,
-)
-from latentbank.cli.places import known_of, place_of
-from latentbank.documents.ends import clip
+from latentbank.cli.explain import check_explainable
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
-    from latentbank.answering import Answer
-    from latentbank.backbone.generate import DecodingConfig
     from latentbank.documents.conditions import Conditions
     from latentbank.model import MemoryModel
-
-NO_ANSWER = "(no answer)"
-SNIPPET = 160  # characters
-NAMED = 3  # older versions that are shown to people by name
-WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
 
 
 def ask(
@@ -144,15 +129,6 @@ def ask(
             _prompt(asker, json_output)
 
 
-@dataclass(frozen=True)
-class QuestionRow:
-    """A question, where it stands, and the id of its row, if it has one."""
-
-    text: str
-    where: str
-    id: Any = None
-
-
 def read_questions(file: str) -> list[QuestionRow]:
     """The rows of a jsonl file; raises InputError naming file, line and reason."""
     where = "standard input" if file == "-" else file
@@ -216,146 +192,6 @@ def _within(model: MemoryModel, conditions: Conditions) -> AbstractContextManage
     if not model.bank.select(conditions):
         raise InputError(f"The bank {model.bank.name} holds no document with {conditions}.")
     return model.within(conditions)
-
-
-@dataclass(frozen=True)
-class Explaining:
-    """Whether the attention to triples is shown, and the picture that it is drawn into."""
-
-    shown: bool = False
-    picture: str | None = None
-
-
-class Asker:
-    """Questions to answers as JSON rows, with the sources from the bank's ledger."""
-
-    def __init__(
-        self,
-        model: MemoryModel,
-        decoding: DecodingConfig,
-        memory: bool,
-        quality: str | None = None,
-        streamed: bool = False,
-        explaining: Explaining | None = None,
-    ) -> None:
-        self.explaining = explaining or Explaining()
-        self.model, self.decoding, self.memory = model, decoding, memory
-        self.options: dict[str, Any] = {} if quality is None else {"quality": quality}
-        self.streamed = streamed
-
-    def check(self, rows: list[QuestionRow]) -> None:
-        """Raises InputError for a question that is empty or longer than the context window."""
-        from latentbank.answering import check_questions
-
-        texts, places = [row.text for row in rows], [row.where for row in rows]
-        check_questions(self.model.backbone, texts, self.decoding, places)
-
-    def answer_rows(self, rows: list[QuestionRow]) -> Iterator[dict[str, Any]]:
-        """One JSON row for each question, in order."""
-        for at in range(0, len(rows), WINDOW):
-            part = rows[at : at + WINDOW]
-            texts = [row.text for row in part]
-            answers = self.model.ask_many(
-                texts, self.decoding, self.memory, batch=BATCH, **self.options
-            )
-            for i, row in enumerate(part):
-                yield {
-                    **({} if row.id is None else {"id": row.id}),
-                    **self.row(row.text, answers[i]),
-                }
-
-    def row(self, question: str, answer: Answer) -> dict[str, Any]:
-        """An answer as a JSON row."""
-        documents = []
-        for name, weight in answer.documents:
-            known = known_of(name, self.model.bank.get(name))
-            snippet = snippet_of(self.model.text(name), answer.text)
-            documents.append({**known, "weight": round(weight, 4), "snippet": snippet})
-        return {
-            "question": question,
-            "answer": answer.text,
-            "from_memory": answer.from_memory,
-            "documents": documents,
-            "superseded": self._superseded(answer),
-            "confidence": round(answer.confidence, 4),
-        }
-
-    def _superseded(self, answer: Answer) -> list[dict[str, Any]]:
-        """Id and time of each older version of what was read, newest first."""
-        from latentbank.documents.identity import document_id
-
-        older: dict[str, str | None] = {}
-        for name in answer.superseded:
-            entry = self.model.bank.get(name)
-            older.setdefault(document_id(name), None if entry is None else entry.time)
-        return [{"id": id, "time": time} for id, time in older.items()]
-
-    def print(self, question: str, json_output: bool) -> None:
-        """Answers one question and prints it."""
-        from rich.markup import escape
-
-        if self.streamed:
-            answer = self._stream(question)
-        else:
-            answer = self.model.ask(question, self.decoding, self.memory, **self.options)
-        row = self.row(question, answer)
-        found = attended(self.model) if self.explaining.shown and self.memory else None
-        if found is not None:
-            row["attention"] = found
-            if self.explaining.picture is not None:
-                draw_attended(found, question, answer.text, self.explaining.picture)
-        if json_output:
-            print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
-            return
-        if not self.streamed:
-            typer.echo(self._introduction(answer) + (answer.text or NO_ANSWER))
-        for document in row["documents"]:
-            if document["snippet"]:
-                console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
-        if row["superseded"]:
-            console().print(f"[dim]{escape(_older_line(row['superseded']))}[/dim]")
-        read = [place_of(document) for document in row["documents"]]
-        where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
-        console().print(
-            f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
-            f"{1000 * answer.seconds:.0f} ms[/dim]"
-        )
-        if found is not None:
-            print_attended(found)
-
-    def _stream(self, question: str) -> Answer:
-        """Prints the text of an answer as it comes."""
-        stream = self.model.stream(question, self.decoding, self.memory, **self.options)
-        begun = False
-        for piece in stream:
-            if not begun and stream.answer is not None:
-                typer.echo(self._introduction(stream.answer), nl=False)
-            begun = True
-            typer.echo(piece, nl=False)
-            sys.stdout.flush()
-        assert stream.answer is not None
-        typer.echo("" if begun else self._introduction(stream.answer) + NO_ANSWER)
-        return stream.answer
-
-    def _introduction(self, answer: Answer) -> str:
-        """What is said before an answer that was not read from the bank."""
-        alone = self.memory and not answer.from_memory
-        return "Not in memory. The model alone says: " if alone else ""
-
-
-def snippet_of(text: str, answer: str) -> str:
-    """The part of a text that holds the answer, or its beginning; one line of 160 characters."""
-    line = " ".join(text.split())
-    at = line.lower().find(answer.lower().strip(" .")) if answer.strip(" .") else -1
-    start = line.rfind(". ", 0, at) + 2 if at > 80 and ". " in line[:at] else 0
-    return clip(line[start:], SNIPPET)
-
-
-def _older_line(older: list[dict[str, Any]]) -> str:
-    """The older versions for people: the first three by name, the others by their number."""
-    names = [f"{one['id']}, {one['time']}" if one["time"] else one["id"] for one in older]
-    more = f"; {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"supersedes {'; '.join(names[:NAMED])}{more}"
 
 
 def _prompt(asker: Asker, json_output: bool) -> None:

@@ -29,6 +29,7 @@ __all__ = ["STYLES", "Chat", "Turn"]
 STYLES = ("short", "sentence", "chat")
 """How an answer is said. `short`: a few words. `sentence`: one whole sentence. `chat`: as long as
 it takes."""
+NOT_IN_MEMORY = "Not in memory."
 TOKENS = {"short": 48, "sentence": 64, "chat": 256}
 _INSTRUCTIONS = {"short": "", "sentence": "Answer in one full sentence.", "chat": ""}
 
@@ -43,6 +44,8 @@ class Turn:
     memory: bool = True
     read_documents: int = 3
     quality: str = "best"
+    least_confidence: float | None = None
+    """Below it the answer is "Not in memory."; None: every answer is given."""
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -101,8 +104,19 @@ class Chat:
     def _short(self, turn: Turn, asked: Asked) -> Iterator[ChatAnswer]:
         decoding = turn.limit(self._positions)
         check_questions(self._backbone, [asked.question], decoding)
+        told = turn.least_confidence is not None
+        if told or (asked.query != asked.question and isinstance(self._method, Retrieving)):
+            one = self._best(turn, asked, decoding)
+            doubtful = self._doubtful(turn, one)
+            yield _unknown(asked) if doubtful else self._of(one, asked, one.text)
+            return
         for one in stream_answer(self._method, asked.question, decoding, turn.memory, turn.quality):
             yield self._of(one, asked, one.text)
+
+    def _doubtful(self, turn: Turn, answer: Answer) -> bool:
+        """Whether an answer is not sure enough to be given."""
+        least = turn.least_confidence
+        return turn.memory and least is not None and answer.confidence < least
 
     def _of(self, answer: Answer, asked: Asked, text: str) -> ChatAnswer:
         ids = [id for id, _ in answer.documents]
@@ -122,25 +136,27 @@ class Chat:
         parts = parts_of(asked.question)
         whole: ChatAnswer | None = None
         for part in parts:
-            query = asked.query if len(parts) == 1 else part
-            one = self._sentence(turn, Asked(part, query))
-            if one is None:
-                found = find_passages(self._retrieving(), Asked(part, query), turn.read_documents)
-                one = list(self._generated(replace(turn, style="sentence"), asked, found))[-1]
+            one = self._sentence(turn, Asked(part, asked.query if len(parts) == 1 else part))
             whole = one if whole is None else _joined(whole, one)
             yield replace(whole, question=asked.question)
 
-    def _sentence(self, turn: Turn, asked: Asked) -> ChatAnswer | None:
-        """The sentence of a document that holds the short answer; None where none does."""
+    def _sentence(self, turn: Turn, asked: Asked) -> ChatAnswer:
+        """The sentence of a document that holds the short answer, or one of the model's."""
         decoding = replace(turn, style="short", decoding=None).limit(self._positions)
         check_questions(self._backbone, [asked.question], decoding)
         answer = self._best(turn, asked, decoding)
+        if self._doubtful(turn, answer):
+            return _unknown(asked)
+        own = replace(turn, style="sentence")
         if not answer.from_memory or not answer.text:
-            return None
+            return list(self._generated(own, asked, Found()))[-1]
         passages = self._passages([id for id, _ in answer.documents])
         said = saying(answer.text, asked.question, [one.text for one in passages])
-        if said is None:
-            return None
+        if said is None:  # the answer is not in the words of a document
+            found = Found(tuple(passages), support=1.0)
+            written = list(self._generated(own, asked, found))[-1].text
+            holds = saying(answer.text, asked.question, [written]) is not None
+            said = (written if holds else f"The answer is {answer.text.rstrip('.')}."), 0
         sentence, place = said
         marked = f"{sentence} [{place + 1}]" if turn.style == "chat" else sentence
         base = self._of(answer, asked, marked)
@@ -170,6 +186,9 @@ class Chat:
     # ---- the model's own words
 
     def _generated(self, turn: Turn, asked: Asked, found: Found) -> Iterator[ChatAnswer]:
+        if turn.memory and turn.least_confidence is not None and not found.passages:
+            yield _unknown(asked)
+            return
         decoding = turn.limit(self._positions)
         prompt = self._prompt(turn, found.passages, decoding)
         texts = [one.text for one in prompt.passages]
@@ -210,10 +229,6 @@ class Chat:
 
     # ---- sources
 
-    def _retrieving(self) -> Retrieving:
-        assert isinstance(self._method, Retrieving)
-        return self._method
-
     def _passages(self, ids: Sequence[str]) -> list[Passage]:
         method, bank = self._method, self._method.require_bank()
         if isinstance(method, Retrieving):
@@ -248,6 +263,11 @@ def _answers_shortly(method: Method) -> bool:
     return isinstance(method, Trained) and bool(method.reading().transports)
 
 
+def _unknown(asked: Asked) -> ChatAnswer:
+    """What is said where the memory does not tell."""
+    return ChatAnswer(NOT_IN_MEMORY, (), False, 0.0, asked.question, abstained=True)
+
+
 def _joined(one: ChatAnswer, two: ChatAnswer) -> ChatAnswer:
     """Two answers as one; the documents of the second that the first has keep their numbers."""
     known = {citation.entry: citation.number for citation in one.citations}
@@ -273,4 +293,5 @@ def _joined(one: ChatAnswer, two: ChatAnswer) -> ChatAnswer:
         from_memory=one.from_memory or two.from_memory,
         confidence=min(one.confidence, two.confidence),
         superseded=(*one.superseded, *two.superseded),
+        abstained=one.abstained and two.abstained,
     )

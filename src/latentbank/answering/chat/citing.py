@@ -57,6 +57,7 @@ class ChatAnswer:
         seconds, first_token_seconds: from the call on.
         superseded: ids of older versions of what was read, newest first.
         finished: it came to its end before the limit of tokens.
+        abstained: no answer was sure enough, so the text says that there is none.
     """
 
     text: str
@@ -69,6 +70,7 @@ class ChatAnswer:
     first_token_seconds: float = 0.0
     superseded: tuple[str, ...] = ()
     finished: bool = True
+    abstained: bool = False
 
 
 class ChatStream:

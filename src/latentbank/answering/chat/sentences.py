@@ -45,7 +45,7 @@ _AND_ASK = re.compile(
     re.IGNORECASE,
 )
 _ASKS = re.compile(r"\b(?:who|whom|whose|what|when|where|which|how)\b", re.IGNORECASE)
-_LONGEST = 400  # characters of a sentence that is quoted
+_LONGEST = 600  # characters of a sentence that is quoted
 
 
 def split_sentences(text: str) -> list[str]:
