@@ -54,3 +54,12 @@ def test_every_language_finds_its_text(capsys: pytest.CaptureFixture[str]) -> No
     example["main"]()
     lines = capsys.readouterr().out.splitlines()
     assert [line[:2] for line in lines] == [line[-2:] for line in lines] == list(example["TEXTS"])
+
+
+def test_a_conversation_names_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = runpy.run_path(str(EXAMPLES / "chat.py"))["main"]()
+    assert answers[1].question == "Where does Mara Holt live in winter?"
+    assert answers[1].text == "In winter she lives in Ostrava and teaches chess. [1]"
+    assert "Otto Keller" in answers[2].text and answers[2].citations[0].source == "lamp.txt"
+    assert [one.id for one in answers[3].citations] == ["people", "canteen"]
+    assert "[1] lamp.txt: The brass lamp" in capsys.readouterr().out

@@ -19,13 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentbank.backbone.hub import PACKAGED
+from latentbank.backbone.endpoint import EndpointBackbone
+from latentbank.backbone.hub import ENDPOINT, PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank import BankFingerprint, MemoryBank
 from latentbank.capabilities import Trained, lossless_levels, set_training, trained_state
 from latentbank.config import build_config, merged, normalised
 from latentbank.errors import AdapterError, InputError, UnknownNameError, unknown
 from latentbank.method import METHODS, Method
+from latentbank.methods import DEFAULT_METHOD, TEXT_METHOD
 from latentbank.parts.calibration import read_calibration
 
 FORMAT = 1
@@ -228,12 +230,15 @@ def load_method(
     """
     loaded = backbone if isinstance(backbone, Backbone) else None
     spec = loaded.name if loaded is not None else str(backbone or DEFAULT_BACKBONE)
+    adapter = method_for(adapter, spec)
     folder = adapter_folder(adapter, spec)
     if folder is None and adapter not in METHODS:
         raise unknown("method or adapter", adapter, [*METHODS.names(), *packaged_adapters()])
     if folder is not None:
         read_config(folder)
-    if loaded is None:
+    if loaded is None and spec.startswith(ENDPOINT):
+        loaded = EndpointBackbone(spec)
+    elif loaded is None:
         loaded = load_backbone(spec, dtype, device, progress, quick, engine)
     if folder is not None:
         return load_adapter(folder, loaded, overrides)
@@ -255,6 +260,11 @@ def adapter_folder(adapter: str, backbone: str) -> Path | None:
     return folder
 
 
+def method_for(adapter: str, backbone: str) -> str:
+    """`adapter`; for a model behind a server the method that reads texts instead of the default."""
+    return TEXT_METHOD if adapter == DEFAULT_METHOD and backbone.startswith(ENDPOINT) else adapter
+
+
 def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None = None) -> Method:
     """A method that works without training.
 
@@ -262,6 +272,12 @@ def untrained(name: str, backbone: Backbone, overrides: Mapping[str, Any] | None
         InputError: it needs an adapter, and none ships for this backbone.
     """
     cls = METHODS.get(name)
+    if isinstance(backbone, EndpointBackbone) and not cls.reads_texts:
+        texts = [known for known in METHODS.names() if METHODS.get(known).reads_texts]
+        raise InputError(
+            f"method '{name}' needs the layers of a model, and {backbone.name} is a server; use "
+            f"one of: {', '.join(texts)}"
+        )
     if cls.without_training is not None:
         base = normalised(cls.Config, cls.without_training)
         values = merged(base, normalised(cls.Config, overrides or {}))

@@ -10,6 +10,7 @@ __all__ = [
     "AdapterError",
     "BankError",
     "BudgetError",
+    "EndpointError",
     "FingerprintError",
     "InputError",
     "LatentbankError",
@@ -45,6 +46,10 @@ class BudgetError(BankError):
 
 class FingerprintError(BankError):
     """A bank was written by another method, adapter, backbone or tokenizer."""
+
+
+class EndpointError(LatentbankError):
+    """A server that answers for a model is down, slow, refuses, or answers nonsense."""
 
 
 class AdapterError(LatentbankError):

@@ -71,7 +71,8 @@ class Method(ABC):
     `claims` belong to the class. An instance whose config breaks a claim sets a smaller set of its
     own. `remains` says what `delete` leaves behind in a method without `EXACT_DELETE`.
     `without_training` are the settings with which a trained method works on a backbone for which
-    no adapter ships; None: it needs one. `calibration` says what a confidence is worth, where it
+    no adapter ships; None: it needs one. `reads_texts`: all that it reads is text in the prompt, so
+    that the model may be behind a server. `calibration` says what a confidence is worth, where it
     was measured for the adapter.
     """
 
@@ -79,6 +80,7 @@ class Method(ABC):
     Config: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     without_training: ClassVar[Mapping[str, Any] | None] = None
+    reads_texts: ClassVar[bool] = False
     write_batch: ClassVar[int] = 32
     claims: frozenset[str] = frozenset()
     calibration: Calibration | None = None

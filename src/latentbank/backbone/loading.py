@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from latentbank.backbone.gguf import convert_llama
-from latentbank.backbone.hub import PACKAGED, downloaded, hub_answers, on_hub
+from latentbank.backbone.hub import ENDPOINT, PACKAGED, downloaded, hub_answers, on_hub
 from latentbank.backbone.quick import quick_model
 from latentbank.errors import InputError, unknown
 
@@ -117,6 +117,11 @@ def resolve(spec: str, progress: Callable[[str], None] | None = None) -> str:
     Raises:
         InputError: a path that does not exist, or a name that is neither packaged nor a hub id.
     """
+    if spec.startswith(ENDPOINT):
+        raise InputError(
+            f"'{spec}' is a server, and this needs the model itself; write, ask and chat can use "
+            "a server"
+        )
     if spec in PACKAGED:
         return str(converted_folder(packaged_gguf(spec), progress))
     path = Path(spec)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPLETION",
+    "IN_SHORT",
     "PLAIN",
     "Template",
     "answer_ids",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _PASSAGE, _QUESTION, _ANSWER = "<<passage>>", "<<question>>", "<<answer>>"
-_IN_SHORT = "Answer in a few words."
+IN_SHORT = "Answer in a few words."
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def chat_template(backbone: Backbone) -> Template | None:
     source = getattr(backbone.tokenizer, "chat_template", None)
     if not source:
         return None
-    user = {"role": "user", "content": f"{_PASSAGE}{_QUESTION}\n{_IN_SHORT}"}
+    user = {"role": "user", "content": f"{_PASSAGE}{_QUESTION}\n{IN_SHORT}"}
     text = _rendered(backbone, source, [user], True)
     before, _, rest = text.partition(_PASSAGE)
     ask, _, after = rest.partition(_QUESTION)

@@ -21,6 +21,7 @@ from latentbank.cli.bank_size import compact as compact_command
 from latentbank.cli.bank_size import rebudget as rebudget_command
 from latentbank.cli.bank_size import repair as repair_command
 from latentbank.cli.bench import bench_app
+from latentbank.cli.chat import chat as chat_command
 from latentbank.cli.compare import compare as compare_command
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
@@ -87,6 +88,7 @@ app = typer.Typer(
 )
 app.command("write")(write_command)
 app.command("ask")(ask_command)
+app.command("chat")(chat_command)
 app.command("inspect")(inspect_command)
 app.command("verify")(verify_command)
 app.command("delete")(delete_command)

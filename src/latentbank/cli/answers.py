@@ -18,10 +18,12 @@ from latentbank.documents.ends import clip
 
 if TYPE_CHECKING:
     from latentbank.answering import Answer
+    from latentbank.answering.chat import ChatAnswer, ChatStream
     from latentbank.backbone.generate import DecodingConfig
     from latentbank.model import MemoryModel
 
 NO_ANSWER = "(no answer)"
+NOT_IN_MEMORY = "Not in memory."
 SNIPPET = 160  # characters
 NAMED = 3  # older versions that are shown to people by name
 WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
@@ -50,16 +52,19 @@ class Asker:
     def __init__(
         self,
         model: MemoryModel,
-        decoding: DecodingConfig,
+        decoding: DecodingConfig | None,
         memory: bool,
         quality: str | None = None,
         streamed: bool = False,
         explaining: Explaining | None = None,
+        style: str = "short",
+        abstain_at: float | None = None,
     ) -> None:
+        self.style, self.abstain_at = style, abstain_at
         self.explaining = explaining or Explaining()
         self.model, self.decoding, self.memory = model, decoding, memory
         self.options: dict[str, Any] = {} if quality is None else {"quality": quality}
-        self.streamed = streamed
+        self.streamed = streamed and abstain_at is None  # what is not said is not shown before
 
     def check(self, rows: list[QuestionRow]) -> None:
         """Raises InputError for a question that is empty or longer than the context window."""
@@ -73,14 +78,28 @@ class Asker:
         for at in range(0, len(rows), WINDOW):
             part = rows[at : at + WINDOW]
             texts = [row.text for row in part]
+            if self.style != "short":
+                for row in part:
+                    told = chat_row(row.text, self._chat(row.text))
+                    yield {**({} if row.id is None else {"id": row.id}), **told}
+                continue
             answers = self.model.ask_many(
-                texts, self.decoding, self.memory, batch=BATCH, **self.options
+                texts, self.decoding, self.memory, batch=BATCH, **self._asked()
             )
             for i, row in enumerate(part):
                 yield {
                     **({} if row.id is None else {"id": row.id}),
                     **self.row(row.text, answers[i]),
                 }
+
+    def _asked(self) -> dict[str, Any]:
+        return {**self.options, "abstain_at": self.abstain_at}
+
+    def _chat(self, question: str) -> ChatAnswer:
+        answer: ChatAnswer = self.model.chat(
+            question, style=self.style, decoding=self.decoding, memory=self.memory, **self._asked()
+        )
+        return answer
 
     def row(self, question: str, answer: Answer) -> dict[str, Any]:
         """An answer as a JSON row."""
@@ -96,11 +115,13 @@ class Asker:
             documents.append({**known, "weight": round(weight, 4), "snippet": snippet})
         return {
             "question": question,
-            "answer": answer.text,
+            "answer": None if answer.abstained else answer.text,
             "from_memory": answer.from_memory,
+            "abstained": answer.abstained,
             "documents": documents,
             "superseded": self._superseded(answer),
             "confidence": round(answer.confidence, 4),
+            **_probability(answer.probability),
         }
 
     def _superseded(self, answer: Answer) -> list[dict[str, Any]]:
@@ -117,10 +138,13 @@ class Asker:
         """Answers one question and prints it."""
         from rich.markup import escape
 
+        if self.style != "short":
+            self._print_chat(question, json_output)
+            return
         if self.streamed:
             answer = self._stream(question)
         else:
-            answer = self.model.ask(question, self.decoding, self.memory, **self.options)
+            answer = self.model.ask(question, self.decoding, self.memory, **self._asked())
         row = self.row(question, answer)
         found = attended(self.model) if self.explaining.shown and self.memory else None
         if found is not None:
@@ -131,7 +155,8 @@ class Asker:
             print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
             return
         if not self.streamed:
-            typer.echo(self._introduction(answer) + (answer.text or NO_ANSWER))
+            text = NOT_IN_MEMORY if answer.abstained else answer.text or NO_ANSWER
+            typer.echo(introduction(answer, self.memory) + text)
         for document in row["documents"]:
             if document["snippet"]:
                 console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
@@ -139,12 +164,34 @@ class Asker:
             console().print(f"[dim]{escape(_older_line(row['superseded']))}[/dim]")
         read = [_place(document) for document in row["documents"]]
         where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
-        console().print(
-            f"[dim]{escape(where)}, confidence {answer.confidence:.2f}, "
-            f"{1000 * answer.seconds:.0f} ms[/dim]"
-        )
+        sure = f"confidence {answer.confidence:.2f}"
+        if answer.probability is not None:
+            sure += f" (right {100 * answer.probability:.0f} % of the time)"
+        console().print(f"[dim]{escape(where)}, {sure}, {1000 * answer.seconds:.0f} ms[/dim]")
         if found is not None:
             print_attended(found)
+
+    def _print_chat(self, question: str, json_output: bool) -> None:
+        """Answers one question in the style that was asked for, and prints it."""
+        if json_output or not self.streamed:
+            answer = self._chat(question)
+        else:
+            stream = self.model.chat(
+                question,
+                style=self.style,
+                decoding=self.decoding,
+                memory=self.memory,
+                stream=True,
+                **self._asked(),
+            )
+            answer = print_stream(stream, self.memory)
+        if json_output:
+            row = chat_row(question, answer)
+            print_json({**row, "milliseconds": round(1000 * answer.seconds, 1)})
+            return
+        if not self.streamed:
+            typer.echo(introduction(answer, self.memory) + (answer.text or NO_ANSWER))
+        print_sources(answer)
 
     def _stream(self, question: str) -> Answer:
         """Prints the text of an answer as it comes."""
@@ -152,18 +199,74 @@ class Asker:
         begun = False
         for piece in stream:
             if not begun and stream.answer is not None:
-                typer.echo(self._introduction(stream.answer), nl=False)
+                typer.echo(introduction(stream.answer, self.memory), nl=False)
             begun = True
             typer.echo(piece, nl=False)
             sys.stdout.flush()
         assert stream.answer is not None
-        typer.echo("" if begun else self._introduction(stream.answer) + NO_ANSWER)
+        typer.echo("" if begun else introduction(stream.answer, self.memory) + NO_ANSWER)
         return stream.answer
 
-    def _introduction(self, answer: Answer) -> str:
-        """What is said before an answer that was not read from the bank."""
-        alone = self.memory and not answer.from_memory
-        return "Not in memory. The model alone says: " if alone else ""
+
+def introduction(answer: Answer | ChatAnswer, memory: bool) -> str:
+    """What is said before an answer that was not read from the bank."""
+    alone = memory and not answer.from_memory and not answer.abstained
+    return "Not in memory. The model alone says: " if alone else ""
+
+
+def print_stream(stream: ChatStream, memory: bool) -> ChatAnswer:
+    """Prints the text of an answer as it comes."""
+    begun = False
+    for piece in stream:
+        if not begun and stream.answer is not None:
+            typer.echo(introduction(stream.answer, memory), nl=False)
+        begun = True
+        typer.echo(piece, nl=False)
+        sys.stdout.flush()
+    assert stream.answer is not None
+    typer.echo("" if begun else introduction(stream.answer, memory) + NO_ANSWER)
+    return stream.answer
+
+
+def print_sources(answer: ChatAnswer) -> None:
+    """The documents below an answer: those that it names, or all that were read."""
+    from rich.markup import escape
+
+    named = [one for one in answer.citations if one.cited]
+    for one in named or answer.citations:
+        place = _place({"source": one.source, "id": one.id, "time": one.time})
+        line = f"[{one.number}] {place}: {one.snippet}" if one.snippet else place
+        console().print(f"[dim]{escape(line)}[/dim]")
+
+
+def chat_row(question: str, answer: ChatAnswer) -> dict[str, Any]:
+    """An answer of a conversation as a JSON row."""
+    return {
+        "question": question,
+        "understood": answer.question,
+        "answer": None if answer.abstained else answer.text,
+        "from_memory": answer.from_memory,
+        "abstained": answer.abstained,
+        "documents": [
+            {
+                "number": one.number,
+                "id": one.id,
+                "title": one.title,
+                "source": one.source,
+                "time": one.time,
+                "snippet": one.snippet,
+                "cited": one.cited,
+            }
+            for one in answer.citations
+        ],
+        "superseded": list(answer.superseded),
+        "confidence": round(answer.confidence, 4),
+        "trimmed": answer.trimmed,
+    }
+
+
+def _probability(value: float | None) -> dict[str, float]:
+    return {} if value is None else {"probability": round(value, 4)}
 
 
 def snippet_of(text: str, answer: str) -> str:

@@ -32,7 +32,7 @@ from latentbank.cli.common import (
     share_processor,
 )
 from latentbank.cli.explain import check_explainable
-from latentbank.errors import BankError, InputError
+from latentbank.errors import BankError, InputError, unknown
 
 if TYPE_CHECKING:
     from latentbank.documents.conditions import Conditions
@@ -52,7 +52,21 @@ def ask(
         bool, typer.Option("--no-memory", help="The plain model with the same adapter.")
     ] = False,
     beams: Annotated[int, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 48,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer in tokens; 48, or by style.", show_default=False),
+    ] = None,
+    style: Annotated[
+        str, typer.Option(help="short: a few words; sentence: a whole one; chat: with sources.")
+    ] = "short",
+    abstain_at: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="Say 'not in memory' so often that at most this share of unanswerable questions "
+            "gets an answer: 0.05.",
+        ),
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="CONDITION", help="Read only documents for which this holds."),
@@ -106,18 +120,24 @@ def ask(
         "dtype": dtype,
         "engine": engine,
     }
-    with open_for_asking(bank, given, parse_pairs(option)) as model, _within(model, conditions):
+    with open_for_asking(bank, given, parse_pairs(option)) as model, within(model, conditions):
+        from latentbank.answering.chat.chat import STYLES, TOKENS
         from latentbank.backbone.generate import DecodingConfig
 
-        config = DecodingConfig(max_new_tokens, beams, whole_words=True)
+        if style not in STYLES:
+            raise unknown("style", style, STYLES)
+        config = None
+        if style == "short" or beams > 1 or max_new_tokens is not None:
+            config = DecodingConfig(max_new_tokens or TOKENS[style], beams, whole_words=True)
         streamed = sys.stdout.isatty() if stream is None else stream
         if explain or explain_to is not None:
             if file is not None:
                 raise InputError("--explain is for one question; leave --file out.")
             check_explainable(model, explain_to)
         explaining = Explaining(explain or explain_to is not None, explain_to)
+        streamed = streamed and not json_output
         asker = Asker(
-            model, config, not no_memory, quality, streamed and not json_output, explaining
+            model, config, not no_memory, quality, streamed, explaining, style, abstain_at
         )
         if rows is not None:
             asker.check(rows)
@@ -185,7 +205,7 @@ def open_for_asking(bank: str, given: dict[str, Any], changes: dict[str, Any]) -
     )
 
 
-def _within(model: MemoryModel, conditions: Conditions) -> AbstractContextManager[object]:
+def within(model: MemoryModel, conditions: Conditions) -> AbstractContextManager[object]:
     """Keeps answers to the documents that are meant; raises InputError if there are none."""
     if not conditions:
         return nullcontext()

@@ -45,15 +45,16 @@ def open_for_writing(
     if not Path(bank).absolute().parent.is_dir():
         raise BankError(f"The folder {Path(bank).parent} does not exist; create it first.")
     share_processor()
-    from latentbank.adapter import DEFAULT_BACKBONE
+    from latentbank.adapter import DEFAULT_BACKBONE, method_for
     from latentbank.methods import DEFAULT_METHOD
     from latentbank.model import MemoryModel
 
-    adapter = given.get("adapter", DEFAULT_METHOD)
-    overrides = complete_overrides(adapter, given.get("backbone", DEFAULT_BACKBONE), options)
+    model = given.get("backbone", DEFAULT_BACKBONE)
+    adapter = method_for(given.get("adapter", DEFAULT_METHOD), model)
+    overrides = complete_overrides(adapter, model, options)
     return MemoryModel.from_pretrained(
         bank=bank, overrides=overrides, budget_bytes=budget_bytes, progress=notice, quick=True,
-        **{"adapter": adapter, **given, **kept},
+        **{**given, "adapter": adapter, **kept},
     )  # fmt: skip
 
 

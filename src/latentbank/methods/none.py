@@ -38,6 +38,7 @@ class NoMemory(Trained):
     """Reads nothing; writing stores nothing."""
 
     Config = NoneConfig
+    reads_texts = True
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, CONSTANT_SIZE})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smollm2-135m": {"lora": {"rank": 16, "layer": 12}},

@@ -15,9 +15,11 @@ from latentbank.answering import Answer, answer_batch, check_questions, stream_a
 from latentbank.answering.chat.citing import ChatAnswer, Citation, cited, snippet_of
 from latentbank.answering.chat.growing import Growing
 from latentbank.answering.chat.messages import Asked, Message, resolved
-from latentbank.answering.chat.prompting import Passage, Prompt, build_prompt
+from latentbank.answering.chat.prompting import Fitted, Passage
 from latentbank.answering.chat.reading import Found, PromptReader, find_passages, passage_of
+from latentbank.answering.chat.remote import RemoteReader
 from latentbank.answering.chat.sentences import asks_fact, parts_of, saying
+from latentbank.backbone.endpoint import EndpointBackbone
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.capabilities import Retrieving, Trained
 from latentbank.documents.identity import document_id
@@ -62,7 +64,11 @@ class Chat:
 
     def __init__(self, method: Method) -> None:
         self._method, self._backbone = method, method.backbone
-        self._reader = PromptReader(method.backbone)
+        self._reader: PromptReader | RemoteReader = (
+            RemoteReader(method.backbone)
+            if isinstance(method.backbone, EndpointBackbone)
+            else PromptReader(method.backbone)
+        )
 
     def forget(self) -> None:
         """Forgets what was read lately."""
@@ -190,7 +196,9 @@ class Chat:
             yield _unknown(asked)
             return
         decoding = turn.limit(self._positions)
-        prompt = self._prompt(turn, found.passages, decoding)
+        prompt = self._reader.prompt(
+            turn.messages, found.passages, _INSTRUCTIONS[turn.style], decoding.max_new_tokens
+        )
         texts = [one.text for one in prompt.passages]
         growing = Growing(
             (lambda sentence: cited(sentence, texts)) if turn.style == "chat" else None,
@@ -209,7 +217,7 @@ class Chat:
             yield self._grown(prompt, asked, text, growing, confidence)
 
     def _grown(
-        self, prompt: Prompt, asked: Asked, text: str, growing: Growing, confidence: float
+        self, prompt: Fitted, asked: Asked, text: str, growing: Growing, confidence: float
     ) -> ChatAnswer:
         return ChatAnswer(
             text,
@@ -219,12 +227,6 @@ class Chat:
             asked.question,
             prompt.trimmed,
             finished=growing.ended,
-        )
-
-    def _prompt(self, turn: Turn, passages: Sequence[Passage], decoding: DecodingConfig) -> Prompt:
-        instruction = _INSTRUCTIONS[turn.style]
-        return build_prompt(
-            self._backbone, turn.messages, passages, instruction, decoding.max_new_tokens
         )
 
     # ---- sources

@@ -7,16 +7,18 @@ no method and no bank.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from latentbank.answering.chat.messages import Message
 from latentbank.backbone.model import Backbone
-from latentbank.backbone.prompts import COMPLETION, Template, chat_text, disarmed, end_id_of
+from latentbank.backbone.prompts import COMPLETION, PLAIN, Template, chat_text, disarmed, end_id_of
 from latentbank.errors import InputError
 
-__all__ = ["Passage", "Prompt", "build_prompt"]
+__all__ = ["Fitted", "Passage", "Prompt", "build_prompt", "content_of", "fitted"]
 
+F = TypeVar("F")
 _MARK = "<<documents>>"
 _NUMBER = re.compile(r"\s*\[\d+\]")
 _BEGIN = {"user": "Question: ", "assistant": "Answer: ", "system": ""}
@@ -35,24 +37,33 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Fitted:
+    """A prompt that fits.
+
+    Attributes:
+        passages: the documents in it.
+        trimmed: messages of the conversation that were left out.
+        template: cuts an answer, where the model does not end it itself.
+    """
+
+    passages: tuple[Passage, ...]
+    trimmed: int = 0
+    template: Template = PLAIN
+
+
+@dataclass(frozen=True)
+class Prompt(Fitted):
     """The tokens of a prompt, in two parts.
 
     Attributes:
         head: tokens up to the end of the documents; these are the same for other questions.
         tail: the question, and what begins the answer.
-        passages: the documents in it.
         end_id: the token that ends an answer.
-        template: cuts an answer, where the model does not end it itself.
-        trimmed: messages of the conversation that were left out to fit.
     """
 
-    head: list[int]
-    tail: list[int]
-    passages: tuple[Passage, ...]
-    end_id: int
-    template: Template
-    trimmed: int = 0
+    head: list[int] = field(default_factory=list)
+    tail: list[int] = field(default_factory=list)
+    end_id: int = 0
 
     @property
     def ids(self) -> list[int]:
@@ -67,9 +78,27 @@ def build_prompt(
     instruction: str,
     answer_tokens: int,
 ) -> Prompt:
-    """The prompt of a conversation; what does not fit is left out, the oldest messages first.
+    """The tokens of a conversation's prompt; see `fitted`."""
 
-    Then the last passages go. The system's messages and the last question stay.
+    def make(kept: Sequence[Message], read: Sequence[Passage], trimmed: int) -> tuple[Prompt, int]:
+        prompt = _prompt(backbone, kept, read, instruction, trimmed)
+        return prompt, len(prompt.ids)
+
+    return fitted(backbone, messages, passages, answer_tokens, make)
+
+
+def fitted(
+    backbone: Backbone,
+    messages: Sequence[Message],
+    passages: Sequence[Passage],
+    answer_tokens: int,
+    make: Callable[[Sequence[Message], Sequence[Passage], int], tuple[F, int]],
+) -> F:
+    """The prompt that `make` makes of what fits; the oldest messages are left out first.
+
+    Then the last passages go. The system's messages and the last question stay. `make` gets
+    messages, passages and the number of messages that were left out; it gives a prompt and its
+    tokens.
 
     Raises:
         InputError: the last question alone does not fit.
@@ -77,8 +106,8 @@ def build_prompt(
     room = backbone.geometry.max_positions - answer_tokens
     kept, read, trimmed = list(messages), list(passages), 0
     while True:
-        prompt = _prompt(backbone, kept, read, instruction, trimmed)
-        over = len(prompt.ids) - room
+        prompt, tokens = make(kept, read, trimmed)
+        over = tokens - room
         if over <= 0:
             return prompt
         older = [i for i, one in enumerate(kept[:-1]) if one.role != "system"]
@@ -89,9 +118,9 @@ def build_prompt(
         elif read:
             read.pop()
         else:
-            tokens = backbone.count_tokens([kept[-1].content])[0]
+            asked = backbone.count_tokens([kept[-1].content])[0]
             raise InputError(
-                f"The question has {tokens} tokens; with {answer_tokens} for the answer it does "
+                f"The question has {asked} tokens; with {answer_tokens} for the answer it does "
                 f"not fit into the {backbone.geometry.max_positions} of {backbone.name}. "
                 "Shorten it."
             )
@@ -120,7 +149,7 @@ def _prompt(
     instruction: str,
     trimmed: int,
 ) -> Prompt:
-    rows = [{"role": one.role, "content": _content(one)} for one in messages]
+    rows = [{"role": one.role, "content": content_of(one)} for one in messages]
     asked = rows[-1]["content"] + (f"\n{instruction}" if instruction else "")
     rows[-1] = {"role": "user", "content": f"{_MARK}{asked}"}
     found = chat_text(backbone, _alternating(rows))
@@ -138,10 +167,10 @@ def _prompt(
     head, tail = backbone.encode([before + texts, after], start=False)
     if head[:1] != [backbone.start_id]:
         head = [backbone.start_id, *head]
-    return Prompt(head, tail, tuple(passages), end_id_of(backbone, template), template, trimmed)
+    return Prompt(tuple(passages), trimmed, template, head, tail, end_id_of(backbone, template))
 
 
-def _content(message: Message) -> str:
+def content_of(message: Message) -> str:
     """The text of a message; an earlier answer without the numbers of its sources."""
     text = message.content.strip()
     return disarmed(_NUMBER.sub("", text) if message.role == "assistant" else text)

@@ -6,11 +6,11 @@ from a cache. Knows methods that retrieve, and prompts; knows no sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from latentbank.answering.chat.messages import Asked
-from latentbank.answering.chat.prompting import Passage, Prompt
+from latentbank.answering.chat.messages import Asked, Message
+from latentbank.answering.chat.prompting import Fitted, Passage, Prompt, build_prompt
 from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
 from latentbank.backbone.model import Backbone
 from latentbank.bank import MemoryBank
@@ -89,8 +89,19 @@ class PromptReader:
         self._reader.hot.clear()
         self._read.clear()
 
-    def stream(self, prompt: Prompt, decoding: DecodingConfig) -> Iterator[tuple[Generation, int]]:
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        passages: Sequence[Passage],
+        instruction: str,
+        answer_tokens: int,
+    ) -> Prompt:
+        """The prompt of a conversation; see `build_prompt`."""
+        return build_prompt(self._backbone, messages, passages, instruction, answer_tokens)
+
+    def stream(self, prompt: Fitted, decoding: DecodingConfig) -> Iterator[tuple[Generation, int]]:
         """(answer so far, its tokens) after each pass; the whole answer alone with beams."""
+        assert isinstance(prompt, Prompt)
         backbone = self._backbone
         quotable = backbone.encode([f" {' '.join(one.text for one in prompt.passages)}"], False)
         memory, tokens = None, prompt.ids
