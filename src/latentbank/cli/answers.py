@@ -14,6 +14,7 @@ import typer
 
 from latentbank.cli.common import console, print_json
 from latentbank.cli.explain import attended, draw_attended, print_attended
+from latentbank.cli.places import known_of, place_of
 from latentbank.documents.ends import clip
 
 if TYPE_CHECKING:
@@ -103,14 +104,9 @@ class Asker:
 
     def row(self, question: str, answer: Answer) -> dict[str, Any]:
         """An answer as a JSON row."""
-        from latentbank.documents.identity import document_id
-
         documents = []
         for name, weight in answer.documents:
-            entry = self.model.bank.get(name)
-            source = None if entry is None else entry.source
-            time = None if entry is None else entry.time
-            known = {"id": document_id(name), "source": source, "time": time}
+            known = known_of(name, self.model.bank.get(name))
             snippet = snippet_of(self.model.text(name), answer.text)
             documents.append({**known, "weight": round(weight, 4), "snippet": snippet})
         return {
@@ -162,7 +158,7 @@ class Asker:
                 console().print(f"[dim]> {escape(document['snippet'])}[/dim]")
         if row["superseded"]:
             console().print(f"[dim]{escape(_older_line(row['superseded']))}[/dim]")
-        read = [_place(document) for document in row["documents"]]
+        read = [place_of(document) for document in row["documents"]]
         where = ", ".join(read) if read else ("no memory" if not self.memory else "no document")
         sure = f"confidence {answer.confidence:.2f}"
         if answer.probability is not None:
@@ -234,7 +230,8 @@ def print_sources(answer: ChatAnswer) -> None:
 
     named = [one for one in answer.citations if one.cited]
     for one in named or answer.citations:
-        place = _place({"source": one.source, "id": one.id, "time": one.time})
+        known = {"id": one.id, "source": one.source, "time": one.time, "title": one.title}
+        place = place_of(known)
         line = f"[{one.number}] {place}: {one.snippet}" if one.snippet else place
         console().print(f"[dim]{escape(line)}[/dim]")
 
@@ -275,13 +272,6 @@ def snippet_of(text: str, answer: str) -> str:
     at = line.lower().find(answer.lower().strip(" .")) if answer.strip(" .") else -1
     start = line.rfind(". ", 0, at) + 2 if at > 80 and ". " in line[:at] else 0
     return clip(line[start:], SNIPPET)
-
-
-def _place(document: dict[str, Any]) -> str:
-    """Where a document comes from, and its time, for people."""
-    source, id, time = document["source"], document["id"], document["time"]
-    place = f"{source} ({id})" if source and source != id else id
-    return f"{place}, {time}" if time else str(place)
 
 
 def _older_line(older: list[dict[str, Any]]) -> str:

@@ -61,12 +61,12 @@ def find_passages(method: Retrieving, asked: Asked, count: int) -> Found:
 
 def passage_of(method: Retrieving, bank: MemoryBank, id: str) -> Passage:
     """The text of an entry under its title and time."""
-    entry = bank.get(id)
+    entry, text = bank.get(id), method.text(id)
     title = None if entry is None else entry.metadata.get("title")
-    parts = [str(title)] if title else []
+    parts = [str(title)] if title and not text.startswith(str(title)) else []
     if entry is not None and entry.time:
         parts.append(entry.time)
-    return Passage(id, method.text(id), f"({', '.join(parts)})" if parts else "")
+    return Passage(id, text, f"({', '.join(parts)})" if parts else "")
 
 
 class PromptReader:
