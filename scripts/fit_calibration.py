@@ -47,7 +47,7 @@ def ask_both_halves(data: QADataset, adapter: str, questions: int, seed: int) ->
         for answerable in (True, False)
     ]
     rows = [(one, i == 0) for i, half in enumerate(halves) for one in draw.sample(half, questions)]
-    with MemoryModel.from_pretrained(adapter, quick=True) as model:
+    with MemoryModel.from_pretrained(adapter, quick=True, engine="auto") as model:
         model.write([data.documents[i] for i in sorted(written)])
         answers = model.ask_many([one.text for one, _ in rows])
     correct = [

@@ -21,6 +21,7 @@ from latentbank.answering.chat.sentences import (
     is_whole,
     parts_of,
     saying,
+    sentences_asked,
     split_sentences,
 )
 from latentbank.backbone.generate import DecodingConfig, PromptRun
@@ -88,6 +89,16 @@ def test_messages_in_all_their_forms() -> None:
         ),
         (turns("Who made the lamp?", "Otto.", "When?"), "Who made the lamp? When?", "lamp Otto"),
         (
+            turns("Who manages project Atlas?", "Ruth Osei.", "And Borea?", "Jan.", "Is he ill?"),
+            "Is Jan ill?",
+            "Jan",
+        ),
+        (
+            turns("Who leads the office in Porto?", "Lena Brandt.", "How many desks has it?"),
+            "How many desks has it?",
+            "Porto office desks",
+        ),
+        (
             turns("What does soup cost in Holm?", "3 euros.", "What about tea?"),
             "What about tea?",
             "Holm soup",
@@ -105,6 +116,26 @@ def test_a_question_is_resolved_by_the_turns_before(
     asked = resolved(as_messages(messages))
     assert asked.question == question
     assert all(word in asked.query for word in words.split())
+
+
+def test_the_committed_conversations_find_their_documents() -> None:
+    import json
+    from pathlib import Path
+
+    from latentbank.parts.retrieval.analysis import content_words
+    from latentbank.parts.retrieval.lexical import LexicalIndex
+
+    data = json.loads((Path(__file__).parent / "data" / "history.json").read_text("utf-8"))
+    index = LexicalIndex()
+    index.add(list(data["documents"]), list(data["documents"].values()))
+    found = {"alone": 0, "resolved": 0}
+    for row in data["conversations"]:
+        asked = resolved(as_messages(turns(*row["before"], row["question"])))
+        for name, query in (("alone", row["question"]), ("resolved", asked.query)):
+            assert content_words(query)
+            first = index.search(query, 1, None)
+            found[name] += bool(first) and first[0][0] == row["document"]
+    assert found["alone"] <= 30 and found["resolved"] >= 37  # of 40
 
 
 def test_a_question_that_stands_alone_takes_nothing() -> None:
@@ -161,6 +192,12 @@ def test_facts_and_requests() -> None:
     assert asks_fact("Who made it?") and asks_fact("Is Holm an island?")
     for request in ("Summarise Holm", "Why is it so?", "Tell me who made it", "Hello!", "I see"):
         assert not asks_fact(request)
+
+
+def test_the_number_of_sentences_that_is_asked_for() -> None:
+    assert sentences_asked("Summarise Holm in two sentences.") == 2
+    assert sentences_asked("Explain it in 12 sentences, please") == 12
+    assert sentences_asked("Write in short sentences") is None
 
 
 def test_the_sentence_that_says_an_answer() -> None:
@@ -367,6 +404,30 @@ def test_history_finds_the_document(backbones: Backbones) -> None:
         answer = model.chat(messages, decoding=SHORT, read_documents=1)
         assert answer.question == "Where was Ada Lovelace born?"
         assert "London" in answer.citations[0].snippet
+
+
+def test_two_facts_are_read_one_after_the_other(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentbank.answering.chat import chat
+
+    read: list[Any] = []
+    plain = chat.Reading
+    monkeypatch.setattr(chat, "Reading", lambda *given: read.append(given[2]) or plain(*given))
+    with adapted(backbones) as model:
+        facts = [
+            Document("Ann took the football.", id="took", time="2024-01-01"),
+            Document("Ann went to the garden.", id="went", time="2024-01-02"),
+            Document("Ann went to the office.", id="left", time="2024-01-03"),
+            Document("Tea is served at four with a cake.", id="tea"),
+        ]
+        model.write(facts)
+        model.chat("Where is the football?", style="short", read_documents=3)
+        [one] = read
+        assert one.passages == ("Ann took the football. Ann went to the office.",)
+        assert [id for id, _ in one.sources[0]] == ["took", "left"]
+        model.chat("Where is the football?", style="short", read_documents=1)
+        assert len(read) == 1
 
 
 def test_a_deleted_document_is_not_read_from_the_cache(backbones: Backbones) -> None:

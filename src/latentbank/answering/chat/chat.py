@@ -16,9 +16,21 @@ from latentbank.answering.chat.citing import ChatAnswer, Citation, cited, snippe
 from latentbank.answering.chat.growing import Growing
 from latentbank.answering.chat.messages import Asked, Message, resolved
 from latentbank.answering.chat.prompting import Fitted, Passage
-from latentbank.answering.chat.reading import Found, PromptReader, find_passages, passage_of
+from latentbank.answering.chat.reading import (
+    Found,
+    PromptReader,
+    find_passages,
+    is_short,
+    passage_of,
+)
 from latentbank.answering.chat.remote import RemoteReader
-from latentbank.answering.chat.sentences import asks_fact, parts_of, saying
+from latentbank.answering.chat.sentences import (
+    asks_fact,
+    parts_of,
+    saying,
+    sentences_asked,
+)
+from latentbank.answering.reading import Reading
 from latentbank.backbone.endpoint import EndpointBackbone
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.capabilities import Retrieving, Trained
@@ -110,7 +122,7 @@ class Chat:
     def _short(self, turn: Turn, asked: Asked) -> Iterator[ChatAnswer]:
         decoding = turn.limit(self._positions)
         check_questions(self._backbone, [asked.question], decoding)
-        told = turn.least_confidence is not None
+        told = turn.least_confidence is not None or turn.read_documents > 1
         if told or (asked.query != asked.question and isinstance(self._method, Retrieving)):
             one = self._best(turn, asked, decoding)
             doubtful = self._doubtful(turn, one)
@@ -170,20 +182,56 @@ class Chat:
         return replace(base, citations=self._citations(passages, sentence, numbers))
 
     def _best(self, turn: Turn, asked: Asked, decoding: DecodingConfig) -> Answer:
-        """The short answer; where earlier turns say what is asked for, of their documents."""
+        """The surest short answer: of one document, or of several short ones read together.
+
+        Where earlier turns say what is asked for, their words choose the documents.
+        """
         method = self._method
-        if asked.query == asked.question or not isinstance(method, Retrieving):
-            return answer_batch(
-                method, [asked.question], None, decoding, turn.memory, turn.quality
-            )[0]
-        found = find_passages(method, asked, turn.read_documents)
-        if not turn.memory or not found.passages:
+        if not turn.memory or not isinstance(method, Retrieving):
+            options = None, decoding, turn.memory, turn.quality
+            return answer_batch(method, [asked.question], *options)[0]
+        found = Found()
+        if asked.query != asked.question or turn.read_documents > 1:
+            found = find_passages(method, asked, turn.read_documents)
+        if asked.query == asked.question:
+            options = None, decoding, True, turn.quality
+            best = answer_batch(method, [asked.question], *options)[0]
+        elif found.passages:
+            best = self._of_each(asked, found, decoding)
+        else:
             return answer_batch(method, [asked.question], None, decoding, False)[0]
+        together = self._together(asked, found, decoding)
+        return together if together and together.confidence > best.confidence else best
+
+    def _of_each(self, asked: Asked, found: Found, decoding: DecodingConfig) -> Answer:
+        """The surest answer of the documents that were found, each read alone."""
         ids = [one.entry for one in found.passages]
-        answers = answer_batch(method, [asked.question] * len(ids), ids, decoding)
-        weights = found.weights
-        best = max(range(len(ids)), key=lambda i: answers[i].confidence * weights[i])
-        return replace(answers[best], confidence=answers[best].confidence * weights[best])
+        answers = answer_batch(self._method, [asked.question] * len(ids), ids, decoding)
+        sure = [one.confidence * w for one, w in zip(answers, found.weights, strict=True)]
+        best = max(range(len(ids)), key=lambda i: sure[i])
+        return replace(answers[best], confidence=sure[best])
+
+    def _together(self, asked: Asked, found: Found, decoding: DecodingConfig) -> Answer | None:
+        """The answer of several short documents, one after the other in the order of time."""
+        method, texts = self._method, [one.text for one in found.passages]
+        if len(texts) < 2 or not all(map(is_short, texts)) or not isinstance(method, Trained):
+            return None
+        if isinstance(self._backbone, EndpointBackbone):
+            return None
+        began = time.perf_counter()
+        share = 1.0 / len(texts)
+        sources = (tuple((one.entry, share) for one in found.passages),)
+        read = replace(
+            method.reading(),
+            passages=(" ".join(texts),),
+            sources=sources,
+            support=(found.support,),
+        )
+        reading = Reading(method, [asked.question], read, decoding)
+        with reading.attached():
+            reading.run()
+            [answer] = reading.answers([0])
+        return replace(answer, seconds=time.perf_counter() - began)
 
     @property
     def _positions(self) -> int:
@@ -202,7 +250,7 @@ class Chat:
         texts = [one.text for one in prompt.passages]
         growing = Growing(
             (lambda sentence: cited(sentence, texts)) if turn.style == "chat" else None,
-            sentences=1 if turn.style == "sentence" else None,
+            sentences=1 if turn.style == "sentence" else sentences_asked(asked.question),
         )
         confidence, text = 0.0, ""
         for one, count in self._reader.stream(prompt, decoding):

@@ -15,7 +15,7 @@ from latentbank.answering.chat.sentences import is_greeting
 from latentbank.errors import InputError
 from latentbank.parts.retrieval.analysis import COMMON, content_words
 
-__all__ = ["Asked", "Message", "as_messages", "resolved"]
+__all__ = ["Asked", "Message", "as_messages", "names", "resolved"]
 
 ROLES = ("system", "user", "assistant")
 _SAME = {"developer": "system"}  # as OpenAI's newer models call it
@@ -32,6 +32,9 @@ _BARE = re.compile(
     r"(?:\s+(?:so|not|exactly|else|then|one))?\s*[?.!]*\s*$",
     re.IGNORECASE,
 )
+_WHO = re.compile(r"\s*(?:and\s+)?(?:who|whom|whose)\b", re.IGNORECASE)
+_AND = re.compile(r"\s*(?:and|what about|how about)\b", re.IGNORECASE)
+_ASKS = re.compile(r"\b(?:when|where|which|how (?:many|much|long))\b", re.IGNORECASE)
 _LINKED = re.compile(r"(?:\s+(?:of|the|de|van|von|der|la|le)){0,2}\s+")
 _CAPITAL = re.compile(r"(?<![^\W_])[^\W\d_a-zß-öø-ÿ][\w’'-]*(?![^\W_])|(?<!\w)\d[\w.,-]*\w")
 _FEW = 2  # content words; a question of fewer than this and an earlier turn stands not alone
@@ -108,14 +111,14 @@ def resolved(messages: Sequence[Message]) -> Asked:
     A question with a pronoun, or too short to stand alone, takes the names of the latest turn that
     has any, and the content words of the question before it. Another stays as it is.
     """
-    asked, subject = Asked("", ""), _Subject()
+    asked, subject, greets = Asked("", ""), _Subject(), False
     for message in messages:
         if message.role == "user":
             said = message.content.strip()
             greets = is_greeting(said)
             asked = Asked(said, said) if greets else _resolved(said, subject)
             subject = subject if greets else _Subject.of(asked, subject)
-        elif message.role == "assistant":
+        elif message.role == "assistant" and not greets:
             subject = subject.with_answer(message.content)
     return asked
 
@@ -125,20 +128,24 @@ class _Subject:
     """What a conversation is about so far: names and words, the most salient first.
 
     `names` are those of the latest question that has any, `answered` those that the answer to it
-    added, `words` the content words of the latest question, `question` its text.
+    added, `words` the content words of the latest question, `question` its text, `who` whether it
+    asked for somebody.
     """
 
     names: tuple[str, ...] = ()
     answered: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     question: str = ""
+    who: bool = False
 
     @classmethod
     def of(cls, asked: Asked, before: _Subject) -> _Subject:
         """After a question: its own names, else those that it was resolved by."""
         words = tuple(content_words(asked.query))[:_MOST_WORDS]
         own = tuple(names(asked.question))
-        return cls(own or before.names or before.answered, (), words, asked.question)
+        same = _AND.match(asked.question) and not _ASKS.search(asked.question)
+        who = bool(_WHO.match(asked.question)) or bool(same and before.who)
+        return cls(own or before.names or before.answered, (), words, asked.question, who)
 
     def with_answer(self, answer: str) -> _Subject:
         """After an answer: the names that it adds."""
@@ -157,14 +164,23 @@ def _resolved(question: str, subject: _Subject) -> Asked:
     if not refers or not subject.question:
         return Asked(question, question)
     text = question
-    people = [one for one in (*subject.names, *subject.answered) if not one[0].isdigit()]
+    asked_who = subject.who
+    owner_is_thing = owner is not None and owner[0].lower() == "its"
+    known = [*subject.names[:_MOST_NAMES]]
+    if asked_who and (person or owner) and not owner_is_thing:
+        known = [*subject.answered, *known]  # "Who made it?" "Otto." "When was he born?"
+    elif not (asked_who and (thing or owner_is_thing)):
+        known += subject.answered
+    people = [one for one in known if not one[0].isdigit()]
     if people and (person or owner) and not own:
         said = (person or owner or [""])[0].lower()
         name = " and ".join(people[:2]) if said in ("they", "them", "their") else people[0]
         text = _PERSON.sub(name, _OWNER.sub(f"{name}'s", text))
+        if not thing:
+            return Asked(text, text)
     if bare:  # "When?" means "Who made the lamp? When?"
         text = f"{subject.question} {question}"
-    added = [*subject.answered, *subject.names[:_MOST_NAMES]]
+    added = known
     if not own or thing or bare:
         added += subject.words
     held = set(re.findall(r"\w+", text.lower()))
@@ -177,19 +193,23 @@ def _resolved(question: str, subject: _Subject) -> Asked:
     return Asked(text, " ".join([text, *extra]))
 
 
-def names(text: str) -> list[str]:
-    """Names and numbers of a text, in their order: words with a capital that no sentence begins.
+def names(text: str, begins: bool = True) -> list[str]:
+    """Names and numbers of a text, in their order: words with a capital.
 
-    A first word counts if it is no function word and a name follows or no verb could stand there.
+    `begins`: also words that begin a sentence, unless questions and requests begin with them.
     """
     found: list[str] = []
     last_end = -1
     for match in _CAPITAL.finditer(text):
         word = match[0].removesuffix("'s").removesuffix("’s").rstrip("'’-")
-        begins = not text[: match.start()].strip(" \"'“‘([") or re.search(
+        first = not text[: match.start()].strip(" \"'“‘([") or re.search(
             r"[.!?:]\s*[\"'“‘(\[]*$", text[: match.start()]
         )
-        if word.lower() in COMMON or (begins and word.lower() in _OPENERS) or word == "I":
+        if (
+            word.lower() in COMMON
+            or (first and (not begins or word.lower() in _OPENERS))
+            or word == "I"
+        ):
             continue
         between = text[last_end : match.start()] if last_end >= 0 else ""
         if found and last_end >= 0 and _LINKED.fullmatch(between) and not word[0].isdigit():

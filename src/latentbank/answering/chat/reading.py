@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from latentbank.answering.chat.messages import Asked, Message
+from latentbank.answering.chat.messages import Asked, Message, names
 from latentbank.answering.chat.prompting import Fitted, Passage, Prompt, build_prompt
 from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
 from latentbank.backbone.model import Backbone
@@ -18,9 +18,11 @@ from latentbank.capabilities import Retrieving
 from latentbank.documents.identity import content_hash
 from latentbank.parts.state_reader import StateReader
 
-__all__ = ["Found", "PromptReader", "find_passages", "passage_of"]
+__all__ = ["Found", "PromptReader", "find_passages", "is_short", "passage_of"]
 
 HOT_BYTES = 256 << 20  # of keys and values of prompts that were read lately
+_SHORT = 48  # words
+_NAMES = 4  # in documents that were found, by which others are
 _LEAST_SHARE = 0.05  # of the best document's weight; below it another is not read
 
 
@@ -54,9 +56,36 @@ def find_passages(method: Retrieving, asked: Asked, count: int) -> Found:
         for (id, score), fit in zip(ranking, matches, strict=True)
     }
     least = _LEAST_SHARE * max(weights.values())
-    kept = [id for id in sorted(ids, key=bank.age) if weights[id] >= least]
-    passages = tuple(passage_of(method, bank, id) for id in kept)
-    return Found(passages, tuple(weights[id] for id in kept), support)
+    kept = {id: weight for id, weight in weights.items() if weight >= least}
+    for id in _linked(method, asked, list(kept), count - len(kept)):
+        kept[id] = support / 2
+    order = sorted(kept, key=bank.age)
+    passages = tuple(passage_of(method, bank, id) for id in order)
+    return Found(passages, tuple(kept[id] for id in order), support)
+
+
+def _linked(method: Retrieving, asked: Asked, ids: Sequence[str], count: int) -> list[str]:
+    """Documents about the names in short documents that were found: the second of two facts.
+
+    "Mary took the football." leads to "Mary went to the garden."
+    """
+    texts = [method.text(id) for id in ids]
+    if count < 1 or not all(is_short(text) for text in texts):
+        return []
+    known = set(names(asked.query))
+    linked = [name for text in texts for name in names(text, begins=True) if name not in known]
+    found: list[str] = []
+    for name in list(dict.fromkeys(linked))[:_NAMES]:
+        ranking = method.retriever.rank([name], count + len(ids))[0]
+        found += [id for id, _ in ranking if id not in ids and id not in found]
+    found = [id for id in found if is_short(method.text(id))]
+    newest = sorted(found, key=method.require_bank().age, reverse=True)
+    return newest[:count]
+
+
+def is_short(text: str) -> bool:
+    """Whether a text is a fact or two: several such are read together like one text."""
+    return len(text.split(None, _SHORT)) <= _SHORT
 
 
 def passage_of(method: Retrieving, bank: MemoryBank, id: str) -> Passage:

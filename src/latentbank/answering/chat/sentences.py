@@ -19,6 +19,7 @@ __all__ = [
     "normal_words",
     "parts_of",
     "saying",
+    "sentences_asked",
     "split_sentences",
     "words_of",
 ]
@@ -45,6 +46,8 @@ _AND_ASK = re.compile(
     re.IGNORECASE,
 )
 _ASKS = re.compile(r"\b(?:who|whom|whose|what|when|where|which|how)\b", re.IGNORECASE)
+_COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_SENTENCES = re.compile(rf"\bin (?:just |only )?([1-9]\d?|{'|'.join(_COUNTS)}) sentences?\b", re.I)
 _LONGEST = 600  # characters of a sentence that is quoted
 
 
@@ -90,6 +93,15 @@ def is_whole(text: str) -> bool:
 def is_request(question: str) -> bool:
     """Whether more than a fact is asked for: a summary, an explanation, a rewrite, a greeting."""
     return bool(_REQUEST.match(question)) or is_greeting(question)
+
+
+def sentences_asked(question: str) -> int | None:
+    """How many sentences a request asks for: "in two sentences"; None where it does not say."""
+    found = _SENTENCES.search(question)
+    if found is None:
+        return None
+    word = found[1].lower()
+    return int(word) if word.isdigit() else _COUNTS.index(word) + 1
 
 
 def is_greeting(question: str) -> bool:
