@@ -30,6 +30,7 @@ ROOMS = (
     ("adapter",),
     ("answering", "following", "arguments", "upsert"),
     ("model",),
+    ("folders", "migration"),
     ("evaluate",),
     ("training",),
     ("bench",),

@@ -176,7 +176,7 @@ class MemoryModel(Asking):
             # documents are taken from their source outside of the lock: it may be slow
             while block := list(itertools.islice(read, size)):
                 with self._writing():
-                    for part in self._upsert.parts(block, self._pieces, size, on_conflict):
+                    for part in self._upsert.parts(block, self.pieces, size, on_conflict):
                         report = self._write_part(part)
                         total = total + report
                         if on_batch is not None:
@@ -230,8 +230,8 @@ class MemoryModel(Asking):
                     stacklevel=4,
                 )
 
-    def _pieces(self, document: Document) -> list[Document]:
-        """The entries of a document: itself, or its chunks."""
+    def pieces(self, document: Document) -> list[Document]:
+        """The entries that a document is written as: itself, or its chunks."""
         limit = self.method.chunk_tokens
         if len(document.text.encode()) <= limit:  # a token is at least one byte
             return [whole(document)]

@@ -35,6 +35,7 @@ from latentbank.cli.serve import mcp as mcp_command
 from latentbank.cli.serve import serve as serve_command
 from latentbank.cli.train import train as train_command
 from latentbank.cli.verify import verify as verify_command
+from latentbank.cli.watch import watch as watch_command
 from latentbank.cli.write import write as write_command
 
 __all__ = ["app", "main"]
@@ -87,6 +88,7 @@ app = typer.Typer(
     help="A bounded, compressed memory bank for frozen language models.",
 )
 app.command("write")(write_command)
+app.command("watch")(watch_command)
 app.command("ask")(ask_command)
 app.command("chat")(chat_command)
 app.command("inspect")(inspect_command)
