@@ -183,6 +183,14 @@ class MemoryModel(Asking):
                             on_batch(report, read.count)
         return total
 
+    def write_pieces(self, pieces: Sequence[Document]) -> WriteReport:
+        """Writes documents that are entries already, under the ids that they have.
+
+        For a bank made from another one. Each must fit the method's `chunk_tokens`.
+        """
+        with self._writing():
+            return self.method.write(list(pieces))
+
     def _write_part(self, part: Part) -> WriteReport:
         report = self.method.write(part.entries) if part.entries else WriteReport(0, 0, 0.0)
         if part.old:  # the new version is there: a process that dies here leaves one, or both

@@ -30,6 +30,7 @@ from latentbank.cli.evolve import evolve as evolve_command
 from latentbank.cli.failures import INTERRUPTED, Failure, damage_as_lines, explain, report
 from latentbank.cli.inspect import inspect as inspect_command
 from latentbank.cli.kb import kb_app
+from latentbank.cli.migrate import migrate as migrate_command
 from latentbank.cli.models import models as models_command
 from latentbank.cli.serve import mcp as mcp_command
 from latentbank.cli.serve import serve as serve_command
@@ -100,6 +101,7 @@ app.command("import")(import_command)
 app.command("merge")(merge_command)
 app.command("split")(split_command)
 app.command("diff")(diff_command)
+app.command("migrate")(migrate_command)
 app.command("compact")(compact_command)
 app.command("rebudget")(rebudget_command)
 app.command("repair")(repair_command)
