@@ -13,9 +13,9 @@ from latentbank.bank import Entry, MemoryBank
 from latentbank.documents.document import Document
 from latentbank.documents.facts import Triple
 from latentbank.errors import BankError, InputError
-from latentbank.migration import MigrationReport, migrate_bank
 from latentbank.model import MemoryModel
 from latentbank.parts.text_levels import TextLevels
+from latentbank.upkeep.migration import MigrationReport, migrate_bank
 from tiny import Backbones
 from tiny_cli import refuse, run, succeed
 

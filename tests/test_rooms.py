@@ -30,7 +30,7 @@ ROOMS = (
     ("adapter",),
     ("answering", "following", "arguments", "upsert"),
     ("model",),
-    ("folders", "migration"),
+    ("upkeep",),
     ("evaluate",),
     ("training",),
     ("bench",),

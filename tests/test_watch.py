@@ -17,8 +17,8 @@ import own_files
 from latentbank.bank import MemoryBank
 from latentbank.documents.identity import document_id
 from latentbank.errors import BankError, InputError
-from latentbank.folders import Change, FolderSync, WatchedFolder
 from latentbank.model import MemoryModel
+from latentbank.upkeep.folders import Change, FolderSync, WatchedFolder
 from tiny import Backbones
 from tiny_cli import World, make_world, refuse, run, start, succeed
 

@@ -28,8 +28,8 @@ from latentbank.cli.reading import SKIPPED
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:
-    from latentbank.migration import MigrationReport
     from latentbank.model import MemoryModel
+    from latentbank.upkeep.migration import MigrationReport
 
 _SHOWN = 10  # ids that are named one by one
 
@@ -74,8 +74,8 @@ def migrate(
 
     check_model(backbone)
     share_processor()
-    from latentbank.migration import migrate_bank
     from latentbank.model import MemoryModel
+    from latentbank.upkeep.migration import migrate_bank
 
     def open_new(file: Path, old: str, settings: Any) -> MemoryModel:
         name = adapter or method or old

@@ -34,8 +34,8 @@ from latentbank.errors import BankError, InputError, LatentbankError
 
 if TYPE_CHECKING:
     from latentbank.documents.readers import Note, ReadOptions
-    from latentbank.folders import Change, Look
     from latentbank.model import MemoryModel
+    from latentbank.upkeep.folders import Change, Look
 
 _SETTLED_SECONDS = 1.0  # a file that changed within this time may still be written
 
@@ -111,7 +111,7 @@ def _is_current(folder: str, bank: str, allow_empty: bool) -> bool:
     if not Path(bank).exists():
         return False
     from latentbank.bank import MemoryBank
-    from latentbank.folders import WatchedFolder
+    from latentbank.upkeep.folders import WatchedFolder
 
     with MemoryBank.open(bank, read_only=True) as opened:
         look = WatchedFolder(opened, folder, allow_empty).look()
@@ -195,7 +195,7 @@ class _Watcher:
         guard: Interrupts,
         allow_empty: bool,
     ) -> None:
-        from latentbank.folders import FolderSync
+        from latentbank.upkeep.folders import FolderSync
 
         self.folder, self.printer, self.guard = folder, printer, guard
         self.sync = FolderSync(model, folder, options, printer.note, guard.check, allow_empty)
