@@ -17,6 +17,7 @@ from torch import Tensor
 from latentbank.bank import MemoryBank
 from latentbank.config import require_at_least, require_share, setting
 from latentbank.functions.expression import parse
+from latentbank.parts.retrieval.asked_time import asked_time, newest_first
 from latentbank.parts.retrieval.candidates import (
     Candidate,
     QuestionGain,
@@ -38,6 +39,8 @@ FLAT_NAMES = {
 """Where the fields of this group stood before they were a group; see `config.ALIASES`."""
 
 _MOST = 4096  # texts to look for versions in
+_DEEPER = 16  # times as many texts are looked at where only those of a time may answer
+_STILL = 0.8  # of the best match of any time; a date with less is not about the documents' times
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class Retriever:
         The square of a text's score is its weight; that of the first need not be 1.
         """
         self._older = {}
-        lexical = [self._rank_texts(question, top) for question in questions]
+        lexical = [self._rank_in_time(question, top) for question in questions]
         if not len(self.keys) or self._question_keys is None:
             return lexical
         reach = max(top, REACH)
@@ -226,9 +229,41 @@ class Retriever:
             for a, b in zip(lexical, fused, strict=True)
         ]
 
-    def _rank_texts(self, question: str, top: int) -> Ranking:
-        """The `top` texts, reranked; of several versions, which BM25's scores tell, the newest."""
-        found = self._search_texts(question, top)
+    def _rank_in_time(self, question: str, top: int) -> Ranking:
+        """As `_rank_texts`, of the time that the question asks about, where texts have times."""
+        asked = asked_time(question)
+        plain = self._rank_texts(question, top if asked is None else max(top, REACH))
+        if asked is None or not any(self._age_of(id)[0] for id, _ in plain):
+            return plain[:top]
+        if asked.newest:
+            return self._newest_first(question, question, plain)[:top]
+        found = self.texts.search(asked.rest, min(_MOST, _DEEPER * max(top, REACH)), self.only)
+        found = [pair for pair in found if asked.allows(self._age_of(pair[0])[0])]
+        best = [
+            max(self.matches([asked.rest], [[id for id, _ in row[:REACH]]])[0], default=0.0)
+            for row in (found, plain)
+        ]
+        if best[0] < _STILL * best[1]:  # the date is about something else
+            return plain[:top]
+        ranking = self._rank_texts(question, max(top, REACH), found)
+        return self._newest_first(question, asked.rest, ranking)[:top]
+
+    def _newest_first(self, question: str, words: str, ranking: Ranking) -> Ranking:
+        """The newest of the documents that hold as much of `words` first; notes the older ones."""
+        matches = self.matches([words], [[id for id, _ in ranking]])[0]
+        ranking, older = newest_first(ranking, matches, self._age_of)
+        if older:
+            key = (question, ranking[0][0])
+            both = {*older, *self._older.get(key, ())}
+            self._older[key] = tuple(sorted(both, key=self._age_of, reverse=True))
+        return ranking
+
+    def _rank_texts(self, question: str, top: int, found: Ranking | None = None) -> Ranking:
+        """The `top` texts, reranked; of several versions, which BM25's scores tell, the newest.
+
+        `found`: what a search found, where it was made before.
+        """
+        found = self._search_texts(question, top) if found is None else found
         few = found[: self.config.rerank]
         if len(few) < 2:
             return self._newest(question, found, top)
