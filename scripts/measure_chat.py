@@ -21,9 +21,12 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from latentbank.answering import Answer
+from latentbank.answering.chat import Chat
 from latentbank.answering.chat.messages import as_messages, names, resolved
 from latentbank.answering.chat.sentences import is_whole, normal_words
 from latentbank.bench.record import DataInfo, Metric
@@ -107,16 +110,24 @@ def sentences(options: argparse.Namespace) -> None:
     whole, contains, short = [], [], []
     with opened() as model:
         model.write(data.documents)
+        chat = Chat(model.method)
+        best, told = chat._best, []
+
+        def noted(*given: Any) -> Answer:
+            told.append(best(*given))
+            return told[-1]
+
+        chat._best = noted  # type: ignore[method-assign]
+        model._conversation = chat  # the short answers are those that the sentences are made of
         began = time.perf_counter()
         for one in asked:
             said = model.chat(one.text, style="sentence").text
+            short.append(float(holds(told[-1].text, one.answers)))
             whole.append(float(is_whole(said)))
             contains.append(float(holds(said, one.answers)))
             if options.verbose and not whole[-1]:
                 print(one.text, "|", said, "|", one.answers)
         took = (time.perf_counter() - began) / len(asked)
-        answers = model.ask_many([one.text for one in asked])
-    short = [float(holds(a.text, one.answers)) for a, one in zip(answers, asked, strict=True)]
     metrics = {
         "one whole sentence": share(whole),
         "sentence contains the answer": share(contains),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
 from latentbank.documents.document import Document
 from latentbank.model import MemoryModel
 from latentbank.parts.retrieval.asked_time import asked_time, newest_first
+from latentbank.parts.retrieval.versions import superseded_by
 from test_chat import adapted
 from tiny import Backbones
+from tiny_cli import succeed
 
 
 @pytest.mark.parametrize(
@@ -101,3 +105,44 @@ def test_without_times_nothing_changes(backbones: Backbones) -> None:
         retriever = model.method.retriever  # type: ignore[attr-defined]
         question = "What are the latest costs of a Kestrel before 2022?"
         assert retriever.rank([question], 3) == [retriever._rank_texts(question, 8)[:3]]
+
+
+def test_older_versions_are_told_without_a_question() -> None:
+    long = "The survey of the river found trout, perch and pike near the old mill of Holm. " * 6
+    texts = {
+        "lena": "The head of the office is Lena Brandt.",
+        "otto": "The head of the office is Otto Keller.",
+        "other": "The head of the factory is Otto Keller.",
+        "price1": "The price of the Kestrel valve is 480 euros.",
+        "price2": "The price of the Kestrel valve is 530 euros.",
+        "wrote": "Ada Lovelace wrote the first program in 1843.",
+        "letter": "Ada Lovelace wrote the first letter in 1835.",
+        "mill1": long + "Twelve birds and a fox were seen in the reeds there.",
+        "mill2": long + "Thirteen birds and no fox were seen in the reeds there.",
+        "chunk#0": "The rules of the club are these.",
+        "chunk#1": "The rules of the club are those.",
+        "empty": "…",
+    }
+    order = list(texts)
+    found = superseded_by(texts, order.index, lambda id: id.partition("#")[0])
+    assert found == {"lena": "otto", "price1": "price2", "mill1": "mill2"}
+    assert superseded_by(texts, lambda id: -order.index(id))["otto"] == "lena"
+    assert superseded_by({}, order.index) == {}
+
+
+def test_inspect_marks_what_is_superseded(backbones: Backbones, tmp_path: Path) -> None:
+    bank = tmp_path / "a.bank"
+    options = {"backbone": str(backbones.folder("llama"))}
+    with MemoryModel.from_pretrained("rag", bank=bank, **options) as model:
+        for year, name in ((2021, "Lena Brandt"), (2023, "Otto Keller"), (2022, "Ann Poe")):
+            text = f"The head of the office is {name}."
+            model.write([Document(text, id=name.split()[0], time=str(year))])
+        model.write([Document("Bees dance.", id="bees")])
+    rows = json.loads(succeed("inspect", str(bank), "--documents", "--json").stdout)["list"]
+    assert {row["id"]: row["state"] for row in rows} == {
+        "Lena": "superseded by Otto",
+        "Otto": "active",
+        "Ann": "superseded by Otto",
+        "bees": "active",
+    }
+    assert "superseded by Otto" in succeed("inspect", str(bank), "--documents").stdout

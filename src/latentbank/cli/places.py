@@ -6,6 +6,7 @@ Knows ledgers and the terminal; nothing about models.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from latentbank.cli.common import console, count
@@ -14,12 +15,14 @@ from latentbank.documents.outline import HEADING, PLACE, SEPARATOR, TITLE
 if TYPE_CHECKING:
     from latentbank.bank import Entry, MemoryBank
 
-__all__ = ["headings_of", "known_of", "list_documents", "place_of", "print_documents"]
+__all__ = ["headings_of", "known_of", "list_documents", "place_of", "print_documents", "states_of"]
 
+_MOST = 20_000  # entries whose versions are looked for
+_ZSTD = ("verbatim", "text")  # levels that need no tokenizer
 _BLOCK = 500  # rows that are printed together
 _WIDEST = 48  # characters of a cell, but for ids and sources
 _COLUMNS = (
-    "id", "chunk", "title", "heading", "level", "faded", "hits", "bytes", "time", "source",
+    "id", "chunk", "title", "heading", "state", "level", "faded", "hits", "bytes", "time", "source",
 )  # fmt: skip
 
 
@@ -52,10 +55,11 @@ def place_of(document: Mapping[str, Any]) -> str:
 def list_documents(
     bank: MemoryBank, where: Sequence[str] = (), limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """Documents in their chunks: id, chunk, level, steps faded, hits, bytes and the ledger.
+    """Documents in their chunks: id, chunk, state, level, steps faded, hits, bytes and the ledger.
 
-    `where` are conditions that must all hold; `limit`: at most so many rows. Raises InputError for
-    a condition that cannot be read.
+    The state is "active" or "superseded by ID"; None where the text cannot be read without the
+    model, and in a bank of more than 20,000 entries. `where` are conditions that must all hold;
+    `limit`: at most so many rows. Raises InputError for a condition that cannot be read.
     """
     from itertools import islice
 
@@ -68,6 +72,7 @@ def _rows(bank: MemoryBank, conditions: Any) -> Iterator[dict[str, Any]]:
     from latentbank.bank.admin.rows import bank_rows
     from latentbank.documents.identity import split
 
+    states = states_of(bank)
     for row in bank_rows(bank):
         entry = row.entry
         id, chunk = split(entry.id)
@@ -77,6 +82,7 @@ def _rows(bank: MemoryBank, conditions: Any) -> Iterator[dict[str, Any]]:
             "id": id,
             "chunk": chunk,
             "entry": entry.id,
+            "state": states.get(entry.id),
             "level": entry.level,
             "faded": row.depth,
             "written": row.count,
@@ -86,6 +92,27 @@ def _rows(bank: MemoryBank, conditions: Any) -> Iterator[dict[str, Any]]:
             "source": entry.source,
             "metadata": dict(entry.metadata),
         }
+
+
+def states_of(bank: MemoryBank) -> dict[str, str]:
+    """Entry → "active" or "superseded by ID", of texts that are read without a model."""
+    if len(bank) > _MOST:
+        return {}
+    from latentbank.codec.packaged import packaged_dictionary
+    from latentbank.codec.text import ZstdTextCodec
+    from latentbank.documents.identity import document_id
+    from latentbank.errors import BankError
+    from latentbank.parts.retrieval.versions import superseded_by
+
+    codec, texts = ZstdTextCodec(packaged_dictionary()), dict[str, str]()
+    for entry in bank.entries():
+        if entry.level in _ZSTD:
+            with suppress(BankError):  # `verify` names damage
+                texts[entry.id] = codec.decode(entry.payload)
+    newer = superseded_by(texts, bank.age, document_id)
+    return {
+        id: f"superseded by {document_id(newer[id])}" if id in newer else "active" for id in texts
+    }
 
 
 def print_documents(rows: Sequence[Mapping[str, Any]], entries: int) -> None:

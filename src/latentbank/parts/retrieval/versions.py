@@ -7,8 +7,10 @@ say the same about the question but for a few words: "The head of the office is 
 
 from __future__ import annotations
 
+import itertools
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -26,6 +28,7 @@ __all__ = [
     "content",
     "newest",
     "short_words",
+    "superseded_by",
 ]
 
 REACH = 8  # documents to look for versions in, at first
@@ -34,6 +37,8 @@ NEAR = 0.5  # the same for a short text: a few words more change its score much
 ALIKE = 0.5  # two texts with this share of their words in common are versions of one
 SAME = 0.6  # the same for short texts, of all words of the longer one, in their order
 WITHIN = 0.8  # or so much of the shorter one: "… is 4711." and "… is 0815, then the star."
+BEGIN = 0.7  # of the words of two short texts are the same, where no question tells more
+RARE, SHARED = 8, 4  # rarest words of a long text; so many of them two versions share
 SHORT = 64  # words of the longest text that is compared word by word
 
 
@@ -185,3 +190,63 @@ def _same(one: Sequence[int], two: Sequence[int], known: frozenset[int]) -> bool
         return False
     blocks = SequenceMatcher(None, one, two, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) >= least
+
+
+def superseded_by(
+    texts: Mapping[str, str], age: Callable[[str], Any], owner: Callable[[str], str] = str
+) -> dict[str, str]:
+    """Older versions among `texts`, by id → the newest version of the same.
+
+    Without a question less can be told than with one: short texts are versions if they begin with
+    the same words and differ in a few; long ones if they have most of their words in common.
+    Texts of one `owner`, chunks of a document, are no versions.
+    """
+    leader = {id: id for id in texts}
+
+    def top(id: str) -> str:
+        while leader[id] != id:
+            leader[id] = leader[leader[id]]
+            id = leader[id]
+        return id
+
+    words = {id: WORD.findall(text.lower()) for id, text in texts.items()}
+    short = sorted((row, id) for id, row in words.items() if 0 < len(row) <= SHORT)
+    pairs = [(one[1], two[1]) for one, two in itertools.pairwise(short) if _begin_alike(one, two)]
+    long = {id: content(texts[id]) for id, row in words.items() if len(row) > SHORT}
+    pairs += [(a, b) for a, b in _near(long) if _alike(long[a], long[b])]
+    for one, two in pairs:
+        if owner(one) != owner(two):
+            leader[top(one)] = top(two)
+    groups: dict[str, list[str]] = {}
+    for id in texts:
+        groups.setdefault(top(id), []).append(id)
+    newer: dict[str, str] = {}
+    for group in groups.values():
+        latest = max(group, key=age)
+        newer |= {id: latest for id in group if owner(id) != owner(latest)}
+    return newer
+
+
+def _begin_alike(one: tuple[list[str], str], two: tuple[list[str], str]) -> bool:
+    """Whether two texts differ in a few words only, and begin alike: they say it of the same."""
+    a, b = one[0], two[0]
+    longer, same = max(len(a), len(b)), 0
+    while same < min(len(a), len(b)) and a[same] == b[same]:
+        same += 1
+    ends = 0
+    while ends < min(len(a), len(b)) - same and a[-1 - ends] == b[-1 - ends]:
+        ends += 1
+    return same >= max(3, longer / 2) and same + ends >= BEGIN * longer
+
+
+def _near(texts: Mapping[str, frozenset[str]]) -> list[tuple[str, str]]:
+    """Pairs of texts that share several of their rarest words."""
+    counts = Counter(word for words in texts.values() for word in words)
+    holding: dict[str, list[str]] = {}
+    shared: Counter[tuple[str, str]] = Counter()
+    for id, words in texts.items():
+        repeated = [word for word in words if 1 < counts[word] <= REACH * RARE]
+        for word in sorted(repeated, key=lambda word: (counts[word], word))[:RARE]:
+            shared.update((other, id) for other in holding.get(word, ()))
+            holding.setdefault(word, []).append(id)
+    return [pair for pair, count in shared.items() if count >= SHARED]
