@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +47,14 @@ Text = Annotated[
     str | None,
     typer.Option("--from-text", metavar="PATH", help="Plain text; questions are made from it."),
 ]
+Distil = Annotated[
+    str | None,
+    typer.Option(
+        "--distil",
+        metavar="CORPUS",
+        help="Plain text; the model itself asks, answers, summarises and rewrites it.",
+    ),
+]
 Out = Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the run is kept.")]
 Model = Annotated[str, typer.Option(help="Model: packaged, folder, .gguf or hub id.")]
 ValData = Annotated[
@@ -79,6 +87,7 @@ def train(
     out: Out,
     data: Data = None,
     from_text: Text = None,
+    distil: Distil = None,
     backbone: Model = "smollm2-135m",
     split: Annotated[str | None, typer.Option(help="Split of --data to train on.")] = None,
     val_data: ValData = None,
@@ -121,7 +130,12 @@ def train(
     changes = {name: value for name, value in chosen.items() if value is not None}
     job = Job(method, backbone, preset, parse_pairs(config), {**parse_pairs(trainer), **changes})
     settings = job.train_config()
-    job.check_data(data, from_text, split, val_data, val_split)
+    if distil is None:
+        job.check_data(data, from_text, split, val_data, val_split)
+    elif data is not None or from_text is not None:
+        raise InputError("--distil makes its own data; leave --data and --from-text out.")
+    else:
+        job.distil(distil, Path(out), settings.seed, job.load(device, dtype))
     built = job.build(device, dtype, settings.seed)
     run = _trainer(job, built, settings, Path(out), init_from, tensorboard, feature_cache)
     _run(run, settings, None if max_minutes is None else 60 * max_minutes, out)
@@ -176,6 +190,44 @@ class Job:
     preset: str | None
     changes: dict[str, Any]
     train_changes: dict[str, Any]
+    loaded: Backbone | None = None
+    data: QADataset = field(init=False)
+    validation: QADataset | None = None
+
+    def load(self, device: str, dtype: str) -> Backbone:
+        """The backbone, loaded once."""
+        from latentbank.backbone.model import load_backbone
+
+        if self.loaded is None:
+            self.loaded = load_backbone(self.backbone, dtype, device, notice)
+        return self.loaded
+
+    def distil(self, corpus: str, out: Path, seed: int, backbone: Backbone) -> None:
+        """Lets the model make its training data, or takes what an earlier call kept in `out`.
+
+        The last twentieth validates.
+        """
+        from latentbank.evaluate.cloze import corpus_dataset
+        from latentbank.evaluate.data import held_out
+        from latentbank.evaluate.distil import distilled, keep_distilled, read_distilled
+
+        about = f"{backbone.fingerprint}, {corpus_dataset(corpus, seed=seed).hash}, seed {seed}"
+        made = read_distilled(out, about)
+        if made is None:
+            with progress_bar() as bar:
+                task = bar.add_task("distilling", total=None)
+                made = distilled(
+                    corpus,
+                    backbone,
+                    seed,
+                    lambda done, total: bar.update(task, completed=done, total=total),
+                )
+            keep_distilled(out, about, made)
+        self.data, self.validation = held_out(made, 0.05)
+        notice(
+            f"{count(len(made.questions), 'request')} about "
+            f"{count(len(made.documents), 'piece')} of {corpus}, kept in {out}"
+        )
 
     def check_data(
         self,
@@ -191,14 +243,13 @@ class Job:
         """
         from latentbank.evaluate.data import load_dataset
 
-        self.validation: QADataset | None = None
         if (data is None) == (from_text is None):
-            raise InputError("Give --data or --from-text, one of the two.")
+            raise InputError("Give --data or --from-text, one of the two, or --distil.")
         if from_text is not None:
             self._make_questions(from_text, split or val_split)
         elif data is not None:
             path, named = split_spec(data)
-            self.data: QADataset = load_dataset(path, split or named)
+            self.data = load_dataset(path, split or named)
             if val_data is None and val_split is not None:
                 self.validation = load_dataset(path, val_split)
         if val_data is not None:
@@ -231,7 +282,6 @@ class Job:
     def build(self, device: str, dtype: str, seed: int) -> Trained:
         """The method with fresh parameters on its backbone."""
         from latentbank.adapter import build_method
-        from latentbank.backbone.model import load_backbone
         from latentbank.capabilities import Trained
         from latentbank.config import normalised
         from latentbank.errors import unknown
@@ -243,8 +293,7 @@ class Job:
         preset = normalised(cls.Config, cls.presets.get(self.preset or self.backbone, {}))
         base = merge(asdict(cls.Config()), preset)
         values = merge(base, normalised(cls.Config, self.changes))
-        loaded: Backbone = load_backbone(self.backbone, dtype, device, notice)
-        built = build_method(self.method, loaded, values, seed=seed)
+        built = build_method(self.method, self.load(device, dtype), values, seed=seed)
         if not isinstance(built, Trained):
             raise InputError(f"Method '{self.method}' has nothing to train.")
         return built
