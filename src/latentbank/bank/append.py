@@ -117,6 +117,22 @@ class Hits:
             work.pages.put_facts(page, Facts.of(rows))
 
 
+def rekey_entries(work: Write, keys: Mapping[str, bytes]) -> int:
+    """See `MemoryBank.rekey`."""
+    by_page: dict[int, dict[int, bytes]] = {}
+    for id, key in keys.items():
+        number, seq = work.session.number(id), work.pages.locate(id)
+        if number is not None and seq is not None:
+            by_page.setdefault(seq, {})[number] = key
+    changed = 0
+    for seq, own in by_page.items():
+        stored = work.session.pages.find(seq)
+        if stored is not None:
+            work.reserve(work.cost(2 * stored.size_bytes, pages=1))
+            changed += work.pages.rekey(seq, own) if work.session.pages.find(seq) else 0
+    return changed
+
+
 _AGAIN = "again"  # the level of an entry that stands for an id: compared by identity
 
 

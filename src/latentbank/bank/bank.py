@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from latentbank.bank.admin.resize import compact_session, rebudget_session, snapshot_session
 from latentbank.bank.admin.verify import EntryCheck, verify_session
-from latentbank.bank.append import Carried, Hits, append_entries, store_items
+from latentbank.bank.append import Carried, Hits, append_entries, rekey_entries, store_items
 from latentbank.bank.delete import delete_ids
 from latentbank.bank.entry import Entry
 from latentbank.bank.ladder import Fade
@@ -197,6 +197,14 @@ class MemoryBank(BankReader):
         carried, ids = Carried(blobs or {}, state or {}), list(ids)
         with self.words.deleting(ids):
             return delete_ids(self.session, ids, carried)
+
+    def rekey(self, keys: Mapping[str, bytes]) -> int:
+        """Replace retrieval keys by others of the same length; returns how many were replaced.
+
+        Ids that are not in the bank and keys of another length are passed over. Takes no bytes.
+        """
+        with writing(self.session) as work:
+            return rekey_entries(work, keys)
 
     def note_hits(self, ids: Iterable[str]) -> None:
         """Remember that documents helped to answer, for the fading policy.

