@@ -33,8 +33,8 @@ from latentbank.method import WriteReport, register
 from latentbank.methods.rag import Rag, RagConfig
 from latentbank.parts.early_exit.encoders import exit_encoder
 from latentbank.parts.early_exit.exits import Exits
+from latentbank.parts.early_exit.retriever import CoarseRetriever
 from latentbank.parts.retrieval.candidates import Candidate
-from latentbank.parts.retrieval.coarse import CoarseRetriever
 from latentbank.parts.retrieval.dense import DenseKeys
 from latentbank.parts.retrieval.retriever import RetrievalConfig
 from latentbank.parts.retrieval.versions import content
