@@ -12,14 +12,17 @@ from starlette.responses import Response
 from latentbank.bank import Receipt
 from latentbank.documents.conditions import conditions_of
 from latentbank.documents.document import Document
+from latentbank.documents.ends import clip
 from latentbank.documents.identity import document_id
 from latentbank.server.failures import Refusal
-from latentbank.server.hosting.bank import Added
-from latentbank.server.hosting.contents import Kept
+from latentbank.server.hosting.bank import Added, HostedBank
+from latentbank.server.hosting.contents import Contents, Kept
 from latentbank.server.routes.common import Served, Who, reply_json
 from latentbank.server.schemas import DeleteRequest, DocumentBody, DocumentsBody
 
 __all__ = ["receipt_json", "router"]
+
+_SNIPPET = 100  # characters
 
 router = APIRouter(prefix="/v1/banks/{bank}/documents", tags=["documents"])
 
@@ -71,16 +74,20 @@ async def documents(
 ) -> Response:
     """The documents of a bank, the newest first."""
 
-    def find(_: Any, contents: Any) -> tuple[list[Kept], int]:
-        found: tuple[list[Kept], int] = contents.find(q, source, before, limit + 1)
-        return found
+    def find(_: HostedBank, contents: Contents) -> tuple[list[Kept], list[str], int]:
+        found, count = contents.find(q, source, before, limit + 1)
+        begins = [contents.text(one.entries[:1], slow=False) for one in found]
+        return found, begins, count
 
-    found, count = await service.look(tenant, bank, find)
+    found, begins, count = await service.look(tenant, bank, find)
     page = found[:limit]
     return reply_json(
         {
             "object": "list",
-            "data": [_document(one) for one in page],
+            "data": [
+                {**_document(one), "snippet": clip(" ".join(text.split()), _SNIPPET)}
+                for one, text in zip(page, begins, strict=False)
+            ],
             "count": count,
             "next": page[-1].order if len(found) > limit else None,
         }
