@@ -1,4 +1,4 @@
-# setup, demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, bench-recall, squad-online, frontier. PYTHON
+# setup, demo, serve-demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, bench-recall, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-done
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-learning bench-titans bench-recall squad-online frontier
+.PHONY: setup demo serve-demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-learning bench-titans bench-recall squad-online frontier
 
 setup: $(STAMP)
 
@@ -28,6 +28,18 @@ $(STAMP): $(CORE)
 # A first look in a minute: write, ask, squeeze, delete.
 demo: $(CORE)
 	$(BIN)/latentbank demo
+
+# The server with its web page over a sample bank, on http://127.0.0.1:8000.
+SERVE_BANK ?= runs/sample.bank
+serve-demo: $(VENV)/.serve-done
+	mkdir -p $(dir $(SERVE_BANK))
+	test -f $(SERVE_BANK) || $(BIN)/latentbank write src/latentbank/samples/squad_sample.jsonl \
+		--bank $(SERVE_BANK) --budget 64KiB
+	$(BIN)/latentbank serve --bank $(SERVE_BANK) --data runs/banks $(SERVE_ARGS)
+
+$(VENV)/.serve-done: $(CORE)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[mcp]'
+	touch $@
 
 # Every method on 333 paragraphs and 300 questions; a row is printed as soon as it is measured.
 compare: $(CORE)

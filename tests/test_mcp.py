@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -128,12 +129,18 @@ def httpx_client(headers: dict[str, str]) -> Any:
 
 
 def test_over_standard_input(tmp_path: Path, backbones: Backbones) -> None:
+    """With the configuration of the README, the tiny model added."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in readme.splitlines() if '{"mcpServers"' in line)
+    said = json.loads(line[line.index("{") : line.rindex("}") + 1])["mcpServers"]["memory"]
+    assert said["command"] == "latentbank"
     bank = tmp_path / "notes.bank"
-    arguments = ["mcp", "--bank", str(bank), "--backbone", str(backbones.folder(MODEL))]
+    arguments = [*said["args"], "--backbone", str(backbones.folder(MODEL))]
     server = StdioServerParameters(
         command=sys.executable,
         args=["-c", START, *arguments, "--dtype", "float32", "--data", str(tmp_path)],
         env=environment(),
+        cwd=tmp_path,
     )
 
     async def run() -> None:

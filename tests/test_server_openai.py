@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from latentbank.model import MemoryModel
 from server_world import FACTS, MODEL, running, settings_of
 from tiny import Backbones
 
@@ -225,6 +226,26 @@ def test_wrong_questions_have_an_error_of_openai(
         world.chat("Who?", **options)
     assert raised.value.body["message"]  # type: ignore[index]
     assert code is None or raised.value.code == code
+
+
+def test_the_readme_shows_code_that_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backbones: Backbones
+) -> None:
+    """As written, but for the port, the bank's name and the tiny model's file."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```python\nimport openai", 1)[1].split("```", 1)[0]
+    pytest.importorskip("langchain_core")
+    monkeypatch.chdir(tmp_path)
+    folder = str(backbones.folder(MODEL))
+    with MemoryModel.from_pretrained("strata", "notes.bank", folder, dtype="float32") as model:
+        model.write("Mara Venn repairs the lighthouse.")
+    world.http.post("/v1/banks", json={"name": "notes"}).raise_for_status()
+    world.http.post("/v1/banks/notes/documents", json={"text": "Mara Venn repairs it."})
+    printed: list[str] = []
+    code = f"import openai{code}".replace("http://127.0.0.1:8000", world.address)
+    exec(code, {"print": printed.append})
+    assert len(printed) == 2 and printed[1] == "Mara Venn repairs the lighthouse."
+    world.http.delete("/v1/banks/notes").raise_for_status()
 
 
 @pytest.mark.real_model

@@ -263,6 +263,22 @@ class Asking(ABC):
             answer, text="", documents=(), from_memory=False, superseded=(), abstained=True
         )
 
+    def search(self, question: str, top: int = 10) -> list[tuple[str, float]]:
+        """(entry, score) of the `top` entries that fit a question, best first.
+
+        The score is the share of the question's words that the text holds, in [0, 1].
+
+        Raises:
+            InputError: the method does not retrieve.
+        """
+        method = self.method
+        if not isinstance(method, Retrieving):
+            raise InputError(f"The method {method.name!r} has no index to search.")
+        with self.backbone.exclusive():
+            self._follow()
+            ids = [id for id, _ in method.retriever.rank([question], top)[0]]
+            return list(zip(ids, method.retriever.matches([question], [ids])[0], strict=True))
+
     @contextmanager
     def within(self, conditions: Conditions) -> Iterator[int]:
         """Answers inside the block come only from documents that meet the conditions.

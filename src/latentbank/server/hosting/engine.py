@@ -26,8 +26,8 @@ from latentbank.adapter import (
 from latentbank.backbone.hub import PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.bank import AppendReport, MemoryBank
-from latentbank.capabilities import Retrieving, Trained
-from latentbank.errors import BankError, InputError, unknown
+from latentbank.capabilities import Trained
+from latentbank.errors import BankError, unknown
 from latentbank.method import METHODS, Method
 from latentbank.model import MemoryModel
 from latentbank.server.failures import Stopped
@@ -87,23 +87,7 @@ class WatchedBank(MemoryBank):
 
 
 class ServedModel(MemoryModel):
-    """A model that also searches its bank."""
-
-    def search(self, question: str, top: int) -> list[tuple[str, float]]:
-        """(entry, score) of the `top` entries that fit a question, best first.
-
-        The score is the share of the question's words that the text holds, in [0, 1].
-
-        Raises:
-            InputError: the method does not retrieve.
-        """
-        method = self.method
-        if not isinstance(method, Retrieving):
-            raise InputError(f"The method {method.name!r} has no index to search.")
-        with self.backbone.exclusive():
-            self._follow()
-            ids = [id for id, _ in method.retriever.rank([question], top)[0]]
-            return list(zip(ids, method.retriever.matches([question], [ids])[0], strict=True))
+    """A model that can be taken off its backbone again."""
 
     def forget_adapter(self) -> None:
         """Takes the method's low-rank weights off the backbone; the model is not used again."""
