@@ -68,7 +68,8 @@ class BankStore(BaseStore):
             entry = self._find(_id(op.namespace, op.key))
             return None if entry is None else Item(**_fields(entry))
         if isinstance(op, PutOp):
-            return self._put(op)
+            self._put(op)
+            return None
         if isinstance(op, SearchOp):
             return self._search(op)
         if isinstance(op, ListNamespacesOp):
