@@ -182,7 +182,7 @@ def test_decoding_settings_are_checked() -> None:
 def test_prompts_are_as_likely_as_an_answer_of_their_tokens(
     backbone: Backbone, beams: int, remembers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("latentbank.backbone.generate._SCORED_AT_ONCE", 4)
+    monkeypatch.setattr("latentbank.backbone.text_run._SCORED_AT_ONCE", 4)
     counts = [11, 2, 0]
     heads = [row[: len(row) - count] for row, count in zip(ROWS, counts, strict=True)]
     tails = [row[len(row) - count :] for row, count in zip(ROWS, counts, strict=True)]
@@ -190,7 +190,7 @@ def test_prompts_are_as_likely_as_an_answer_of_their_tokens(
         wanted = (-backbone.answer_loss(heads, tails)[0]).tolist()
         config = DecodingConfig(max_new_tokens=4, beams=beams)
         run = PromptRun(backbone, ROWS, config, scored=counts)
-        assert run.likelihoods == pytest.approx(wanted, abs=1e-3)
+        assert run.likelihoods() == pytest.approx(wanted, abs=1e-3)
         every = generate(backbone, ROWS, config)
         kept = [2, 1] if remembers else [1]
         some = run.answers(kept)
@@ -256,8 +256,8 @@ def test_a_run_repeated_over_a_memory_is_a_run_over_it(
         again = alone.repeat(rows)
         assert layers == [1], "the layers below are not run"
         monkeypatch.undo()
-        assert again.likelihoods == pytest.approx(fresh.likelihoods, abs=1e-3)
-        assert again.likelihoods[0] != pytest.approx(alone.likelihoods[2], abs=1e-3)
+        assert again.likelihoods() == pytest.approx(fresh.likelihoods(), abs=1e-3)
+        assert again.likelihoods()[0] != pytest.approx(alone.likelihoods()[2], abs=1e-3)
         found, wanted = again.answers(), fresh.answers()
     assert [one.text for one in found] == [one.text for one in wanted]
     for one, other in zip(found, wanted, strict=True):
@@ -266,11 +266,26 @@ def test_a_run_repeated_over_a_memory_is_a_run_over_it(
     assert [one.text for one in alone.answers()] == [one.text for one in plain], "as it was"
 
 
+def test_a_run_over_a_memory_repeated_without_it_is_a_run_without(backbone: Backbone) -> None:
+    counts, config = [3, 2, 4], DecodingConfig(max_new_tokens=5)
+    with backbone.with_memory(memories(backbone, 3)):
+        over = PromptRun(backbone, ROWS, config, scored=counts)
+    fresh = PromptRun(backbone, [ROWS[2], ROWS[0]], config, scored=[4, 3])
+    again = over.repeat([2, 0])
+    assert again.likelihoods() == pytest.approx(fresh.likelihoods(), abs=1e-3)
+    assert again.likelihoods([1]) == pytest.approx(fresh.likelihoods()[1:], abs=1e-3)
+    assert again.likelihoods() != pytest.approx(over.likelihoods([2, 0]), abs=1e-3)
+    found, wanted = again.answers(), fresh.answers()
+    assert [one.text for one in found] == [one.text for one in wanted]
+
+
 def test_what_cannot_be_repeated(backbones: Backbones) -> None:
     backbone = backbones.shared("gpt2")
     whole = PromptRun(backbone, ROWS)
-    with pytest.raises(ValueError, match="over a memory"):
+    with pytest.raises(ValueError, match="not split"):
         whole.repeat([0])
+    with pytest.raises(ValueError, match="without contrast"):
+        PromptRun(backbone, ROWS, contrast=0.5).repeat([0])
     with backbone.with_memory(memories(backbone, 3)), pytest.raises(ValueError, match="not split"):
         whole.repeat([0, 1, 2])
     split = PromptRun(backbone, ROWS, DecodingConfig(max_new_tokens=2), split=1)

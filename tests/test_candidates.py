@@ -113,7 +113,7 @@ def likelihood(method: Method, question: str, document: str | None) -> float:
     prompts = prompt_ids(method.backbone, [question], reading.passages)
     count = len(prompt_ids(method.backbone, [question])[0]) - 1
     with reading.attach(method.backbone):
-        return PromptRun(method.backbone, prompts, scored=[count]).likelihoods[0]
+        return PromptRun(method.backbone, prompts, scored=[count]).likelihoods()[0]
 
 
 @pytest.mark.parametrize(("name", "config"), STORED)

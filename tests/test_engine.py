@@ -131,7 +131,7 @@ def test_likelihoods_and_answers_over_a_memory(pair: tuple[Backbone, Backbone]) 
             texts = [one.text for one in over.answers()]
             direct = generate(backbone, prompts)
         assert texts == [one.text for one in direct], "sharing lower layers changes no answer"
-        found.append([*plain.likelihoods, *over.likelihoods])
+        found.append([*plain.likelihoods(), *over.likelihoods()])
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 

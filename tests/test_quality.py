@@ -97,17 +97,46 @@ def test_fast_counts_the_question_gain(backbones: Backbones) -> None:
         assert found.documents == ((DOCUMENTS[order[1]].id, 1.0),)
 
 
+@pytest.mark.parametrize("name", ["strata", "rag"])
+def test_fast_runs_a_question_without_memory_only_where_another_candidate_comes_near(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    method = made(backbones, name)
+    method.question_gain = QuestionGain(0.0, 1e9)  # every factor is a half
+    sure = PromptRun.first_token_probabilities
+    monkeypatch.setattr(
+        PromptRun, "first_token_probabilities", lambda self: [0.5 for _ in sure(self)]
+    )
+    closed: list[int] = []
+    plain = method.closed_book
+    method.closed_book = lambda: closed.append(1) or plain()  # type: ignore[assignment,method-assign]
+    for row, near in (
+        ([(0, 0.8), (1, 0.2), (None, 0.2)], False),  # a score of 0.4
+        ([(0, 0.8), (1, 0.21)], True),
+        ([(0, 0.8), (None, 0.21)], True),
+        ([(0, 0.8)], False),
+    ):
+        weigh(method, row)
+        closed.clear()
+        [found] = answer_batch(method, QUESTIONS[:1], None, SHORT, quality="fast")
+        [alone] = answer_batch(method, QUESTIONS[:1], [DOCUMENTS[0].id], SHORT)
+        weight = 0.4 if near else 0.8
+        assert bool(closed) == near
+        assert (found.text, found.documents) == (alone.text, alone.documents)
+        assert found.confidence == pytest.approx(weight * alone.confidence, rel=1e-4)
+
+
 def _gain(method: Method, at: int) -> float:
     """How many nats likelier a document makes the first question."""
     from latentbank.answering.contest import Reading
 
     closed = Reading(method, QUESTIONS[:1], method.closed_book(), SHORT)
     with closed.attached():
-        [without] = closed.run(scored=True)
+        closed.run()
     own = Reading(method, QUESTIONS[:1], method.read(QUESTIONS[:1], [DOCUMENTS[at].id]), SHORT)
     with own.attached():
-        [with_it] = own.run(scored=True)
-    return with_it - without
+        own.run()
+    return own.likelihoods()[0] - closed.likelihoods()[0]
 
 
 @pytest.mark.parametrize("quality", ["fast", "best"])

@@ -17,6 +17,9 @@ from latentbank.parts.retrieval.candidates import Candidate
 
 __all__ = ["Winner", "choose_winners", "run_contest"]
 
+_CLEAR = 0.5
+"""Share of a first document's score that no other weight may exceed for it to win unweighed."""
+
 
 @dataclass(frozen=True)
 class _Entrant:
@@ -89,21 +92,20 @@ def choose_winners(
     """The candidate of largest score for each question, before anything is answered.
 
     The score stands for what `run_contest` compares: the probability of the first token for that of
-    the whole answer. The first document of each question is read first, then those whose weight is
-    above the leading score, then the closed book.
+    the whole answer. The first document of each question is read first. Where no other weight comes
+    near its score, it wins without question gain and the question is not run without memory. Else
+    those whose weight is above the leading score are read, then the closed book.
     """
     contest = _Contest(method, questions, decoding)
     leading: dict[int, Winner] = {}
     first, later = _entrants(rows)
-    _score_closed_book(contest, rows)
-    documents = [
-        [one for one in part if one.candidate.document is not None] for part in (first, later)
-    ]
+    opening = [one for one in first if one.candidate.document is not None]
+    for winner, one in zip(_read_documents(contest, opening), opening, strict=True):
+        leading[one.question] = winner
+    _weigh_unclear(contest, leading, rows)
+    documents = [one for one in later if one.candidate.document is not None]
     closed = [one for one in first + later if one.candidate.document is None]
-    for entrants, read in (
-        *((part, _read_documents) for part in documents),
-        (closed, _read_closed),
-    ):
+    for entrants, read in ((documents, _read_documents), (closed, _read_closed)):
         waiting = [
             one
             for one in entrants
@@ -114,6 +116,30 @@ def choose_winners(
             if before is None or winner.score > before.score:
                 leading[one.question] = winner
     return [leading[i] for i in range(len(questions))]
+
+
+def _weigh_unclear(
+    contest: _Contest, leading: dict[int, Winner], rows: Sequence[Sequence[Candidate]]
+) -> None:
+    """Applies the question gain to first documents that another candidate may beat.
+
+    Runs their questions without memory. Does nothing for a method without question gain.
+    """
+    gain = contest.method.question_gain if isinstance(contest.method, Candidates) else None
+    unclear = [
+        i
+        for i, one in leading.items()
+        if max((other.weight for other in rows[i][1:]), default=0.0) > _CLEAR * one.score
+    ]
+    if gain is None or not unclear:
+        return
+    reading, places = leading[unclear[0]].reading, [leading[i].row for i in unclear]
+    given = reading.likelihoods(places)
+    plain = _run_closed_book(contest, unclear, reading, places).likelihoods()
+    contest.likelihoods = dict(zip(unclear, plain, strict=True))
+    for i, likelihood in zip(unclear, given, strict=True):
+        before, factor = leading[i], gain.weight(likelihood - contest.likelihoods[i])
+        leading[i] = replace(before, weight=before.weight * factor, score=before.score * factor)
 
 
 def _entrants(
@@ -129,8 +155,9 @@ def _score_closed_book(contest: _Contest, rows: Sequence[Sequence[Candidate]]) -
     method = contest.method
     if isinstance(method, Candidates) and method.question_gain is not None:
         contested = [i for i, row in enumerate(rows) if len(row) > 1 or row[0].document is None]
-        likelihoods = _run_closed_book(contest, contested, scored=True)
-        contest.likelihoods = dict(zip(contested, likelihoods, strict=True))
+        if contested:
+            likelihoods = _run_closed_book(contest, contested).likelihoods()
+            contest.likelihoods = dict(zip(contested, likelihoods, strict=True))
 
 
 def _can_win(contest: _Contest, entrants: Sequence[_Entrant]) -> list[_Entrant]:
@@ -174,10 +201,9 @@ def _read_closed(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Winner
     """The same for the closed book."""
     if not entrants:
         return []
-    if contest.closed_book is None:
-        _run_closed_book(contest, [one.question for one in entrants], scored=False)
     reading = contest.closed_book
-    assert reading is not None
+    if reading is None or any(one.question not in contest.places for one in entrants):
+        reading = _run_closed_book(contest, [one.question for one in entrants])
     sure = reading.first_token_probabilities()
     places = [contest.places[one.question] for one in entrants]
     return [
@@ -201,10 +227,12 @@ def _run_documents(
     plain, places = contest.closed_book, contest.places
     ran_before = all(one.question in places for one in entrants)
     if plain is not None and ran_before and reading.shares_lower_layers(plain):
-        likelihoods = reading.run_over(plain, [places[one.question] for one in entrants])
+        reading.run_over(plain, [places[one.question] for one in entrants])
     else:
-        scored = any(one.question in contest.likelihoods for one in entrants)
-        likelihoods = reading.run(scored)
+        reading.run()
+    if not any(one.question in contest.likelihoods for one in entrants):
+        return list(entrants)
+    likelihoods = reading.likelihoods()
     return [
         _reranked(contest, one, likelihood)
         for one, likelihood in zip(entrants, likelihoods, strict=True)
@@ -220,29 +248,38 @@ def _reranked(contest: _Contest, entrant: _Entrant, likelihood: float) -> _Entra
     return replace(entrant, candidate=replace(entrant.candidate, weight=weight))
 
 
-def _run_closed_book(contest: _Contest, rows: Sequence[int], scored: bool) -> list[float]:
-    """Runs the questions `rows` without memory; their log-likelihoods where `scored`."""
-    if not rows:
-        return []
+def _run_closed_book(
+    contest: _Contest,
+    rows: Sequence[int],
+    other: Reading | None = None,
+    places: Sequence[int] = (),
+) -> Reading:
+    """Runs the questions `rows` without memory.
+
+    `other` ran them with a memory, at `places`: what is the same there is not run again.
+    """
     questions = [contest.questions[i] for i in rows]
     read = contest.method.closed_book()
-    contest.closed_book = Reading(contest.method, questions, read, contest.decoding)
+    contest.closed_book = reading = Reading(contest.method, questions, read, contest.decoding)
     contest.places = {i: place for place, i in enumerate(rows)}
-    with contest.closed_book.attached():
-        return contest.closed_book.run(scored)
+    with reading.attached():
+        if other is not None and reading.shares_lower_layers(other):
+            reading.run_over(other, places)
+        else:
+            reading.run()
+    return reading
 
 
 def _answer_closed_book(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
     entrants = _can_win(contest, entrants)
     if not entrants:
         return
-    if contest.closed_book is None:
-        _run_closed_book(contest, [one.question for one in entrants], scored=False)
     reading = contest.closed_book
-    if reading is not None:
-        with reading.attached():
-            rows = [contest.places[one.question] for one in entrants]
-            _keep_best(contest, entrants, reading.answers(rows, _drafts(contest, entrants)))
+    if reading is None:
+        reading = _run_closed_book(contest, [one.question for one in entrants])
+    with reading.attached():
+        rows = [contest.places[one.question] for one in entrants]
+        _keep_best(contest, entrants, reading.answers(rows, _drafts(contest, entrants)))
 
 
 def _drafts(contest: _Contest, entrants: Sequence[_Entrant]) -> list[str]:

@@ -91,38 +91,41 @@ class Reading:
         with self.read.attach(self._backbone):
             yield
 
-    def run(self, scored: bool = False) -> list[float]:
-        """Runs the prompts. Returns the questions' log-likelihoods [B] in nats where `scored`."""
+    def run(self) -> None:
+        """Runs the prompts."""
         prompts = self.read.prompts(self._backbone, self.questions)
-        counts = None
-        if scored:  # the tokens of the question with its labels, without those of a passage
-            asked = prompt_ids(self._backbone, self.questions, None, self.read.template, begun=True)
-            counts = [len(row) for row in asked]
+        # the tokens of the question with its labels, without those of a passage
+        asked = prompt_ids(self._backbone, self.questions, None, self.read.template, begun=True)
+        counts = [len(row) for row in asked]
         split = 0 if self.read.passages else self.read.layer
         end_id = end_id_of(self._backbone, self.read.template)
         contrast = self.read.contrast
-        return self._ran(
+        self._ran(
             PromptRun(self._backbone, prompts, self._decoding, contrast, counts, split, end_id)
         )
 
-    def run_over(self, plain: Reading, places: Sequence[int]) -> list[float]:
+    def run_over(self, other: Reading, places: Sequence[int]) -> None:
         """As `run`, from the layer where memory enters.
 
-        `plain` ran the same questions without memory; `places` are their positions in it.
+        `other` ran the same questions with another memory or none; `places` are their positions in
+        it.
         """
-        return self._ran(plain._prompts.repeat(places))
+        self._ran(other._prompts.repeat(places))
 
-    def shares_lower_layers(self, plain: Reading) -> bool:
-        """Whether this reading computes what `plain`, without memory, does below the memory."""
+    def shares_lower_layers(self, other: Reading) -> bool:
+        """Whether this reading, attached, computes what `other` does below the memory."""
         memory = self._backbone.memory
-        if memory is None or self.read.passages is not None or self.read.contrast:
-            return False
-        return 0 < memory.layer == self.read.layer == plain.read.layer
+        layers = {self.read.layer, other.read.layer, *([memory.layer] if memory else [])}
+        plain = (one.read.passages is None and not one.read.contrast for one in (self, other))
+        return all(plain) and len(layers) == 1 and layers.pop() > 0
 
-    def _ran(self, prompts: PromptRun) -> list[float]:
+    def _ran(self, prompts: PromptRun) -> None:
         self._prompts = prompts
         self._seconds = time.perf_counter() - self._began
-        return prompts.likelihoods
+
+    def likelihoods(self, rows: Sequence[int] | None = None) -> list[float]:
+        """The log-likelihoods, in nats, of the questions `rows` or of all; after `run`."""
+        return self._prompts.likelihoods(rows)
 
     def first_token_probabilities(self) -> list[float]:
         """How sure [B] the first token of each answer is; after `run`, before `answers`."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.text_run import log_likelihoods
 from latentbank.errors import InputError
 
-_SCORED_AT_ONCE = 256  # tokens whose logits over the vocabulary are in memory together
 _CHECKED = 16  # tokens that a step may check in all rows: few cost hardly more than one
 _GUESSES = 6  # of them, at most, in a row
 _COMPARED = 3  # last tokens of an answer that tell where it quotes
@@ -84,8 +84,8 @@ class PromptRun:
 
     With `contrast` α the next token comes from (1 + α)·ℓ(memory) − α·ℓ(no memory): memory-aware
     decoding (CMT), which runs the text twice. `scored` [B]: of how many last tokens of each prompt
-    the log-likelihood is wanted; `likelihoods` [B], in nats, are those with the memory, whatever
-    the contrast. A run without memory that is `split` at a layer can be repeated over one.
+    the log-likelihood may be wanted; see `likelihoods`. A run without memory that is `split` at a
+    layer can be repeated over one that enters there; a run over one can be repeated without it.
     `end_id`: the token that ends an answer; None for the backbone's.
 
     Left padding; a row's answer does not depend on the other rows' lengths.
@@ -117,10 +117,10 @@ class PromptRun:
 
     @torch.no_grad()
     def repeat(self, rows: Sequence[int]) -> PromptRun:
-        """The prompts `rows` over the memory that is attached now.
+        """The prompts `rows` over the memory that is attached now, or over none.
 
-        This run has no memory and was `split` at the layer where the memory enters. The layers
-        below are not run again.
+        This run has a memory at the same layer, or was `split` there. The layers below are not run
+        again.
         """
         again, began = copy.copy(self), time.perf_counter()
         again._prompts = [self._prompts[i] for i in rows]
@@ -135,10 +135,21 @@ class PromptRun:
     def _begin(self, states: Sequence[Tensor], began: float) -> None:
         """Takes the final states [B, T, D] of the prompts, of each session's."""
         self._logits = self._run.logits([one[:, -1] for one in states])
-        self.likelihoods = [0.0] * len(self._prompts)
-        if self._scored is not None:
-            self.likelihoods = _likelihoods(self._backbone, self._ids, states[0], self._scored)
+        self._states = None if self._scored is None else states[0]
         self._seconds = time.perf_counter() - began
+
+    @torch.no_grad()
+    def likelihoods(self, rows: Sequence[int] | None = None) -> list[float]:
+        """Log-likelihoods, in nats, of the last tokens of the prompts `rows` or of all.
+
+        Of the `scored` tokens, with the memory and whatever the contrast; zeros without `scored`.
+        """
+        rows = range(len(self._prompts)) if rows is None else rows
+        if self._scored is None or self._states is None:
+            return [0.0] * len(rows)
+        index = torch.tensor(list(rows), dtype=torch.long, device=self._ids.device)
+        scored = [self._scored[i] for i in rows]
+        return log_likelihoods(self._backbone, self._ids[index], self._states[index], scored)
 
     @torch.no_grad()
     def first_token_probabilities(self) -> list[float]:
@@ -212,26 +223,6 @@ def _check_length(
         )
 
 
-def _likelihoods(
-    backbone: Backbone, ids: Tensor, hidden: Tensor, scored: Sequence[int]
-) -> list[float]:
-    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of each row.
-
-    `ids` [B, T] are left-padded; `hidden` [B, T, D] are their final states.
-    """
-    last = ids.shape[1] - 1
-    place = torch.arange(last, device=ids.device)
-    wanted = place >= last - torch.tensor(scored, device=ids.device)[:, None]
-    states, targets = hidden[:, :-1][wanted], ids[:, 1:][wanted]
-    surprise = torch.zeros(len(targets), device=ids.device)
-    for at in range(0, len(targets), _SCORED_AT_ONCE):
-        part = slice(at, at + _SCORED_AT_ONCE)
-        logits = backbone.logits(states[part]).float()
-        surprise[part] = nn.functional.cross_entropy(logits, targets[part], reduction="none")
-    found = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, -surprise)
-    return [float(one) for one in found.sum(1)]
-
-
 class _Run:
     """Next-token logits of a batch with the attached memory, and where asked without it beside."""
 
@@ -248,8 +239,8 @@ class _Run:
 
     def repeat(self, rows: Tensor) -> tuple[_Run, Tensor]:
         """(run of batch rows `rows` [B'] over the attached memory, their final states)."""
-        if self.contrast or self.backbone.memory is None:
-            raise ValueError("only a run without contrast is repeated, and over a memory")
+        if self.contrast:
+            raise ValueError("only a run without contrast is repeated")
         again = copy.copy(self)
         session, states = self.sessions[0].repeat(rows, self.backbone.memory)
         again.sessions = [session]

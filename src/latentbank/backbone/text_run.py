@@ -5,16 +5,18 @@ Knows token ids, positions, masks and caches; knows the backbone only as `Layers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentbank.backbone.kv import KVMemory, StackedCache
 
-__all__ = ["Layers", "TextRun"]
+__all__ = ["Layers", "TextRun", "log_likelihoods"]
+
+_SCORED_AT_ONCE = 256  # tokens whose logits over the vocabulary are in memory together
 
 
 class Layers(Protocol):
@@ -40,6 +42,10 @@ class Layers(Protocol):
     @property
     def attention_masks(self) -> Callable[..., Any]:
         """See `Backbone.attention_masks`."""
+
+    @property
+    def logits(self) -> Callable[[Tensor], Tensor]:
+        """See `Backbone.logits`."""
 
 
 class TextRun:
@@ -91,17 +97,19 @@ class TextRun:
             hidden = self.backbone.run(*self.bounds[index], hidden, own, masks, self.caches[index])
         return hidden
 
-    def repeat(self, rows: Tensor, memory: KVMemory) -> tuple[TextRun, Tensor]:
+    def repeat(self, rows: Tensor, memory: KVMemory | None) -> tuple[TextRun, Tensor]:
         """(run of the batch rows `rows` [B'] over `memory`, its final states [B', T, D]).
 
         The layers below the memory are not run again. The text must have been fed in one block, to
-        a run that is split at the memory's layer.
+        a run that is split at the memory's layer, or that had a memory there.
 
         Raises:
             ValueError: the run is split elsewhere, or was fed in several blocks.
         """
-        run = TextRun(self.backbone, self.bounds[-1][1], memory, len(rows))
-        if run.bounds != self.bounds or self.entered.shape[1] != self.seen.shape[1]:
+        split, last = self.bounds[-1]
+        run = TextRun(self.backbone, last, memory, len(rows), split)
+        same = split > 0 and run.bounds == self.bounds
+        if not same or self.entered.shape[1] != self.seen.shape[1]:
             raise ValueError("the run is not split where the memory enters, or was fed twice")
         for cache, own in zip(self.caches[:-1], run.caches, strict=False):
             own.load(*([one.index_select(0, rows) for one in kind] for kind in cache.pairs()))
@@ -155,3 +163,23 @@ class TextRun:
                 if self.memory.positions is None
                 else self.memory.positions.index_select(0, index),
             )
+
+
+def log_likelihoods(
+    backbone: Layers, ids: Tensor, hidden: Tensor, scored: Sequence[int]
+) -> list[float]:
+    """Log-likelihoods [B], in nats, of the last `scored` [B] tokens of each row.
+
+    `ids` [B, T] are left-padded; `hidden` [B, T, D] are their final states.
+    """
+    last = ids.shape[1] - 1
+    place = torch.arange(last, device=ids.device)
+    wanted = place >= last - torch.tensor(scored, device=ids.device)[:, None]
+    states, targets = hidden[:, :-1][wanted], ids[:, 1:][wanted]
+    surprise = torch.zeros(len(targets), device=ids.device)
+    for at in range(0, len(targets), _SCORED_AT_ONCE):
+        part = slice(at, at + _SCORED_AT_ONCE)
+        logits = backbone.logits(states[part]).float()
+        surprise[part] = nn.functional.cross_entropy(logits, targets[part], reduction="none")
+    found = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, -surprise)
+    return [float(one) for one in found.sum(1)]
