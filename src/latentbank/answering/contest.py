@@ -17,9 +17,6 @@ from latentbank.parts.retrieval.candidates import Candidate
 
 __all__ = ["Winner", "choose_winners", "run_contest"]
 
-_CLEAR = 0.5
-"""Share of a first document's score that no other weight may exceed for it to win unweighed."""
-
 
 @dataclass(frozen=True)
 class _Entrant:
@@ -92,8 +89,8 @@ def choose_winners(
     """The candidate of largest score for each question, before anything is answered.
 
     The score stands for what `run_contest` compares: the probability of the first token for that of
-    the whole answer. The first document of each question is read first. Where no other weight comes
-    near its score, it wins without question gain and the question is not run without memory. Else
+    the whole answer. The first document of each question is read first. Where no other weight is
+    above its score, it wins without question gain and the question is not run without memory. Else
     those whose weight is above the leading score are read, then the closed book.
     """
     contest = _Contest(method, questions, decoding)
@@ -129,7 +126,7 @@ def _weigh_unclear(
     unclear = [
         i
         for i, one in leading.items()
-        if max((other.weight for other in rows[i][1:]), default=0.0) > _CLEAR * one.score
+        if max((other.weight for other in rows[i][1:]), default=0.0) > one.score
     ]
     if gain is None or not unclear:
         return

@@ -41,6 +41,7 @@ FLAT_NAMES = {
 _MOST = 4096  # texts to look for versions in
 _DEEPER = 16  # times as many texts are looked at where only those of a time may answer
 _STILL = 0.8  # of the best match of any time; a date with less is not about the documents' times
+_REMEMBERED = 512  # contents of documents, about 10 kB each
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class Retriever:
         question_keys: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         self.config = config
-        self._words_of, self._age_of, self._question_keys = words_of, age_of, question_keys
+        self._words_of = functools.lru_cache(_REMEMBERED)(words_of)
+        self._age_of, self._question_keys = age_of, question_keys
         self._key_width = key_width
         self._reranker = Reranker(texts_of, fusion=config.fusion)
         self.only: frozenset[str] | None = None
@@ -113,6 +115,7 @@ class Retriever:
         self.short: Callable[[str], Sequence[int]] = ShortTexts()
         self._older = {}
         self._reranker.passages.clear()
+        self._words_of.cache_clear()
 
     def open_stored(self, bank: MemoryBank, levels: Container[str], take: Take) -> bool:
         """Uses the word index beside a bank of many texts; False where there is to be none.
@@ -143,6 +146,7 @@ class Retriever:
 
     def add_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Indexes texts; an id that is already there is left as it is."""
+        self._words_of.cache_clear()
         self.texts.add(ids, texts)
         if isinstance(self.short, ShortTexts):
             self.short.add(ids, texts)
@@ -151,10 +155,13 @@ class Retriever:
         self, ids: Sequence[str], sketches: Sequence[bytes], keys: Sequence[bytes]
     ) -> None:
         """Indexes entries without text by their sketches and int8 keys; the ids must be new."""
+        self._words_of.cache_clear()
         self.keys.add(ids, sketches, keys)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Removes documents; unknown ids are ignored."""
+        if ids:
+            self._words_of.cache_clear()
         self.texts.remove(ids)
         if isinstance(self.short, ShortTexts):
             self.short.remove(ids)
@@ -290,8 +297,8 @@ class Retriever:
         def matches(ids: Sequence[str]) -> list[float]:
             return self.matches([question], [ids])[0]
 
-        words = functools.cache(self._words_of)
-        return Versions(words, self._age_of, self.short, matches).resolve(ranking, top)
+        age = functools.cache(self._age_of)
+        return Versions(self._words_of, age, self.short, matches).resolve(ranking, top)
 
     def superseded(self, question: str, id: str) -> tuple[str, ...]:
         """The older versions of a document that the latest `rank` passed over for it.
