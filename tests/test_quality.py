@@ -15,6 +15,7 @@ from latentbank.documents.document import Document
 from latentbank.errors import UnknownNameError
 from latentbank.method import Method
 from latentbank.model import MemoryModel
+from latentbank.parts.calibration import Calibration
 from latentbank.parts.retrieval.candidates import Candidate, QuestionGain
 from tiny import DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
@@ -164,6 +165,34 @@ def test_a_stream_shows_text_before_the_answer_is_whole(backbones: Backbones) ->
     rest = list(growing)
     assert rest and stream.answer.text == first + "".join(rest)
     assert 0 < stream.answer.first_token_seconds < stream.answer.seconds
+
+
+@pytest.mark.parametrize("open_", [False, True])
+def test_best_shows_text_at_once_where_no_other_answer_can_win(
+    backbones: Backbones, open_: bool
+) -> None:
+    method = made(backbones)
+    method.question_gain = QuestionGain(0.0, 1e9)
+    weigh(method, [(0, 0.8), (1, 0.9 if open_ else 0.0), (None, 0.0)])
+    growing = list(stream_answer(method, QUESTIONS[0], SHORT))
+    [whole] = answer_batch(method, QUESTIONS[:1], None, SHORT)
+    assert (len(growing) == 1) == open_
+    assert (growing[-1].text, growing[-1].documents) == (whole.text, whole.documents)
+    assert growing[-1].confidence == pytest.approx(whole.confidence, rel=1e-4)
+    assert 0 < growing[-1].first_token_seconds <= growing[-1].seconds
+
+
+def test_a_probability_is_of_what_the_calibration_was_fitted_on(backbones: Backbones) -> None:
+    model = MemoryModel(build_method("strata", backbones.fresh("llama"), preset="tiny", seed=0))
+    model.write(DOCUMENTS)
+    model.method.calibration = Calibration((0.0, 1.0), (0.2, 0.8), (0.0,), (0.5,))
+    for quality, told in (("best", True), ("fast", False)):
+        assert (model.ask(QUESTIONS[0], quality=quality).probability is not None) == told
+        stream = model.stream(QUESTIONS[0], quality=quality)
+        assert list(stream) and stream.answer is not None
+        assert (stream.answer.probability is not None) == told
+    judged = model.ask(QUESTIONS[0], quality="fast", abstain_at=0.05)
+    assert judged.probability is not None
 
 
 TEXTS = ("서울의 등대는 자정에 불을 켭니다.", "The cafe opens at nine or at ten.")

@@ -11,7 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from latentbank.answering.contest import Winner, choose_winners, run_contest
+from latentbank.answering.contest import (
+    Winner,
+    choose_winners,
+    finish_contest,
+    open_contest,
+    settled,
+)
 from latentbank.answering.questions import ASKED_TOGETHER, check_questions, question_batches
 from latentbank.answering.reading import Answer, AnswerStream, Reading
 from latentbank.answering.remote import answer_remotely, client_of, stream_remotely
@@ -63,7 +69,7 @@ def answer_batch(
     elif rows is None:
         answers = _read_once(_reading(method, questions, documents, decoding, memory))
     elif quality == "best":
-        answers = run_contest(method, questions, rows, decoding, began)
+        answers = finish_contest(open_contest(method, questions, rows, decoding), began)
     else:
         answers = _answer_winners(choose_winners(method, questions, rows, decoding), began)
     seconds = (time.perf_counter() - began) / len(questions)
@@ -88,7 +94,7 @@ def stream_answer(
 ) -> Iterator[Answer]:
     """The answer to one question as it grows; the last one is the whole answer.
 
-    With beams, and where `best` has candidates to compare, there is only one.
+    With beams, and where `best` has whole answers to compare, there is only one.
     """
     began = time.perf_counter()
     client = client_of(method)
@@ -98,7 +104,7 @@ def stream_answer(
         return
     rows = _candidates(method, [question], None, memory, quality)
     beams = decoding is not None and decoding.beams > 1
-    if beams or (rows is not None and quality == "best"):
+    if beams:
         yield answer_batch(method, [question], None, decoding, memory, quality)[0]
         return
     weight = 1.0
@@ -107,19 +113,33 @@ def stream_answer(
         with reading.attached():
             reading.run()
     else:
-        [winner] = choose_winners(method, [question], rows, decoding)
+        winner: Winner | None
+        if quality == "best":
+            contest = open_contest(method, [question], rows, decoding)
+            winner = settled(contest)
+            if winner is None:
+                [answer] = finish_contest(contest, began)
+                yield _told(method, question, answer, memory, began)
+                return
+        else:
+            [winner] = choose_winners(method, [question], rows, decoding)
         reading, row, weight = winner.reading, winner.row, winner.weight
-    first, reads = time.perf_counter() - began, _reads(method) if memory else None
+    first = time.perf_counter() - began
     with reading.attached():
         for one in reading.stream(row):
-            yield replace(
-                one,
-                confidence=one.confidence * weight,
-                seconds=time.perf_counter() - began,
-                first_token_seconds=first,
-                from_memory=bool(one.documents) if reads is None else reads,
-                superseded=_superseded(method, question, one) if memory else (),
-            )
+            sure = replace(one, confidence=one.confidence * weight, first_token_seconds=first)
+            yield _told(method, question, sure, memory, began)
+
+
+def _told(method: Method, question: str, answer: Answer, memory: bool, began: float) -> Answer:
+    """The answer with its time and with what it stood in for."""
+    reads = _reads(method) if memory else None
+    return replace(
+        answer,
+        seconds=time.perf_counter() - began,
+        from_memory=bool(answer.documents) if reads is None else reads,
+        superseded=_superseded(method, question, answer) if memory else (),
+    )
 
 
 def _candidates(

@@ -169,7 +169,7 @@ class Asking(ABC):
             check_questions(self.backbone, [text], decoding)
             self._follow()
             for answer in stream_answer(self.method, text, decoding, memory, quality):
-                yield self._judged(answer, 0.0) if memory else answer
+                yield self._judged(answer, 0.0) if memory and quality == "best" else answer
             self._note_hits([answer.documents])
 
     def ask_many(
@@ -213,7 +213,8 @@ class Asking(ABC):
         it takes longer.
 
         `abstain_at`: the share of unanswerable questions that may get an answer, such as 0.05. An
-        answer that is not sure enough for that is empty and has `abstained`.
+        answer that is not sure enough for that is empty and has `abstained`. The quality is then
+        "best": the calibration is of its confidence, and an answer has a `probability` only there.
 
         Raises:
             UnknownNameError: `quality` is neither of the two.
@@ -221,6 +222,8 @@ class Asking(ABC):
                 `abstain_at` for an adapter without a calibration.
         """
         least = self._least_confidence(abstain_at)
+        if abstain_at is not None and quality == "fast":
+            quality = "best"
         questions, decoding = as_questions(questions), decoding or ANSWERS
         if documents is not None and len(documents) != len(questions):
             raise InputError(
@@ -235,7 +238,7 @@ class Asking(ABC):
             with self.backbone.exclusive():
                 self._follow()
                 answers = answer_batch(self.method, asked, given, decoding, memory, quality)
-                if memory and documents is None:
+                if memory and documents is None and quality == "best":
                     answers = [self._judged(one, least) for one in answers]
                 self._note_hits([one.documents for one in answers])
             yield dict(zip(part, answers, strict=True))

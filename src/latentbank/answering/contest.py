@@ -15,7 +15,7 @@ from latentbank.capabilities import Candidates
 from latentbank.method import Method
 from latentbank.parts.retrieval.candidates import Candidate
 
-__all__ = ["Winner", "choose_winners", "run_contest"]
+__all__ = ["Contest", "Winner", "choose_winners", "finish_contest", "open_contest", "settled"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Entrant:
 
 
 @dataclass
-class _Contest:
+class Contest:
     """The candidates of a batch of questions. `best` holds the leading answer of each question."""
 
     method: Method
@@ -43,6 +43,12 @@ class _Contest:
     """Question → its position in `closed_book`."""
     likelihoods: dict[int, float] = field(default_factory=dict)
     """Question → its log-likelihood without memory, in nats."""
+    first: Reading | None = None
+    opened: list[_Entrant] = field(default_factory=list)
+    """The first documents with their weights after the question gain, a row of `first` each."""
+    least: dict[int, float] = field(default_factory=dict)
+    """Question → what others must be above: weight times the first token's probability."""
+    others: list[_Entrant] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -58,26 +64,52 @@ class Winner:
     score: float
 
 
-def run_contest(
+def open_contest(
     method: Method,
     questions: Sequence[str],
     rows: Sequence[Sequence[Candidate]],
     decoding: DecodingConfig | None,
-    began: float,
-) -> list[Answer]:
+) -> Contest:
+    """Reads the first document of each question and weighs it; answers nothing yet."""
+    contest = Contest(method, questions, decoding)
+    first, later = _entrants(rows)
+    _score_closed_book(contest, rows)
+    opening = [one for one in first if one.candidate.document is not None]
+    contest.others = [*(one for one in first if one.candidate.document is None), *later]
+    if opening:
+        contest.first = _reading_of(contest, opening)
+        with contest.first.attached():
+            contest.opened = _run_documents(contest, contest.first, opening)
+        sure = contest.first.first_token_probabilities()
+        pairs = zip(contest.opened, sure, strict=True)
+        contest.least = {one.question: one.weight * share for one, share in pairs}
+    return contest
+
+
+def settled(contest: Contest) -> Winner | None:
+    """The winner of a contest about one question, where no other candidate is to be answered."""
+    if contest.first is None or any(one.weight > contest.least[0] for one in contest.others):
+        return None
+    return Winner(contest.first, 0, contest.opened[0].weight, contest.least[0])
+
+
+def finish_contest(contest: Contest, began: float) -> list[Answer]:
     """The winning answer of each question: of largest confidence times weight.
 
     The first document of each question is answered first, then the other documents, then the closed
-    book. A candidate is skipped when its weight is not above the confidence of the leading answer.
+    book. A candidate is skipped when its weight is not above the confidence of the leading answer,
+    or not above the first document's weight times the probability of its first token.
     """
-    contest = _Contest(method, questions, decoding)
-    first, later = _entrants(rows)
-    _score_closed_book(contest, rows)
-    for entrants in (first, later):
-        _answer_documents(contest, [one for one in entrants if one.candidate.document is not None])
-    _answer_closed_book(contest, [one for one in first + later if one.candidate.document is None])
+    if contest.first is not None:
+        with contest.first.attached():
+            answers = contest.first.answers(range(len(contest.opened)))
+        _keep_best(contest, contest.opened, answers)
+    others = contest.others
+    _answer_documents(contest, [one for one in others if one.candidate.document is not None])
+    _answer_closed_book(contest, [one for one in others if one.candidate.document is None])
     taken = time.perf_counter() - began
-    return [replace(contest.best[i], first_token_seconds=taken) for i in range(len(questions))]
+    rows = range(len(contest.questions))
+    return [replace(contest.best[i], first_token_seconds=taken) for i in rows]
 
 
 def choose_winners(
@@ -88,12 +120,12 @@ def choose_winners(
 ) -> list[Winner]:
     """The candidate of largest score for each question, before anything is answered.
 
-    The score stands for what `run_contest` compares: the probability of the first token for that of
-    the whole answer. The first document of each question is read first. Where no other weight is
+    The score stands for what `finish_contest` compares: the probability of the first token for that
+    of the whole answer. The first document of each question is read first. Where no other weight is
     above its score, it wins without question gain and the question is not run without memory. Else
     those whose weight is above the leading score are read, then the closed book.
     """
-    contest = _Contest(method, questions, decoding)
+    contest = Contest(method, questions, decoding)
     leading: dict[int, Winner] = {}
     first, later = _entrants(rows)
     opening = [one for one in first if one.candidate.document is not None]
@@ -116,7 +148,7 @@ def choose_winners(
 
 
 def _weigh_unclear(
-    contest: _Contest, leading: dict[int, Winner], rows: Sequence[Sequence[Candidate]]
+    contest: Contest, leading: dict[int, Winner], rows: Sequence[Sequence[Candidate]]
 ) -> None:
     """Applies the question gain to first documents that another candidate may beat.
 
@@ -147,7 +179,7 @@ def _entrants(
     return first, [_Entrant(i, one) for i, row in enumerate(rows) for one in row[1:]]
 
 
-def _score_closed_book(contest: _Contest, rows: Sequence[Sequence[Candidate]]) -> None:
+def _score_closed_book(contest: Contest, rows: Sequence[Sequence[Candidate]]) -> None:
     """Runs contested questions without memory where the method reranks by question gain."""
     method = contest.method
     if isinstance(method, Candidates) and method.question_gain is not None:
@@ -157,17 +189,18 @@ def _score_closed_book(contest: _Contest, rows: Sequence[Sequence[Candidate]]) -
             contest.likelihoods = dict(zip(contested, likelihoods, strict=True))
 
 
-def _can_win(contest: _Contest, entrants: Sequence[_Entrant]) -> list[_Entrant]:
-    """The entrants whose weight, an upper bound of their result, is above the leading answer."""
-    best = contest.best
+def _can_win(contest: Contest, entrants: Sequence[_Entrant]) -> list[_Entrant]:
+    """The entrants whose weight, an upper bound of their result, is above what leads."""
+    best, least = contest.best, contest.least
     return [
         one
         for one in entrants
-        if one.question not in best or one.weight > best[one.question].confidence
+        if one.question not in best
+        or one.weight > max(best[one.question].confidence, least.get(one.question, 0.0))
     ]
 
 
-def _answer_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
+def _answer_documents(contest: Contest, entrants: Sequence[_Entrant]) -> None:
     """Reads a document for each entrant, reranks by question gain, answers those that can win."""
     entrants = _can_win(contest, entrants)
     if not entrants:
@@ -180,7 +213,7 @@ def _answer_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
         _keep_best(contest, kept, reading.answers(rows, _drafts(contest, kept)))
 
 
-def _read_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Winner]:
+def _read_documents(contest: Contest, entrants: Sequence[_Entrant]) -> list[Winner]:
     """What each entrant would win with, after the question gain."""
     if not entrants:
         return []
@@ -194,7 +227,7 @@ def _read_documents(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Win
     ]
 
 
-def _read_closed(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Winner]:
+def _read_closed(contest: Contest, entrants: Sequence[_Entrant]) -> list[Winner]:
     """The same for the closed book."""
     if not entrants:
         return []
@@ -209,7 +242,7 @@ def _read_closed(contest: _Contest, entrants: Sequence[_Entrant]) -> list[Winner
     ]
 
 
-def _reading_of(contest: _Contest, entrants: Sequence[_Entrant]) -> Reading:
+def _reading_of(contest: Contest, entrants: Sequence[_Entrant]) -> Reading:
     """The documents of entrants, one for each row."""
     questions = [contest.questions[one.question] for one in entrants]
     documents = [one.candidate.document or "" for one in entrants]
@@ -218,7 +251,7 @@ def _reading_of(contest: _Contest, entrants: Sequence[_Entrant]) -> Reading:
 
 
 def _run_documents(
-    contest: _Contest, reading: Reading, entrants: Sequence[_Entrant]
+    contest: Contest, reading: Reading, entrants: Sequence[_Entrant]
 ) -> list[_Entrant]:
     """Runs the questions over their documents; the entrants with their weights after that."""
     plain, places = contest.closed_book, contest.places
@@ -236,7 +269,7 @@ def _run_documents(
     ]
 
 
-def _reranked(contest: _Contest, entrant: _Entrant, likelihood: float) -> _Entrant:
+def _reranked(contest: Contest, entrant: _Entrant, likelihood: float) -> _Entrant:
     """The entrant with its weight times the factor of the question gain."""
     method, plain = contest.method, contest.likelihoods.get(entrant.question)
     if plain is None or not isinstance(method, Candidates) or method.question_gain is None:
@@ -246,7 +279,7 @@ def _reranked(contest: _Contest, entrant: _Entrant, likelihood: float) -> _Entra
 
 
 def _run_closed_book(
-    contest: _Contest,
+    contest: Contest,
     rows: Sequence[int],
     other: Reading | None = None,
     places: Sequence[int] = (),
@@ -267,7 +300,7 @@ def _run_closed_book(
     return reading
 
 
-def _answer_closed_book(contest: _Contest, entrants: Sequence[_Entrant]) -> None:
+def _answer_closed_book(contest: Contest, entrants: Sequence[_Entrant]) -> None:
     entrants = _can_win(contest, entrants)
     if not entrants:
         return
@@ -279,13 +312,13 @@ def _answer_closed_book(contest: _Contest, entrants: Sequence[_Entrant]) -> None
         _keep_best(contest, entrants, reading.answers(rows, _drafts(contest, entrants)))
 
 
-def _drafts(contest: _Contest, entrants: Sequence[_Entrant]) -> list[str]:
+def _drafts(contest: Contest, entrants: Sequence[_Entrant]) -> list[str]:
     """The leading answers: candidates of one question often agree."""
     best = contest.best
     return [best[one.question].text if one.question in best else "" for one in entrants]
 
 
-def _keep_best(contest: _Contest, entrants: Sequence[_Entrant], answers: Sequence[Answer]) -> None:
+def _keep_best(contest: Contest, entrants: Sequence[_Entrant], answers: Sequence[Answer]) -> None:
     """Keeps each answer that beats the leading one; of equals the first stays."""
     for entrant, one in zip(entrants, answers, strict=True):
         confidence = one.confidence * entrant.weight

@@ -134,9 +134,18 @@ class PromptRun:
 
     def _begin(self, states: Sequence[Tensor], began: float) -> None:
         """Takes the final states [B, T, D] of the prompts, of each session's."""
-        self._logits = self._run.logits([one[:, -1] for one in states])
+        self._last = [one[:, -1] for one in states]
+        self._next: Tensor | None = None
         self._states = None if self._scored is None else states[0]
         self._seconds = time.perf_counter() - began
+
+    @property
+    @torch.no_grad()
+    def _logits(self) -> Tensor:
+        """Logits [B, V] of the next token; a run of which only likelihoods are asked has none."""
+        if self._next is None:
+            self._next = self._run.logits(self._last)
+        return self._next
 
     @torch.no_grad()
     def likelihoods(self, rows: Sequence[int] | None = None) -> list[float]:
