@@ -14,6 +14,8 @@ import pytest
 import own_files
 from latentbank.documents.document import Document
 from latentbank.documents.readers import Note, ReadOptions, read_documents
+from tiny import Backbones
+from tiny_cli import make_world, succeed
 
 
 def read_on(path: Path, **options: Any) -> tuple[list[Document], list[str], list[Note]]:
@@ -562,6 +564,29 @@ def test_one_bad_file_does_not_keep_the_others_out(tmp_path: Path) -> None:
     assert len(errors) == 3 and len({document.source for document in documents}) == 16
     text = "\n".join(document.text for document in documents)
     assert all(word in text for word in questions.values())
+
+
+def test_headings_are_found_and_shown(backbones: Backbones, tmp_path: Path) -> None:
+    world = make_world(backbones.folder("llama"), backbones.root / "adapters")
+    bank, folder = str(tmp_path / "a.bank"), tmp_path / "files"
+    folder.mkdir()
+    lines = {"Parking": "Space belongs to a gardener. ", "Sick leave": "Call the extension first. "}
+    text = "".join(f"\n\n## {name}\n\n{line * 60}" for name, line in lines.items())
+    put(folder, "handbook.md", f"# Handbook{text}\n")
+    put(folder, "report.pdf", own_files.pdf(["The audit was short."], "Audit 2024"))
+    chosen = ("--adapter", world.adapter("rag"), "--backbone", world.backbone)
+    succeed("write", str(folder), "--bank", bank, "--option", "chunk_tokens=64", *chosen)
+    asked = ("ask", "What about sick leave?", "--bank", bank)
+    [document] = json.loads(succeed(*asked, "--json").stdout)["documents"]
+    assert (document["title"], document["heading"]) == ("Handbook", "Handbook › Sick leave")
+    assert document["id"] == str(folder / "handbook.md")
+    assert "Handbook › Sick leave, confidence" in " ".join(succeed(*asked).stdout.split())
+    listed = succeed("inspect", bank, "--documents").stdout
+    assert "Audit 2024" in listed and "Sick leave" in listed and "Parking" in listed
+    rows = json.loads(succeed("inspect", bank, "-d", "--where", "heading~parking", "--json").stdout)
+    assert len(rows["list"]) > 1, "every chunk of the section has its heading"
+    few = succeed("inspect", bank, "--limit", "2").stdout
+    assert few.count("handbook.md") == 2 and f"2 of {rows['documents']} entries" in few
 
 
 def test_a_large_file(tmp_path: Path) -> None:
