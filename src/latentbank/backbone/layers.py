@@ -178,3 +178,9 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in model.named_parameters():
         if "lora_" not in name:
             yield name.replace(".base_layer", ""), weight
+
+
+def weight_sample(weight: Tensor) -> Tensor:
+    """At most 64 values of a weight, spread evenly, for its fingerprint."""
+    flat = weight.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // 64)][:64]

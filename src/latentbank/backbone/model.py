@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latentbank.backbone.engines import chosen_engine, make_engine
 from latentbank.backbone.kv import GrowingCache, KVMemory, StackedCache, stage_cache_class
-from latentbank.backbone.layers import Decoder, plain_weights
+from latentbank.backbone.layers import Decoder, plain_weights, weight_sample
 from latentbank.backbone.loading import cache_folder, load_pretrained, parse_device, parse_dtype
 from latentbank.backbone.processor import Exclusive
 from latentbank.backbone.quick import QuickLlama
@@ -89,9 +89,9 @@ class Backbone:
         if not hasattr(self, "_fingerprint"):
             digest = hashlib.blake2b(digest_size=8)
             digest.update(repr(self.geometry).encode())
-            for _, weight in sorted(plain_weights(self.model)):
-                flat = weight.detach().reshape(-1)
-                sample = flat[:: max(1, flat.numel() // 64)][:64]
+            known = self.model.samples if self.quick else {}
+            for name, weight in sorted(plain_weights(self.model)):
+                sample = known[name] if name in known else weight_sample(weight)
                 digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
             self._fingerprint = f"{self.name}:{digest.hexdigest()}"
         return self._fingerprint

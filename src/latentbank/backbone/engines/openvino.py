@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import mmap
 import os
 import tempfile
 from collections.abc import Sequence
@@ -139,8 +140,9 @@ class OpenVinoEngine:
         file = self._file(part, options)
         if file is not None and file.exists():
             try:  # mapped, not read: half of the memory
-                blob = openvino.Tensor(np.memmap(file, np.uint8, "c"), shared_memory=True)
-                return _Request(self._core.import_model(blob, "CPU", options), blob)
+                mapped = np.memmap(file, np.uint8, "c")
+                blob = openvino.Tensor(mapped, shared_memory=True)
+                return _Request(self._core.import_model(blob, "CPU", options), (mapped, blob))
             except (RuntimeError, ValueError):  # of another version, or damaged: compiled again
                 file.unlink(missing_ok=True)
         compiled = self._core.compile_model(make(), "CPU", options)
@@ -171,9 +173,9 @@ class OpenVinoEngine:
 class _Request:
     """One compiled graph and its inference request; tensors go in and out without a copy."""
 
-    def __init__(self, compiled: Any, blob: Any = None) -> None:
-        """`blob` is what the graph was read from: it has its weights there."""
-        self._blob = blob
+    def __init__(self, compiled: Any, read_from: tuple[Any, Any] | None = None) -> None:
+        """`read_from`: the mapped file that the graph was read from, and its tensor."""
+        self._read_from, self._first = read_from, True
         self._request = compiled.create_infer_request()
         self.inputs = len(compiled.inputs)
         self._held: list[Any] = []
@@ -187,12 +189,21 @@ class _Request:
             self._request.set_input_tensor(place, one)
         self._held = held  # until the next call: the request reads them where they are
         self._request.infer()
+        if self._first and self._read_from is not None:
+            _forget_pages(self._read_from[0])  # the weights are packed now
+        self._first = False
         return [torch.from_numpy(one.data.copy()) for one in self._request.output_tensors]
 
 
 def _added(name: str) -> bool:
     """Whether a weight of this name belongs to a low-rank update."""
     return ".lora_" in name
+
+
+def _forget_pages(mapped: Any) -> None:
+    """Gives back the pages of a mapped file; those that are needed are read again."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def _keep(file: Path, compiled: Any) -> None:

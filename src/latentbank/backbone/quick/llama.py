@@ -58,13 +58,17 @@ class _Embedding(nn.Embedding):
 
 
 class QuickLlama(nn.Module):
-    """A Llama with its vocabulary head; its weights have transformers' names."""
+    """A Llama with its vocabulary head; its weights have transformers' names.
+
+    `samples`: name → `weight_sample` of weights that are mapped into memory and not read yet.
+    """
 
     def __init__(self, config: QuickConfig) -> None:
         super().__init__()
         self.config = config
         self.model = _Body(config)
         self.lm_head = _Linear(config.hidden_size, config.vocab_size)
+        self.samples: dict[str, Tensor] = {}
 
     @property
     def base_model(self) -> nn.Module:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from latentbank.backbone.layers import weight_sample
 from latentbank.backbone.quick.llama import QuickConfig, QuickLlama
 
 __all__ = ["QuickTokenizer", "quick_model", "read_config"]
@@ -143,7 +144,20 @@ def quick_model(
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     model.model.set_frequencies(config)
+    model.samples = _samples(folder / "model.safetensors")
     return model, tokenizer
+
+
+def _samples(file: Path) -> dict[str, torch.Tensor]:
+    """Name → `weight_sample` of each weight.
+
+    From a mapping of its own: sampling touches nearly every page, and those of the model's mapping
+    would stay in memory, where an engine has its own copy of the weights.
+    """
+    from safetensors import safe_open
+
+    with safe_open(str(file), framework="pt") as weights:
+        return {name: weight_sample(weights.get_tensor(name)).clone() for name in weights.keys()}  # noqa: SIM118
 
 
 def _json(file: Path) -> dict[str, Any]:
