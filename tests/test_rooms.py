@@ -34,7 +34,7 @@ ROOMS = (
     ("evaluate",),
     ("training",),
     ("bench",),
-    ("evolve",),
+    ("evolve", "agents"),
     ("integrations", "server"),
     ("cli", "__main__"),
 )

@@ -89,7 +89,7 @@ class Hits:
 
         Hits beyond the last write are lost when the process is killed.
         """
-        self._waiting.update(ids)
+        self._waiting.update(list(ids))  # of a mapping its names, not its values
         return len(self._waiting) >= _HITS_WAITING
 
     def write(self, work: Write) -> None:
