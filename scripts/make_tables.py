@@ -19,6 +19,7 @@ from latentbank.method import METHODS
 from tables.ablation import ablation_table
 from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
+from tables.chat import chat_table
 from tables.contest import contest_table
 from tables.frontier import frontier_table, shares_table
 from tables.knowledge import cost_table, keys_table, prune_table
@@ -60,6 +61,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "retrieval-languages": (
         "retrieval/languages.json", lambda path: languages_table(read_record(path)),
     ),
+    "chat": ("chat", chat_table),
     "own-model": ("any-model", lambda folder: own_model_table(_all(folder, "*.json"))),
     "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
     "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),

@@ -395,6 +395,30 @@ def test_the_sentence_of_the_document_answers(
         assert [one.cited for one in answer.citations] == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("mac", {}),
+        ("titans", {}),
+        ("none", {}),
+        ("rag", {}),
+        ("strata", {"entry": "pooled", "least_match": 0.0}),
+    ],
+)
+def test_every_kind_of_method_can_talk(
+    backbones: Backbones, name: str, config: dict[str, Any]
+) -> None:
+    method = build_method(name, backbones.fresh("llama"), config, preset="tiny", seed=0)
+    method.prepare(DOCUMENTS)  # type: ignore[attr-defined]
+    method.train(False)  # type: ignore[attr-defined]
+    with MemoryModel(method) as model:
+        model.write(DOCUMENTS)
+        for style in ("short", "sentence", "chat"):
+            stream = model.chat("Tell me about bees", style=style, decoding=SHORT, stream=True)
+            assert "".join(stream) == stream.answer.text
+            assert stream.answer.from_memory == (name != "none")
+
+
 def test_history_finds_the_document(backbones: Backbones) -> None:
     with general(backbones) as model:
         model.write(

@@ -269,3 +269,17 @@ def test_a_real_model_answers_from_what_was_written(tmp_path: Path) -> None:
         assert "Mara Venn" in answer["choices"][0]["message"]["content"]
         closed = client.post("/v1/chat/completions", json={**body, "model": "smollm2-135m"}).json()
         assert "Mara Venn" not in closed["choices"][0]["message"]["content"]
+
+
+def test_another_bank_uses_the_server_as_its_reader(world: World) -> None:
+    """`--backbone openai:URL#MODEL` against our own server."""
+    from latentbank.model import MemoryModel
+    from tiny import DOCUMENTS
+
+    spec = f"openai:{world.address}/v1#{MODEL}"
+    with MemoryModel.from_pretrained(backbone=spec) as reader:
+        reader.write(DOCUMENTS)
+        answer = reader.ask("How many kinds of tea?")
+        assert answer.documents[0][0] == DOCUMENTS[2].id and 0 <= answer.confidence <= 1
+        stream = reader.chat("Tell me about the tea", stream=True)
+        assert "".join(stream) == stream.answer.text and stream.answer.from_memory

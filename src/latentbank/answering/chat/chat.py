@@ -112,6 +112,9 @@ class Chat:
             found = Found()
             if turn.memory and isinstance(method, Retrieving):
                 found = find_passages(method, asked, turn.read_documents)
+                if found.passages and not any(one.text for one in found.passages):
+                    yield from self._short(turn, asked)  # states, which no prompt can show
+                    return
             yield from self._generated(turn, asked, found)
 
     def _is_fact(self, turn: Turn, asked: Asked) -> bool:
