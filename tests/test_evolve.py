@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from latentbank.adapter import build_method
+from latentbank.backbone.endpoint.client import Client
 from latentbank.bank.policy import DEFAULT_POLICY, Signals, make_policy
 from latentbank.cli import app
 from latentbank.documents.document import Document
@@ -223,22 +224,20 @@ def endpoint() -> Iterator[tuple[str, list[Any]]]:
 def test_an_endpoint_proposes_and_nonsense_is_counted(endpoint: tuple[str, list[Any]]) -> None:
     url, answers = endpoint
     answers += ["Try this:\n```\nx * x + 1\n```", "import os", "x + 3", "", 500]
-    proposer = Proposer(url, timeout=5, patience=2)
+    proposer = Proposer(Client(url, "any", 5), patience=2)
     search = Search(Curve(), SearchSettings(evaluations=12), proposer=proposer)
     best = search.run()
     assert best.text == "x * x + 1" and best.way == "endpoint"
-    assert proposer.counts["taken"] == 2 and proposer.counts["refused"] == 1
-    assert proposer.counts["no answer"] == 4 and proposer.counts["not asked"] > 0
-    assert "HTTP Error 500" in proposer.told()
+    assert proposer.counts["taken"] == 2 and proposer.counts["refused"] == 2
+    assert proposer.counts["no answer"] == 3 and proposer.counts["not asked"] > 0
+    assert "500" in proposer.told()
     assert len(search.programs) == 13, "the search made the others itself"
 
 
 def test_an_endpoint_that_is_down_does_not_stop_a_search() -> None:
-    proposer = Proposer("http://127.0.0.1:9", timeout=1, tries=1, patience=1)
+    proposer = Proposer(Client("http://127.0.0.1:9", "any", 1), tries=1, patience=1)
     Search(Curve(), SearchSettings(evaluations=5), proposer=proposer).run()
-    assert proposer.counts["no answer"] == 1 and "refused" in proposer.told()
-    with pytest.raises(InputError, match="http"):
-        Proposer("localhost:80")
+    assert proposer.counts["no answer"] == 1 and "127.0.0.1" in proposer.told()
 
 
 # ---- the command

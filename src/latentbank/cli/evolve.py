@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from latentbank.evolve.study import Report
 
 TARGETS = ("policy", "fusion")
-KEY = "LATENTBANK_LLM_KEY"
 _SMALL, _EVALUATIONS = 60, 300
 
 
@@ -73,9 +71,9 @@ def evolve(
     llm: Annotated[
         str | None,
         typer.Option(
-            metavar="URL[#MODEL]",
+            metavar="openai:URL#MODEL",
             help="An OpenAI-compatible endpoint that proposes changes, such as "
-            f"http://localhost:11434/v1#llama3.2. {KEY} holds its key, if it needs one.",
+            "openai:http://localhost:11434/v1#llama3.2. OPENAI_API_KEY holds its key.",
         ),
     ] = None,
     json_output: Json = False,
@@ -197,10 +195,10 @@ def _proposer(llm: str | None) -> Proposer | None:
     """The endpoint of --llm."""
     if llm is None:
         return None
+    from latentbank.backbone.endpoint import EndpointBackbone
     from latentbank.evolve.proposer import Proposer
 
-    url, _, model = llm.partition("#")
-    return Proposer(url, model or "default", os.environ.get(KEY, ""))
+    return Proposer(EndpointBackbone(llm).client)
 
 
 def _teller(total: int) -> Callable[[Program], None]:

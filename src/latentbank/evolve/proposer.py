@@ -6,44 +6,29 @@ is asked again, and then the search makes the mutation itself; both are counted.
 
 from __future__ import annotations
 
-import json
 import re
-import urllib.error
-import urllib.request
 from collections import Counter
-from typing import Any
 
-from latentbank.errors import InputError
+from latentbank.backbone.endpoint.client import Client
+from latentbank.errors import EndpointError, InputError
 from latentbank.evolve.objective import Objective
 from latentbank.evolve.population import Program
 from latentbank.functions.expression import FUNCTIONS, Expression, parse
 
 __all__ = ["Proposer"]
 
+_TOKENS = 200  # of an answer
 _FENCE = re.compile(r"```(?:\w+)?\s*(.+?)```", re.DOTALL)
 
 
 class Proposer:
-    """Asks `url`/chat/completions. After `patience` failures in a row it is not asked any more.
+    """Asks a chat model. After `patience` failures in a row it is not asked any more.
 
     `counts` tells how many answers were taken, refused or missing.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str = "default",
-        key: str = "",
-        tries: int = 2,
-        timeout: float = 30.0,
-        patience: int = 3,
-    ) -> None:
-        if not re.match(r"https?://", url):
-            raise InputError(
-                f"--llm takes a URL that begins with http:// or https://, got '{url}'."
-            )
-        self.url, self.model = url.rstrip("/"), model
-        self._key, self._tries, self._timeout, self._patience = key, tries, timeout, patience
+    def __init__(self, client: Client, tries: int = 2, patience: int = 3) -> None:
+        self._client, self._tries, self._patience = client, tries, patience
         self._failures = 0
         self._reason = ""
         self.counts: Counter[str] = Counter()
@@ -56,9 +41,10 @@ class Proposer:
         complaint = ""
         for _ in range(self._tries):
             try:
-                answer = self._ask(_request(objective, parent, other, complaint))
-                child = parse(_expression_in(answer), objective.names)
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                asked = _request(objective, parent, other, complaint)
+                said = self._client.chat([{"role": "user", "content": asked}], _TOKENS)
+                child = parse(_expression_in(said.text), objective.names)
+            except EndpointError as error:
                 complaint = ""
                 self.counts["no answer"] += 1
                 self._reason = str(error)
@@ -77,18 +63,6 @@ class Proposer:
         parts = [f"{number} {name}" for name, number in sorted(self.counts.items())]
         reason = f" ({self._reason})" if self._reason else ""
         return (", ".join(parts) or "never asked") + reason
-
-    def _ask(self, text: str) -> str:
-        body = {"model": self.model, "messages": [{"role": "user", "content": text}]}
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(
-            f"{self.url}/chat/completions", json.dumps(body).encode(), headers
-        )
-        with urllib.request.urlopen(request, timeout=self._timeout) as reply:
-            found: Any = json.load(reply)
-        return str(found["choices"][0]["message"]["content"])
 
 
 def _request(objective: Objective, parent: Program, other: Program, complaint: str) -> str:
@@ -113,5 +87,5 @@ def _expression_in(answer: str) -> str:
     lines = [line.strip() for line in (fenced[1] if fenced else answer).splitlines()]
     kept = [line for line in lines if line]
     if not kept:
-        raise ValueError("an empty answer")
+        raise InputError("The answer was empty.")
     return kept[-1].strip("`")
