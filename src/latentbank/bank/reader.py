@@ -145,6 +145,15 @@ class BankReader:
             found.check()
         return found
 
+    def page_and_orders(self, number: int) -> tuple[Page, list[int]] | None:
+        """One page, checked, with its entries' places in the order of writing; None if gone.
+
+        Raises `BankError` if it is damaged.
+        """
+        with self.session.reading():
+            both = self.session.page_and_facts(number)
+        return None if both is None else (both[0], both[1].order.tolist())
+
     @property
     def in_file(self) -> bool:
         """Whether the bank is a file of its own, not one in memory."""

@@ -245,7 +245,7 @@ class Page:
         values = {name: column[index] for name, column in self.columns.items()}
         width = self.key_bytes
         return Entry(
-            self.document_ids[index],
+            self.document_id(index),
             self.level,
             self.payload[self.edges[index] : self.edges[index + 1]],
             values.get("time"),

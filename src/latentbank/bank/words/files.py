@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ _MAGIC = b"LBWORDS1"
 _HEAD_BYTES = 16  # magic, length and CRC of the header
 _CHUNK_BYTES = 1 << 16  # each has a checksum of its own, so that a slice can be checked
 _MOST_HEADER = 64 << 20
+_KEPT_BYTES = 1 << 20  # of a column: slices that one question asks for again and again
 
 Array = npt.NDArray[Any]
 
@@ -38,14 +39,38 @@ class FileColumn:
     def __init__(self, file: _Open, at: int, count: int, kind: np.dtype[Any], sums: Array) -> None:
         self._file, self._at, self._count, self._kind, self._sums = file, at, count, kind, sums
         self._checked = np.zeros(len(sums), bool)
+        self._kept: dict[tuple[int, int], Array] = {}  # slices that were read lately
+        self._kept_bytes = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, part: slice) -> Array:
         """The elements start to stop, [n]. Raises `DamagedFile` if their bytes have changed."""
+        key = part.start, part.stop
+        found = self._kept.get(key)
+        if found is None:
+            found = self._read(*key)
+            if self._kept_bytes + found.nbytes > _KEPT_BYTES:
+                self._kept, self._kept_bytes = {}, 0
+            if found.nbytes <= _KEPT_BYTES:
+                self._kept[key] = found
+                self._kept_bytes += found.nbytes
+        return found
+
+    def pieces(self, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+        """The bytes of many short slices. Raises `DamagedFile` as `__getitem__` does."""
+        width, at, read = self._kind.itemsize, self._at, self._file.read
+        if self._checked.all():
+            return [
+                read(at + one * width, (two - one) * width) if two > one else b""
+                for one, two in zip(starts, stops, strict=True)
+            ]
+        return [self._read(*pair).tobytes() for pair in zip(starts, stops, strict=True)]
+
+    def _read(self, begin: int, end: int) -> Array:
         width = self._kind.itemsize
-        start, stop = part.start * width, part.stop * width
+        start, stop = begin * width, end * width
         one, two = start // _CHUNK_BYTES, -(-stop // _CHUNK_BYTES)
         if self._checked[one:two].all():
             return np.frombuffer(self._file.read(self._at + start, stop - start), self._kind)

@@ -20,15 +20,15 @@ import numpy as np
 
 from latentbank.bank.words.files import DamagedFile, read_arrays, write_arrays
 from latentbank.bank.words.lists import Lists
-from latentbank.bank.words.segment import Segment
+from latentbank.bank.words.segment import SIGN_BYTES, Segment
 
 __all__ = ["SUFFIX", "IndexFolder", "State", "index_bytes", "index_folder", "remove_index"]
 
 SUFFIX = ".words"  # of the folder's name, behind the bank's
 _LIST, _LOCK = "list", "lock"
-_VERSION = 1
-_LATER = frozenset({"postings", "names", "shorts"})
-_PLAIN = ("numbers", "digests", "lengths", "name_ends", "short_ends")
+_VERSION = 2
+_LATER = frozenset({"postings", "names", "shorts", "times", "signs"})
+_PLAIN = ("numbers", "digests", "lengths", "name_ends", "short_ends", "orders", "time_ends")
 
 
 def index_folder(bank: str | Path) -> Path:
@@ -154,13 +154,14 @@ class IndexFolder:
         whole = all(len(column) == rows for column in plain.values())
         if (
             not whole
+            or len(arrays["signs"]) != rows * SIGN_BYTES
             or len(lists.starts) != len(lists.terms) + 1
             or len(lists.bounds) != len(lists.terms)
         ):
             raise DamagedFile(f"{name} has columns of different lengths")
         return Segment(
-            **plain, names=arrays["names"], shorts=arrays["shorts"], lists=lists,
-            live=np.ones(rows, bool), file=name,
+            **plain, names=arrays["names"], shorts=arrays["shorts"], times=arrays["times"],
+            signs=arrays["signs"], lists=lists, live=np.ones(rows, bool), file=name,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------ writing
@@ -205,9 +206,8 @@ class IndexFolder:
         lists = segment.lists
         arrays = {name: getattr(segment, name) for name in _PLAIN}
         arrays |= {"terms": lists.terms, "starts": lists.starts, "bounds": lists.bounds}
-        for later, column in (
-            ("names", segment.names), ("shorts", segment.shorts), ("postings", lists.postings)
-        ):  # fmt: skip
+        columns = {name: getattr(segment, name) for name in sorted(_LATER - {"postings"})}
+        for later, column in {**columns, "postings": lists.postings}.items():
             arrays[later] = np.asarray(column[0 : len(column)])
         write_arrays(self.path / name, {"mean": lists.mean}, arrays)
 

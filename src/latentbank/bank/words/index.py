@@ -10,21 +10,40 @@ from __future__ import annotations
 import errno
 import heapq
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from latentbank.bank.words.folder import IndexFolder, State
 from latentbank.bank.words.lists import Floats, Numbers, Places
-from latentbank.bank.words.search import best_rows, exact_rows
+from latentbank.bank.words.search import Found, best_rows, exact_rows
 from latentbank.bank.words.segment import Row, Segment, build_segment, merge_segments
 from latentbank.errors import BankError
 
-__all__ = ["KEPT_ROWS", "WordIndex"]
+__all__ = ["KEPT_ROWS", "Spots", "WordIndex"]
+
+
+class Spots(NamedTuple):
+    """Where documents are.
+
+    Attributes:
+        segments: the place of each one's segment, -1 for an unknown document, int64 [n].
+        rows: its row there, int64 [n].
+    """
+
+    segments: Places
+    rows: Places
+
+    @classmethod
+    def of(cls, found: Found) -> Spots:
+        """Those of documents that a search found."""
+        places = np.array([(at, row) for _, at, row in found], np.int64).reshape(-1, 2)
+        return cls(places[:, 0], places[:, 1])
+
 
 KEPT_ROWS = 8192  # documents that wait in memory for a file of their own
 MOST_ROWS = 1 << 17  # of a segment: as many are rewritten at least when one of them is deleted
@@ -267,15 +286,13 @@ class WordIndex:
 
     def search(
         self, terms: Numbers, weights: Floats, top: int, only: Numbers | None = None
-    ) -> list[tuple[str, float]]:
-        """The `top` (id, score) by BM25 with a weight for each word [n], best first.
+    ) -> Found:
+        """The `top` best by BM25 with a weight for each word [n], best first.
 
         `only`: numbers of the documents that may be found; the same array for the same documents.
         """
         chosen = None if only is None else self._masks(only)
-        segments = self.state.segments
-        found = best_rows(segments, terms, weights, self.mean(), top, chosen)
-        return [(segments[at].id(row), score) for score, at, row in found]
+        return best_rows(self.state.segments, terms, weights, self.mean(), top, chosen)
 
     def _masks(self, only: Numbers) -> list[npt.NDArray[np.bool_]]:
         if self._chosen is None or self._chosen[0] is not only:
@@ -284,19 +301,37 @@ class WordIndex:
             self._chosen = only, masks
         return self._chosen[1]
 
-    def holds(self, terms: Numbers, numbers: Numbers) -> npt.NDArray[np.bool_]:
+    def locate(self, numbers: Numbers) -> Spots:
+        """Where the documents with these numbers [n] are; see `Spots`."""
+        at = np.full(len(numbers), -1, np.int64)
+        rows = np.full(len(numbers), -1, np.int64)
+        for number, segment in enumerate(self.state.segments):
+            found = segment.rows(numbers)
+            known = np.flatnonzero(found >= 0)
+            known = known[segment.live[found[known]]]
+            at[known], rows[known] = number, found[known]
+        return Spots(at, rows)
+
+    def _parts(self, spots: Spots) -> Iterator[tuple[Segment, Places, Places]]:
+        """(segment, places in `spots` [m], rows [m]) of each segment that has one of them."""
+        for number, segment in enumerate(self.state.segments):
+            places = np.flatnonzero(spots.segments == number)
+            if len(places):
+                yield segment, places, spots.rows[places]
+
+    def ids(self, spots: Spots) -> list[str]:
+        """The ids of documents that are there, [n]."""
+        segments = self.state.segments
+        pairs = zip(spots.segments.tolist(), spots.rows.tolist(), strict=True)
+        return [segments[at].id(row) for at, row in pairs]
+
+    def holds(self, terms: Numbers, spots: Spots) -> npt.NDArray[np.bool_]:
         """Whether each document [n] holds each word [m], bool [m, n]; unknown ones hold none."""
-        held = np.zeros((len(terms), len(numbers)), bool)
-        for segment in self.state.segments:
-            rows = segment.rows(numbers)
-            at = np.flatnonzero(rows >= 0)
-            at = at[segment.live[rows[at]]]
-            if not len(at):
-                continue
+        held = np.zeros((len(terms), len(spots.rows)), bool)
+        for segment, places, rows in self._parts(spots):
             for word, place in enumerate(segment.lists.find(terms).tolist()):
                 if place >= 0:
-                    listed = segment.lists.read(place)[0]
-                    held[word, at] = _among(rows[at].astype(np.int64), listed)
+                    held[word, places] = segment.lists.times(place, rows) > 0
         return held
 
     def holders(
@@ -307,29 +342,44 @@ class WordIndex:
         least: float,
         most: int,
         only: Numbers | None = None,
-    ) -> list[tuple[str, float]]:
-        """The `most` best (id, score) that hold exactly the words `held` of the words [n].
+    ) -> Found:
+        """The `most` best that hold exactly the words `held` of the words [n].
 
         Leaves out scores below `least`. `weights` and `only` as for `search`; not sorted.
         """
         masks = None if only is None else self._masks(only)
         mean, segments = self.mean(), self.state.segments
-        found = []
+        found: Found = []
         for at, segment in enumerate(segments):
             mask = segment.live if masks is None else masks[at]
             rows, scores = exact_rows(segment, terms, weights, held, mean, mask)
-            found += [(score, at, row) for score, row in zip(scores, rows, strict=True)]
-        best = heapq.nlargest(most, (one for one in found if one[0] >= least))
-        return [(segments[at].id(row), score) for score, at, row in best]
+            found += [
+                (score, at, row) for score, row in zip(scores, rows, strict=True) if score >= least
+            ]
+        return heapq.nlargest(most, found) if len(found) > most else found
 
-    def short(self, number: int) -> list[int]:
-        """The words of a short text as 16-bit hashes; none for a long or unknown one."""
-        asked = np.array([number], np.uint64)
-        for segment in self.state.segments:
-            row = int(segment.rows(asked)[0])
-            if row >= 0 and segment.live[row]:
-                return segment.short(row)
-        return []
+    def ages(self, spots: Spots) -> list[tuple[str, int] | None]:
+        """(time, order) of documents [n], larger for a newer one; None for an unknown one."""
+        ages: list[tuple[str, int] | None] = [None] * len(spots.rows)
+        for segment, places, rows in self._parts(spots):
+            for place, age in zip(places.tolist(), segment.ages(rows), strict=True):
+                ages[place] = age
+        return ages
+
+    def short_texts(self, spots: Spots) -> list[npt.NDArray[np.uint16]]:
+        """The words of short texts [n] as 16-bit hashes; none for long or unknown ones."""
+        texts = [np.empty(0, np.uint16)] * len(spots.rows)
+        for segment, places, rows in self._parts(spots):
+            for place, text in zip(places.tolist(), segment.short_texts(rows), strict=True):
+                texts[place] = text
+        return texts
+
+    def may_hold(self, spots: Spots, hashes: Sequence[int]) -> Places:
+        """How many of the words with these hashes each document [n] holds at most."""
+        most = np.full(len(spots.rows), len(hashes), np.int64)
+        for segment, places, rows in self._parts(spots):
+            most[places] = segment.may_hold(rows, hashes)
+        return most
 
 
 def _among(asked: npt.NDArray[Any], known: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -85,6 +85,14 @@ class Lists:
         times: Packed = packed & np.uint32(MOST_TIMES)
         return (packed >> _TIMES_BITS).astype(np.int64), times
 
+    def times(self, place: int, rows: Places) -> Places:
+        """How often each of these rows [n] holds a word, [n]; 0 where it does not."""
+        packed: Packed = self.postings[int(self.starts[place]) : int(self.starts[place + 1])]
+        first = (rows << _TIMES_BITS).astype(np.uint32)
+        near = packed[np.minimum(np.searchsorted(packed, first), len(packed) - 1)]
+        held = near >> _TIMES_BITS == rows
+        return np.where(held, near & np.uint32(MOST_TIMES), 0).astype(np.int64)
+
     def bound(self, place: int, mean: float) -> float:
         """The largest times / (times + norm) in a list, at a mean length; an upper bound."""
         return min(1.0, float(self.bounds[place]) * max(1.0, mean / self.mean))

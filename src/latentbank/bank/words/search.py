@@ -71,22 +71,21 @@ def exact_rows(
     order = sorted(wanted.tolist(), key=lambda at: lists.size(int(places[at])))
     rows, scores = np.empty(0, np.int64), np.empty(0)
     for rank, at in enumerate(order):
-        listed, times = lists.read(int(places[at]))
+        times: npt.NDArray[np.integer]
         if rank == 0:
+            listed, times = lists.read(int(places[at]))
             stays = mask[listed]
             rows, times = listed[stays], times[stays]
             scores = np.zeros(len(rows))
         else:
-            near = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
-            stays = listed[near] == rows
-            rows, scores, times = rows[stays], scores[stays], times[near[stays]]
+            times = lists.times(int(places[at]), rows)
+            stays = times > 0
+            rows, scores, times = rows[stays], scores[stays], times[stays]
         scores += (K1 + 1) * weights[at] * (times / (times + norm[rows]))
     for at in np.flatnonzero(~held & (places >= 0)).tolist():
         if not len(rows):
             break
-        listed = lists.read(int(places[at]))[0]
-        near = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
-        stays = listed[near] != rows
+        stays = lists.times(int(places[at]), rows) == 0
         rows, scores = rows[stays], scores[stays]
     return rows.tolist(), scores.tolist()
 
@@ -164,11 +163,8 @@ def _search_one(
         rows, found = rows[stays], found[stays]
         if not len(rows):
             return nothing
-        listed, times = lists.read(asked[place][2])
-        near = np.minimum(np.searchsorted(listed, rows), len(listed) - 1)
-        held = listed[near] == rows
-        counts = times[near[held]]
-        found[held] += asked[place][1] * (counts / (counts + norm[rows[held]]))
+        counts = lists.times(asked[place][2], rows)
+        found += asked[place][1] * (counts / (counts + norm[rows]))
         best.raise_least(found)
     stays = found >= best.least
     return rows[stays], found[stays]

@@ -6,7 +6,7 @@ that rows cease to count. Rows are in the order of writing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentbank.bank.entry import is_hex_id
+from latentbank.bank.words.files import FileColumn
 from latentbank.bank.words.lists import (
     Column,
     Floats,
@@ -28,7 +29,11 @@ from latentbank.bank.words.lists import (
     without_rows,
 )
 
-__all__ = ["Row", "Segment", "build_segment", "merge_segments"]
+__all__ = ["SIGN_BYTES", "Row", "Segment", "build_segment", "merge_segments", "signature"]
+
+SIGN_BYTES = 32
+EVERYTHING = b"\xff" * SIGN_BYTES  # of a document that may hold any word
+_SIGN_MASK = 8 * SIGN_BYTES - 1
 
 
 class Row(NamedTuple):
@@ -40,6 +45,9 @@ class Row(NamedTuple):
         digest: 8 bytes that differ when what the bank holds of it does, as a number.
         terms: the hashes of its words in order, uint64 [words].
         short: the words of a short text in order, as 16-bit hashes; b"" for a long one.
+        order: its place in the bank's order of writing.
+        time: its time, which sorts by instant; "" without one.
+        sign: `SIGN_BYTES` bytes that say which words it may hold; see `signature`.
     """
 
     number: int
@@ -47,6 +55,17 @@ class Row(NamedTuple):
     digest: int
     terms: Numbers
     short: bytes
+    order: int = 0
+    time: str = ""
+    sign: bytes = EVERYTHING
+
+
+def signature(hashes: Iterable[int]) -> bytes:
+    """A bit for each of these hashes, in `SIGN_BYTES` bytes; several hashes share one."""
+    bits = 0
+    for hash in hashes:
+        bits |= 1 << (hash & _SIGN_MASK)
+    return bits.to_bytes(SIGN_BYTES, "little")
 
 
 @dataclass
@@ -59,6 +78,9 @@ class Segment:
         name_ends, names: where each id ends in the bytes `names`. An id of 16 hexadecimal digits
             takes none: it is its number.
         short_ends, shorts: the same for `Row.short`, uint16.
+        orders: see `Row`, uint32 [n].
+        time_ends, times: the same as `names` for `Row.time`.
+        signs: see `Row`, uint8 [n · SIGN_BYTES].
         lists: the inverted lists of the rows.
         live: which rows count, bool [n].
         file: the name of its file; "" if it is in memory only.
@@ -72,6 +94,10 @@ class Segment:
     names: Column
     short_ends: npt.NDArray[np.uint32]
     shorts: Column
+    orders: npt.NDArray[np.uint32]
+    time_ends: npt.NDArray[np.uint32]
+    times: Column
+    signs: Column
     lists: Lists
     live: npt.NDArray[np.bool_]
     file: str = ""
@@ -125,11 +151,27 @@ class Segment:
             return f"{int(self.numbers[row]):016x}"
         return np.asarray(self.names[start:end]).tobytes().decode(errors="replace")
 
-    def short(self, row: int) -> list[int]:
-        """The words of a short text, as 16-bit hashes; none for a long one."""
-        start = int(self.short_ends[row - 1]) if row else 0
-        end = int(self.short_ends[row])
-        return [] if start == end else np.asarray(self.shorts[start:end]).tolist()
+    def short_texts(self, rows: Places) -> list[npt.NDArray[np.uint16]]:
+        """The words of the short texts among the rows [n], 16-bit hashes; none for long ones."""
+        starts, stops = _spans(self.short_ends, rows)
+        return [np.frombuffer(data, np.uint16) for data in _pieces(self.shorts, starts, stops)]
+
+    def ages(self, rows: Places) -> list[tuple[str, int]]:
+        """(time, order) of each row [n]: larger for a newer document."""
+        orders = self.orders[rows].tolist()
+        if not len(self.times):
+            return [("", order) for order in orders]
+        times = _pieces(self.times, *_spans(self.time_ends, rows))
+        return [(time.decode(), order) for time, order in zip(times, orders, strict=True)]
+
+    def may_hold(self, rows: Places, hashes: Sequence[int]) -> Places:
+        """How many of the words with these hashes each row [n] holds at most; see `signature`."""
+        starts = (rows * SIGN_BYTES).tolist()
+        data = _pieces(self.signs, starts, [start + SIGN_BYTES for start in starts])
+        bits = np.frombuffer(b"".join(data), np.uint8).reshape(-1, SIGN_BYTES)
+        asked = np.array([hash & _SIGN_MASK for hash in hashes], np.int64)
+        held: Places = (bits[:, asked >> 3] >> (asked & 7).astype(np.uint8) & 1).sum(1)
+        return held
 
     def without_dead(self) -> Segment:
         """The same documents without a trace of those that do not count."""
@@ -150,6 +192,10 @@ def build_segment(rows: Sequence[Row]) -> Segment:
         np.frombuffer(b"".join(names), np.uint8),
         np.array([*accumulate(len(row.short) // 2 for row in rows)], np.uint32),
         np.frombuffer(b"".join(row.short for row in rows), np.uint16),
+        np.array([row.order for row in rows], np.uint32),
+        np.array([*accumulate(len(row.time.encode()) for row in rows)], np.uint32),
+        np.frombuffer("".join(row.time for row in rows).encode(), np.uint8),
+        np.frombuffer(b"".join(row.sign for row in rows), np.uint8),
         build_lists(places, terms, lengths),
         np.ones(len(rows), bool),
     )
@@ -176,6 +222,10 @@ def _moved(segment: Segment, first: int = 0) -> Places:
 def _join(segments: Sequence[Segment], lists: Lists) -> Segment:
     names = [_kept(s.name_ends, s.names, s.live) for s in segments]
     shorts = [_kept(s.short_ends, s.shorts, s.live) for s in segments]
+    times = [_kept(s.time_ends, s.times, s.live) for s in segments]
+    signs = [
+        np.asarray(s.signs[0 : len(s.signs)]).reshape(-1, SIGN_BYTES)[s.live] for s in segments
+    ]
     return Segment(
         np.concatenate([s.numbers[s.live] for s in segments]),
         np.concatenate([s.digests[s.live] for s in segments]),
@@ -184,9 +234,26 @@ def _join(segments: Sequence[Segment], lists: Lists) -> Segment:
         np.concatenate([data for _, data in names]),
         np.cumsum(np.concatenate([sizes for sizes, _ in shorts])).astype(np.uint32),
         np.concatenate([data for _, data in shorts]),
+        np.concatenate([s.orders[s.live] for s in segments]),
+        np.cumsum(np.concatenate([sizes for sizes, _ in times])).astype(np.uint32),
+        np.concatenate([data for _, data in times]),
+        np.concatenate(signs).reshape(-1),
         lists,
         np.ones(sum(len(s) - s.dead for s in segments), bool),
     )
+
+
+def _spans(ends: npt.NDArray[np.uint32], rows: Places) -> tuple[list[int], list[int]]:
+    """Where each row's elements begin and end."""
+    starts = np.where(rows > 0, ends[rows - 1], 0)
+    return starts.tolist(), ends[rows].tolist()
+
+
+def _pieces(column: Column, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+    """The bytes of many short slices."""
+    if isinstance(column, FileColumn):
+        return column.pieces(starts, stops)
+    return [column[one:two].tobytes() for one, two in zip(starts, stops, strict=True)]
 
 
 def _kept(

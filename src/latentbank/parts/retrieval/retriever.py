@@ -28,7 +28,7 @@ from latentbank.parts.retrieval.lexical import LexicalIndex, Ranking
 from latentbank.parts.retrieval.rerank.reranker import FEATURES, Reranker
 from latentbank.parts.retrieval.sketch import FusedIndex
 from latentbank.parts.retrieval.stored import StoredIndex, Take, open_stored, stores_words
-from latentbank.parts.retrieval.versions import NEAR, REACH, Resolved, ShortTexts, Versions
+from latentbank.parts.retrieval.versions import NEAR, REACH, Resolved, ShortTexts, Versions, Words
 
 __all__ = ["FLAT_NAMES", "RetrievalConfig", "Retriever"]
 
@@ -112,7 +112,7 @@ class Retriever:
         """Forgets every document."""
         self.texts: LexicalIndex | StoredIndex = LexicalIndex()
         self.keys = FusedIndex(self._key_width)
-        self.short: Callable[[str], Sequence[int]] = ShortTexts()
+        self.short: Callable[[str], Words] = ShortTexts()
         self._older = {}
         self._reranker.passages.clear()
         self._words_of.cache_clear()
@@ -286,7 +286,7 @@ class Retriever:
             return self.texts.search_versions(question, top, reach, self.only)
         while True:
             ranking = self.texts.search(question, reach, self.only)
-            full = len(ranking) == reach < _MOST and bool(self.short(ranking[0][0]))
+            full = len(ranking) == reach < _MOST and len(self.short(ranking[0][0])) > 0
             if not full or ranking[-1][1] < NEAR * ranking[0][1]:
                 return ranking
             reach = min(8 * reach, _MOST)
@@ -297,8 +297,12 @@ class Retriever:
         def matches(ids: Sequence[str]) -> list[float]:
             return self.matches([question], [ids])[0]
 
-        age = functools.cache(self._age_of)
-        return Versions(self._words_of, age, self.short, matches).resolve(ranking, top)
+        if isinstance(self.texts, StoredIndex):
+            texts = self.texts
+            versions = Versions(self._words_of, texts.age, self.short, matches, texts.sharing)
+        else:
+            versions = Versions(self._words_of, functools.cache(self._age_of), self.short, matches)
+        return versions.resolve(ranking, top)
 
     def superseded(self, question: str, id: str) -> tuple[str, ...]:
         """The older versions of a document that the latest `rank` passed over for it.
@@ -317,7 +321,8 @@ class Retriever:
         resolved = self.resolve(question, ranking, top)
         for one in resolved:
             if one.superseded:
-                older = sorted(one.superseded, key=self._age_of, reverse=True)
+                age = self.texts.age if isinstance(self.texts, StoredIndex) else self._age_of
+                older = sorted(one.superseded, key=age, reverse=True)
                 self._older[question, one.id] = tuple(older)
         if scores is None:
             return [(one.id, one.score) for one in resolved]

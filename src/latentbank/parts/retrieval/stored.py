@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from hashlib import blake2b
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,15 @@ import numpy.typing as npt
 from latentbank.bank import Entry, MemoryBank, Page
 from latentbank.bank.words.files import DamagedFile
 from latentbank.bank.words.folder import index_folder, remove_index
-from latentbank.bank.words.index import KEPT_ROWS, WordIndex
-from latentbank.bank.words.segment import Row
+from latentbank.bank.words.index import KEPT_ROWS, Spots, WordIndex
+from latentbank.bank.words.search import Found
+from latentbank.bank.words.segment import Row, signature
+from latentbank.documents.time import time_key
 from latentbank.errors import BankError, DamageWarning
-from latentbank.parts.retrieval.analysis import analysed, content_words, with_stems
+from latentbank.parts.retrieval.analysis import COMMON, analysed, content_words, with_stems
 from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, rarity
 from latentbank.parts.retrieval.tokens import KIND, Numbers, Stemmer
-from latentbank.parts.retrieval.versions import NEAR, REACH, short_words
+from latentbank.parts.retrieval.versions import NEAR, REACH, is_short, word_list
 
 __all__ = ["INDEX_FROM", "StoredIndex", "Take", "open_stored", "stores_words"]
 
@@ -38,6 +41,24 @@ _MOST = 4096  # texts to look for versions in
 Take = Callable[[Sequence[str], Sequence[Entry]], None]
 Changed = tuple[tuple[str, ...], tuple[Entry, ...]]
 T = TypeVar("T")
+_UNKNOWN = 0, 0, ""
+_REMEMBERED = 1 << 16  # words with their hashes
+
+
+class _Asked(NamedTuple):
+    """What a question asks for.
+
+    Attributes:
+        terms: hashes of its stems, ascending, uint64 [n].
+        scales: what each counts in BM25, [n].
+        weights: content word → its inverse document frequency.
+        stems: the hashes of the stems of each content word.
+    """
+
+    terms: Numbers
+    scales: npt.NDArray[np.float64]
+    weights: dict[str, float]
+    stems: list[Numbers]
 
 
 def stores_words(bank: MemoryBank, levels: Container[str], limit: int) -> bool:
@@ -76,9 +97,13 @@ class StoredIndex:
         self._bank, self._take = bank, take
         self._stemmer = Stemmer()
         self._seen: tuple[tuple[int, int], int] | None = None  # stamp of the bank, of the index
-        self._pending: dict[str, int] = {}  # id → digest of what `take` has been given last
+        self._pending: dict[str, tuple[int, int, str]] = {}  # id → digest, order, time of `take`'s
+        self._hashes: dict[str, int] = {}  # of words
         self._only: tuple[frozenset[str], Numbers] | None = None
         self._reason = "is missing"
+        self._last: tuple[str, _Asked] | None = None  # the last question
+        self._ages: dict[str, tuple[str, int]] = {}  # of documents that it found
+        self._shorts: dict[str, npt.NDArray[np.uint16]] = {}
         self._index = WordIndex(bank.name, KIND, limit)
         bank.words.index = self._index
         try:
@@ -118,6 +143,7 @@ class StoredIndex:
         stamp, made = self._bank.stamp(), self._index.made
         if (stamp, made) == self._seen:
             return
+        self._forget()
         first, self._seen = self._seen is None, None
         now = self._bank.marks()
         marks = {seq: hash for seq, (hash, buried) in now.items() if not buried}
@@ -146,23 +172,25 @@ class StoredIndex:
         found: list[Entry] = []
         for seq in pages:
             try:
-                page = self._bank.page(seq)
+                both = self._bank.page_and_orders(seq)
             except BankError:
                 if strict:
                     raise
                 continue
-            if page is None:
+            if both is None:
                 continue
-            digests = _digests(page)
+            page, orders = both
+            digests = _digests(page, orders)
             known, old = self._index.digests(page.id_keys)
             for at in np.flatnonzero(~known | (old != digests)).tolist():
                 found.append(page.entry(at))
-                self._pending[found[-1].id] = int(digests[at])
+                time = time_key(found[-1].time)
+                self._pending[found[-1].id] = int(digests[at]), orders[at], time
         return tuple(found)
 
     def _finish(self) -> None:
         """Notes the entries that were given and not added: they have no words."""
-        apart = {self._number(id): digest for id, digest in self._pending.items()}
+        apart = {self._number(id): pending[0] for id, pending in self._pending.items()}
         if apart:
             self._index.add([], apart)
         self._pending = {}
@@ -179,6 +207,7 @@ class StoredIndex:
     def _empty(self, error: Exception) -> None:
         """Begins anew, with nothing in it."""
         self._reason, self._seen = _sentence(error), None
+        self._forget()
         try:
             self._index.clear()
         except OSError:
@@ -202,42 +231,78 @@ class StoredIndex:
 
     def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Indexes documents in place of those with the same ids."""
-        stems = self._stemmer.hashes([analysed(text) for text in texts])
-        rows = [
-            Row(self._number(id), id, self._pending.pop(id, 0), terms, short_words(text).tobytes())
-            for id, text, terms in zip(ids, texts, stems, strict=True)
-        ]
+        self._forget()
+        written = [analysed(text) for text in texts]
+        stems = self._stemmer.hashes(written)
+        rows = []
+        for id, text, words, terms in zip(ids, texts, written, stems, strict=True):
+            digest, order, time = self._pending.pop(id, _UNKNOWN)
+            short, sign = self._hashed(text, words)
+            rows.append(Row(self._number(id), id, digest, terms, short, order, time, sign))
         self._index.add(rows)
+
+    def _hashed(self, text: str, written: str) -> tuple[bytes, bytes]:
+        """(`Row.short`, `Row.sign`) of a text that `analysed` has rewritten."""
+        found, known = word_list(written), self._hashes
+        if len(known) > _REMEMBERED:
+            known.clear()
+        hashes = []
+        for word in found:
+            hash = known.get(word)
+            if hash is None:
+                hash = known[word] = crc32(word.encode(errors="replace"))
+            hashes.append(hash)
+        short = b""
+        if is_short(text, found):
+            short = np.array(hashes, np.uint32).astype(np.uint16).tobytes()
+        told = {hash for hash, word in zip(hashes, found, strict=True) if word not in COMMON}
+        return short, signature(told)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Removes documents; unknown ids are ignored."""
         if ids:
+            self._forget()
             self._index.remove(self._numbers(ids))
+
+    def _forget(self) -> None:
+        """Forgets what was remembered of the last question."""
+        self._last, self._ages, self._shorts = None, {}, {}
 
     def search(self, question: str, top: int, only: frozenset[str] | None = None) -> Ranking:
         """See `LexicalIndex.search`."""
         return self._whole(lambda: self._search(question, top, only))
 
     def _search(self, question: str, top: int, only: frozenset[str] | None) -> Ranking:
-        terms, weights = self._asked(question)
-        return self._index.search(terms, weights, top, self._chosen(only)) if len(terms) else []
+        asked = self._asked(question)
+        if not len(asked.terms):
+            return []
+        return self._ranking(self._index.search(asked.terms, asked.scales, top, self._chosen(only)))
 
-    def _asked(self, question: str) -> tuple[Numbers, npt.NDArray[np.float64]]:
-        """(hashes of the question's stems, ascending, their weights), both [n]."""
+    def _ranking(self, found: Found) -> Ranking:
+        ids = self._index.ids(Spots.of(found))
+        return [(id, score) for id, (score, _, _) in zip(ids, found, strict=True)]
+
+    def _asked(self, question: str) -> _Asked:
+        """What the question asks for; remembers the last one until something changes."""
+        if self._last is not None and self._last[0] == question:
+            return self._last[1]
         words, size = content_words(question), len(self._index)
-        if not words or not size:
-            return np.empty(0, np.uint64), np.empty(0)
         stems = self._stemmer.hashes(words)
-        terms = np.unique(np.concatenate(stems))
-        counts, weights = self._index.counts(terms), np.zeros(len(terms))
+        terms = np.unique(np.concatenate(stems)) if stems else np.empty(0, np.uint64)
+        counts, scales = self._index.counts(terms), np.zeros(len(terms))
+        weights: dict[str, float] = {}
         for word, own in zip(words, stems, strict=True):
-            for at in np.searchsorted(terms, own).tolist():
+            places = np.searchsorted(terms, own).tolist()
+            weights[word] = rarity(word, min((int(counts[at]) for at in places), default=0), size)
+            for at in places:
                 count = int(counts[at])
                 weight = rarity(word, count, size)
                 if size >= LEAST_COLLECTION:
                     weight = max(math.log((size - count + 0.5) / (count + 0.5)), _LEAST_WEIGHT)
-                weights[at] += weight / len(own)  # the parts of "foo_bar" count as one word
-        return terms, weights
+                scales[at] += weight / len(own)  # the parts of "foo_bar" count as one word
+        asked = _Asked(terms, scales, weights, stems)
+        self._last = question, asked
+        return asked
 
     def search_versions(
         self, question: str, top: int, reach: int, only: frozenset[str] | None
@@ -252,43 +317,60 @@ class StoredIndex:
     def _search_versions(
         self, question: str, top: int, reach: int, only: frozenset[str] | None
     ) -> Ranking:
-        terms, weights = self._asked(question)
-        if not len(terms):
+        asked, index = self._asked(question), self._index
+        if not len(asked.terms) or not len(index):
             return []
-        chosen = self._chosen(only)
+        terms, weights, chosen = asked.terms, asked.scales, self._chosen(only)
+        kinds: dict[bytes, tuple[float, npt.NDArray[np.bool_], int]] = {}
         while True:
-            ranking = self._index.search(terms, weights, reach, chosen)
-            if len(ranking) < reach or ranking[-1][1] < NEAR * ranking[0][1]:
-                return ranking
-            held = self._index.holds(terms, self._numbers([id for id, _ in ranking]))
-            kinds: dict[bytes, tuple[str, float, npt.NDArray[np.bool_]]] = {}
-            for (id, score), words in zip(ranking, held.T, strict=True):
-                kinds.setdefault(words.tobytes(), (id, score, words))
+            ranking = index.search(terms, weights, reach, chosen)
+            spots = Spots.of(ranking)
+            if len(ranking) < reach or ranking[-1][0] < NEAR * ranking[0][0]:
+                return self._noted(ranking)
+            held = index.holds(terms, spots)
+            kinds = {}
+            for place, (words, one) in enumerate(zip(held.T, ranking, strict=True)):
+                kinds.setdefault(words.tobytes(), (one[0], words, place))
             if len(kinds) >= top or reach >= _MOST:
                 break
             reach = min(8 * reach, _MOST)
-        found = dict(ranking)
-        for id, score, words in list(kinds.values())[:REACH]:
-            if self.short(id):
-                least = NEAR * score
-                more = self._index.holders(terms, weights, words, least, _MOST, chosen)
-                found = dict(more) | found
-        return sorted(found.items(), key=lambda pair: -pair[1])
+        found = {(at, row): score for score, at, row in ranking}
+        best = list(kinds.values())[:REACH]
+        firsts = np.array([place for _, _, place in best], np.int64)
+        texts = index.short_texts(Spots(spots.segments[firsts], spots.rows[firsts]))
+        for (score, words, _), text in zip(best, texts, strict=True):
+            if len(text):
+                more = index.holders(terms, weights, words, NEAR * score, _MOST, chosen)
+                found = {(at, row): score for score, at, row in more} | found
+        order = sorted(found.items(), key=lambda pair: -pair[1])
+        return self._noted([(score, at, row) for (at, row), score in order])
+
+    def _noted(self, found: Found) -> Ranking:
+        """A ranking; notes what is asked next of its documents."""
+        ranking, spots = self._ranking(found), Spots.of(found)
+        ids = [id for id, _ in ranking]
+        ages = zip(ids, self._index.ages(spots), strict=True)
+        self._ages = {id: age for id, age in ages if age is not None}
+        self._shorts = dict(zip(ids, self._index.short_texts(spots), strict=True))
+        return ranking
 
     def matches(self, question: str, ids: Sequence[str]) -> list[float]:
         """See `LexicalIndex.matches`."""
         return self._whole(lambda: self._matches(question, ids))
 
     def _matches(self, question: str, ids: Sequence[str]) -> list[float]:
-        weights = self.weights(question)
-        if not weights or not ids:
+        asked = self._asked(question)
+        if not asked.weights or not ids:
             return [0.0] * len(ids)
-        stems = self._stemmer.hashes(list(weights))
-        terms = np.unique(np.concatenate(stems))
-        held, shares = self._index.holds(terms, self._numbers(ids)), np.zeros(len(ids))
-        hashes, total = dict(zip(weights, stems, strict=True)), 0.0
-        for forms in with_stems(weights):
-            weight, there = max(weights[word] for word in forms), np.zeros(len(ids), bool)
+        terms, stems = asked.terms, asked.stems
+        held = self._index.holds(terms, self._index.locate(self._numbers(ids)))
+        hashes, total, shares = (
+            dict(zip(asked.weights, stems, strict=True)),
+            0.0,
+            np.zeros(len(ids)),
+        )
+        for forms in with_stems(asked.weights):
+            weight, there = max(asked.weights[word] for word in forms), np.zeros(len(ids), bool)
             for word in forms:
                 if len(hashes[word]):
                     there |= held[np.searchsorted(terms, hashes[word])].all(0)
@@ -299,17 +381,36 @@ class StoredIndex:
 
     def weights(self, question: str) -> dict[str, float]:
         """Content word of a question, in lower case → its inverse document frequency."""
-        words = content_words(question)
-        stems = self._stemmer.hashes(words)
-        terms = np.unique(np.concatenate(stems)) if stems else np.empty(0, np.uint64)
-        counts = self._whole(lambda: self._index.counts(terms))
-        held = [int(counts[np.searchsorted(terms, own)].min()) if len(own) else 0 for own in stems]
-        return {w: rarity(w, n, len(self._index)) for w, n in zip(words, held, strict=True)}
+        return dict(self._whole(lambda: self._asked(question)).weights)
 
-    def short(self, id: str) -> Sequence[int]:
+    def short(self, id: str) -> npt.NDArray[np.uint16]:
         """The words of a short text in order, as 16-bit hashes; see `ShortTexts`."""
-        number = self._number(id)
-        return self._whole(lambda: self._index.short(number))
+        found = self._shorts.get(id)
+        if found is None:
+            asked = self._numbers([id])
+            found = self._whole(lambda: self._index.short_texts(self._index.locate(asked)))[0]
+            self._shorts[id] = found
+        return found
+
+    def age(self, id: str) -> tuple[str, int]:
+        """See `MemoryBank.age`."""
+        found = self._ages.get(id)
+        if found is None:
+            asked = self._numbers([id])
+            found = self._whole(lambda: self._index.ages(self._index.locate(asked)))[0]
+            self._ages[id] = found = self._bank.age(id) if found is None else found
+        return found
+
+    def sharing(self, words: frozenset[Hashable], ids: Sequence[str]) -> Sequence[str]:
+        """Those of the documents [n] that may hold half of these words; see `content`."""
+        if len(ids) < 2:
+            return ids
+        hashes = [crc32(str(word).encode(errors="replace")) for word in words]
+        asked = self._numbers(ids)
+        most = self._whole(lambda: self._index.may_hold(self._index.locate(asked), hashes))
+        return [
+            id for id, count in zip(ids, (2 * most >= len(words)).tolist(), strict=True) if count
+        ]
 
     def _chosen(self, only: frozenset[str] | None) -> Numbers | None:
         if only is None:
@@ -326,7 +427,7 @@ class StoredIndex:
         return (1 << 64) - 1 if number is None else number
 
 
-def _digests(page: Page) -> npt.NDArray[np.uint64]:
+def _digests(page: Page, orders: Sequence[int]) -> npt.NDArray[np.uint64]:
     """8 bytes for each entry of a page that differ when what it holds does, as numbers [n]."""
     empty = [None] * page.count
     names = ("time", "source", "version", "metadata")
@@ -335,7 +436,8 @@ def _digests(page: Page) -> npt.NDArray[np.uint64]:
     found = bytearray()
     for at, (payload, ledger) in enumerate(zip(page.payloads, ledgers, strict=True)):
         rest = b"" if ledger == (None,) * len(names) else repr(ledger).encode()
-        data = (level, keys[at * width : (at + 1) * width], rest, payload)
+        order = orders[at].to_bytes(4, "little")
+        data = (level, order, keys[at * width : (at + 1) * width], rest, payload)
         found += blake2b(b"\0".join(data), digest_size=8).digest()
     return np.frombuffer(bytes(found), "<u8").astype(np.uint64)
 

@@ -16,6 +16,9 @@ from difflib import SequenceMatcher
 from typing import Any
 from zlib import crc32
 
+import numpy as np
+import numpy.typing as npt
+
 from latentbank.parts.retrieval.analysis import COMMON, WORD, analysed
 from latentbank.parts.retrieval.lexical import Ranking
 
@@ -25,11 +28,17 @@ __all__ = [
     "Resolved",
     "ShortTexts",
     "Versions",
+    "Words",
     "content",
+    "is_short",
     "newest",
     "short_words",
     "superseded_by",
+    "word_list",
 ]
+
+Words = Sequence[int] | npt.NDArray[np.uint16]
+"""The words of a short text in order, as 16-bit hashes."""
 
 REACH = 8  # documents to look for versions in, at first
 CLOSE = 0.8  # a version scores at least so much of the best document's score
@@ -95,9 +104,19 @@ class ShortTexts:
 
 def short_words(text: str) -> array[int]:
     """The words of a short text, in order, as 16-bit hashes; none for a long one."""
-    words = WORD.findall(analysed(text).lower()) if len(text) < 16 * SHORT else []
-    kept = words if len(words) <= SHORT else ()
-    return array("H", (crc32(word.encode()) & 0xFFFF for word in kept))
+    words = word_list(analysed(text)) if len(text) < 16 * SHORT else []
+    kept = words if is_short(text, words) else ()
+    return array("H", (crc32(word.encode(errors="replace")) & 0xFFFF for word in kept))
+
+
+def word_list(written: str) -> list[str]:
+    """The words of a text that `analysed` has rewritten, in order, in lower case."""
+    return WORD.findall(written.lower())
+
+
+def is_short(text: str, words: Sequence[str]) -> bool:
+    """Whether a text with these words is compared word by word."""
+    return len(text) < 16 * SHORT and len(words) <= SHORT
 
 
 @dataclass(frozen=True)
@@ -109,12 +128,14 @@ class Versions:
         age: what is larger for a newer document.
         short: the words of a short text in order; none for a long text.
         matches: the share of the question that each of some documents holds.
+        sharing: those of some documents that may hold half of some words; asked before `words`.
     """
 
     words: Callable[[str], frozenset[Hashable]]
     age: Callable[[str], Any]
-    short: Callable[[str], Sequence[int]] = ShortTexts()
+    short: Callable[[str], Words] = ShortTexts()
     matches: Callable[[Sequence[str]], Sequence[float]] = lambda ids: [0.0] * len(ids)
+    sharing: Callable[[frozenset[Hashable], Sequence[str]], Sequence[str]] = lambda words, ids: ids
 
     def resolve(self, ranking: Ranking, top: int) -> list[Resolved]:
         """The `top` of `ranking`, best first, without those that a newer version supersedes.
@@ -126,7 +147,7 @@ class Versions:
         rest = list(ranking)
         while rest and len(kept) < top:
             best, score = rest[0]
-            least = NEAR if self.short(best) else CLOSE
+            least = NEAR if len(self.short(best)) else CLOSE
             near = [pair for pair in rest[1:] if pair[1] >= least * score]
             versions = self._of(best, score, near) if near else {best}
             latest = max(versions, key=self.age) if len(versions) > 1 else best
@@ -148,6 +169,7 @@ class Versions:
             left = [id for id in close if id not in versions and id not in more]
             if left:
                 words = self.words(head)
+                left = [*self.sharing(words, left)]
                 more |= {id for id in left if _alike(words, self.words(id))}
             versions |= more
             newer = max(versions, key=self.age) if more else head
@@ -157,9 +179,14 @@ class Versions:
 
     def _like(self, id: str, others: Sequence[str]) -> set[str]:
         """The short texts that say what a short text says, with the same words of the question."""
-        words = self.short(id)
-        known = frozenset(words)
-        alike = [other for other in others if words and _same(words, self.short(other), known)]
+        words = np.asarray(self.short(id), np.uint16)
+        if not len(words) or not others:
+            return set()
+        texts = [np.asarray(self.short(other), np.uint16) for other in others]
+        near = _near(words, texts)
+        one = words.tolist()
+        known = frozenset(one)
+        alike = [others[at] for at in near if _same(one, texts[at].tolist(), known)]
         if not alike:
             return set()
         first, *shares = self.matches([id, *alike])
@@ -182,11 +209,27 @@ def _alike(one: frozenset[Hashable], two: frozenset[Hashable]) -> bool:
     return len(one & two) >= ALIKE * max(len(one | two), 1)
 
 
+def _near(words: npt.NDArray[np.uint16], texts: Sequence[npt.NDArray[np.uint16]]) -> list[int]:
+    """The places of the texts that may say the same: enough of their words are among `words`."""
+    sizes = np.array([len(text) for text in texts])
+    table = np.zeros(1 << 16, np.int64)
+    table[words] = 1
+    held = np.concatenate([[0], np.cumsum(table[np.concatenate(texts)])])
+    ends = np.cumsum(sizes)
+    counts = held[ends] - held[ends - sizes]
+    shorter, longer = np.minimum(sizes, len(words)), np.maximum(sizes, len(words))
+    least = np.minimum(SAME * longer, WITHIN * shorter)
+    found: list[int] = np.flatnonzero(counts >= least).tolist()
+    return found
+
+
 def _same(one: Sequence[int], two: Sequence[int], known: frozenset[int]) -> bool:
     """Whether two texts say the same in the same order; `known` are the words of the first."""
     shorter, longer = sorted((len(one), len(two)))
     least = min(SAME * longer, WITHIN * shorter)
     if shorter < least or len(known.intersection(two)) < least * 0.5:
+        return False
+    if sum((Counter(one) & Counter(two)).values()) < least:
         return False
     blocks = SequenceMatcher(None, one, two, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) >= least
