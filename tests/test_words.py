@@ -27,7 +27,7 @@ from latentbank.parts.retrieval import stored
 from latentbank.parts.retrieval.lexical import LexicalIndex
 from latentbank.parts.retrieval.stored import StoredIndex, open_stored
 from latentbank.parts.retrieval.tokens import Stemmer
-from latentbank.parts.retrieval.versions import ShortTexts
+from latentbank.parts.retrieval.versions import ShortTexts, Versions, content
 
 PRINT = BankFingerprint("a", "b", "c", "d")
 NAMES = [f"{one}{two}" for one in ("zar", "vel", "mon", "kir") for two in ("dun", "fal", "tis")]
@@ -228,6 +228,46 @@ def test_scores_and_matches_are_those_of_the_index_in_memory(path: Path) -> None
         short.add([name(n) for n in range(300)], [text(n) for n in range(300)])
         assert all(list(opened.words.short(name(n))) == list(short(name(n))) for n in range(300))
         assert any(short(name(n)) for n in range(300)), "or nothing was compared"
+
+
+def test_versions_are_those_that_the_bank_itself_tells(path: Path) -> None:
+    """Ages, short texts and what may be alike come from the index; none of it changes a result."""
+    draw = random.Random(5)
+    opened, texts = Opened(path), {name(0): text(0)}
+    with opened:
+        for number in range(1, 240):
+            told = text(number // 6 if number % 2 else number).split()
+            told[draw.randrange(len(told))] = draw.choice(["Ångström", "glacier", "zebra"])
+            time = f"20{draw.randrange(10, 25)}-03-01" if number % 3 else None
+            texts[name(number)] = " ".join(told)
+            payload = texts[name(number)].encode()
+            opened.bank.append([Entry(name(number), "verbatim", payload, time=time)])
+        opened.words.follow()
+        words, alike = opened.words, 0
+        assert [words.age(id) for id in texts] == [opened.bank.age(id) for id in texts]
+        assert {time for time, _ in map(words.age, texts)} > {""}
+        short = ShortTexts()
+        short.add(list(texts), list(texts.values()))
+        for number in range(0, 240, 5):
+            question = texts[name(number)]
+
+            def matches(ids: Sequence[str], question: str = question) -> list[float]:
+                return words.matches(question, ids)
+
+            def told_by(id: str) -> frozenset[Any]:
+                return content(texts[id])
+
+            ranking = words.search_versions(question, 4, 16, None)
+            plain = Versions(told_by, opened.bank.age, short, matches)
+            quick = Versions(told_by, words.age, words.short, matches, words.sharing)
+            expected = plain.resolve(ranking, 4)
+            assert quick.resolve(ranking, 4) == expected
+            alike += sum(len(one.superseded) for one in expected)
+            own = content(question)
+            left = words.sharing(own, list(texts))
+            near = [id for id in texts if 2 * len(own & told_by(id)) >= len(own | told_by(id))]
+            assert set(near) <= set(left), "what is alike is never left out"
+        assert alike > 20 and len(left) < len(texts), "or nothing was told apart"
 
 
 def test_a_stem_is_the_one_of_fts5() -> None:

@@ -345,7 +345,8 @@ class WordIndex:
     ) -> Found:
         """The `most` best that hold exactly the words `held` of the words [n].
 
-        Leaves out scores below `least`. `weights` and `only` as for `search`; not sorted.
+        Best first, the later one of equals. Leaves out scores below `least`. `weights` and `only`
+        are as for `search`.
         """
         masks = None if only is None else self._masks(only)
         mean, segments = self.mean(), self.state.segments
@@ -356,7 +357,7 @@ class WordIndex:
             found += [
                 (score, at, row) for score, row in zip(scores, rows, strict=True) if score >= least
             ]
-        return heapq.nlargest(most, found) if len(found) > most else found
+        return heapq.nlargest(most, found)
 
     def ages(self, spots: Spots) -> list[tuple[str, int] | None]:
         """(time, order) of documents [n], larger for a newer one; None for an unknown one."""
