@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
-from latentbank.bank.words import files, index
+from latentbank.bank.words import files, following, index
 from latentbank.bank.words.folder import index_bytes, index_folder
 from latentbank.bank.words.lists import K1, Floats, Numbers
 from latentbank.bank.words.search import Found, best_rows
@@ -111,7 +111,7 @@ QUESTIONS = [
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files and segments as for thousands of documents, with dozens."""
     monkeypatch.setattr(stored, "INDEX_FROM", 1)
-    monkeypatch.setattr(stored, "KEPT_ROWS", 40)
+    monkeypatch.setattr(following, "KEPT_ROWS", 40)
     monkeypatch.setattr(index, "KEPT_ROWS", 40)
     monkeypatch.setattr(index, "MOST_ROWS", 150)
 

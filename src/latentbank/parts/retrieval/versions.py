@@ -183,7 +183,7 @@ class Versions:
         if not len(words) or not others:
             return set()
         texts = [np.asarray(self.short(other), np.uint16) for other in others]
-        near = _near(words, texts)
+        near = _may_be_same(words, texts)
         one = words.tolist()
         known = frozenset(one)
         alike = [others[at] for at in near if _same(one, texts[at].tolist(), known)]
@@ -209,7 +209,9 @@ def _alike(one: frozenset[Hashable], two: frozenset[Hashable]) -> bool:
     return len(one & two) >= ALIKE * max(len(one | two), 1)
 
 
-def _near(words: npt.NDArray[np.uint16], texts: Sequence[npt.NDArray[np.uint16]]) -> list[int]:
+def _may_be_same(
+    words: npt.NDArray[np.uint16], texts: Sequence[npt.NDArray[np.uint16]]
+) -> list[int]:
     """The places of the texts that may say the same: enough of their words are among `words`."""
     sizes = np.array([len(text) for text in texts])
     table = np.zeros(1 << 16, np.int64)
