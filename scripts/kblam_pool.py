@@ -25,9 +25,9 @@ from latentbank.parts.knowledge.start import align_to
 from latentbank.parts.knowledge.states import entering_states, watched_states
 from latentbank.parts.knowledge.supervision import KnowledgeBatch
 
-SHARES = {"single": 0.6, "two": 0.1, "open": 0.1, "unanswerable": 0.2}
+SHARES = {"single": 0.6, "two": 0.06, "open": 0.08, "unanswerable": 0.26}
+CARELESS = 0.1  # of questions have no question mark, as many no capital letters
 LEAST = 10  # triples of a step
-CHOICE_RATE = 1e-4  # 3e-4 learns the training's entities by heart
 MOST_SIBLINGS = 8  # of an entity that stand beside a question about it
 SIBLINGS = 0.5  # of unanswerable questions stand beside other triples of their entity
 
@@ -73,12 +73,13 @@ class Pool:
                 one = world.question(made, "single")
                 gone = one.facts[0]
                 one = replace(one, answer=REFUSAL, facts=(), kind=kind)
-            asked.append(one)
+            asked.append(replace(one, question=careless(draw, one.question)))
             absent.append(gone)
         for number in range(len(made), len(self.triples)):
             triple, missing = self.triples[number], draw.random() < SHARES["unanswerable"]
             text = wording(draw, "single", triple.property, triple.entity)
             kind, said = ("unanswerable", REFUSAL) if missing else ("single", triple.value)
+            text = careless(draw, text)
             asked.append(Asked(text, said, () if missing else (number,), kind, REAL))
             absent.append(number if missing else -1)
         return asked, absent
@@ -96,8 +97,45 @@ class Pool:
         save_file({"states": torch.cat(made), "lengths": lengths}, str(path))
         return made
 
-    def start(self, contrast_steps: int) -> list[float]:
-        """The aligned start, then the choice of triples on frozen states; returns its losses."""
+    def _firsts(self) -> dict[int, torch.Tensor]:
+        """Layer → states [Q, D] at the end of each question, from their file."""
+        path, method = self.out / "firsts.safetensors", self.method
+        if path.exists():
+            kept = load_file(str(path))
+            if all(len(one) == len(self.asked) for one in kept.values()):
+                return {int(layer): one for layer, one in kept.items()}
+        ends = [one[: len(row)] for one, row in zip(self.states, self.prompts, strict=True)]
+        none = [[0]] * len(ends)  # the token after a question does not matter
+        made, _ = watched_states(method.backbone, method.layers, ends, self.prompts, none)
+        save_file({str(layer): one.contiguous() for layer, one in made.items()}, str(path))
+        return made
+
+    def start(self, contrast_steps: int, aligned: bool = True) -> list[float]:
+        """The aligned start, then the choice of triples on frozen states; returns its losses.
+
+        Without `aligned` only the choice is trained, from where the adapter is.
+        """
+        method = self.method
+        if aligned:
+            self._align()
+        owners = {
+            i: [*asked.facts, gone][0]
+            for i, (asked, gone) in enumerate(zip(self.asked, self.absent, strict=True))
+            if asked.kind != "two"
+        }
+        kept = [i for i, one in owners.items() if one >= 0]
+        families = [self.family[triple.entity] for triple in self.triples]
+        firsts = {layer: found[kept].float() for layer, found in self._firsts().items()}
+        return contrast(
+            method.adapters, self.features, firsts, [owners[i] for i in kept], families,
+            ContrastSettings(
+                contrast_steps, rate=self.options.choice_rate, seed=self.options.seed,
+                scale_triples=method.config.scale_triples,
+            ),
+        )  # fmt: skip
+
+    def _align(self) -> None:
+        """The closed-form start from the questions about one triple."""
         method = self.method
         states, strengths = watched_states(
             method.backbone, method.layers, self.states, self.prompts, self.said
@@ -117,18 +155,6 @@ class Pool:
             [self.asked[i].facts[0] for i in single],
             [self.said[i] for i in single],
         )
-        owners = {
-            i: [*asked.facts, gone][0]
-            for i, (asked, gone) in enumerate(zip(self.asked, self.absent, strict=True))
-            if asked.kind != "two"
-        }
-        kept = [i for i, one in owners.items() if one >= 0]
-        families = [self.family[triple.entity] for triple in self.triples]
-        firsts = {layer: found[begins[kept]] for layer, found in states.items()}
-        return contrast(
-            method.adapters, self.features, firsts, [owners[i] for i in kept], families,
-            ContrastSettings(contrast_steps, rate=CHOICE_RATE, seed=self.options.seed),
-        )  # fmt: skip
 
     def batch(self, step: int) -> KnowledgeBatch:
         """The knowledge base and questions of a step; a function of the seed and the step."""
@@ -172,3 +198,9 @@ class Pool:
             self.features.rows(order),
             tuple(self.states[row] for row in rows),
         )
+
+
+def careless(draw: random.Random, question: str) -> str:
+    """A question as it is, now and then without its last mark or in small letters."""
+    question = question.rstrip("?.") if draw.random() < CARELESS else question
+    return question.lower() if draw.random() < CARELESS else question

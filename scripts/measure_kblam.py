@@ -130,7 +130,7 @@ def prune(options: argparse.Namespace, data: QADataset) -> None:
     asked = data.sample_questions(options.questions, 0)
     said: dict[int, list[str]] = {}
     metrics: dict[str, Metric] = {}
-    for top_k in (0, size, 100, 10):
+    for top_k in (0, 100, 10):
         model = opened(options, top_k=top_k)
         model.write(data.documents)
         found = answers(model, asked)

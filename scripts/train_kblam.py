@@ -9,36 +9,32 @@ questions that enter the first layer with triples. Keys and values of a knowledg
 once for all questions of a step. The vocabulary head runs at answer tokens only.
 
 `--real` adds triples of files (DART, tables) to the pool. `--start-from` goes on from an adapter
-with another pool of questions, in place of the aligned start.
+with another pool of questions, in place of the aligned start. `--steps 0` trains the choice of
+triples only, on frozen states (`--contrast` steps).
 
-Held-out entities validate; `best/` keeps the adapter with the most right answers and refusals.
+Held-out entities and wordings validate, by first tokens; `best/` keeps the best adapter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kblam_held import COST, Held, held_out
 from kblam_pool import Pool
-from latentbank.adapter import build_method, load_state_of, save_adapter
-from latentbank.answering import answer_batch
-from latentbank.backbone.generate import DecodingConfig
+from latentbank.adapter import build_method, copy_matching, save_adapter
 from latentbank.backbone.model import load_backbone
 from latentbank.backbone.processor import flushed_denormals
 from latentbank.bench.machine import this_machine, versions
-from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
-from latentbank.evaluate.kb.world import REFUSAL, Asked, World
-from latentbank.evaluate.metrics import exact_match
-from latentbank.model import MemoryModel
 from latentbank.training import TrainConfig
 from latentbank.training.checkpoint import (
     has_checkpoint,
@@ -68,16 +64,17 @@ class Job:
             parameter.data = parameter.data.float()
         self.method = method
         if options.start_from:
-            method.load_state(load_state_of(options.start_from))
+            copy_matching(method, options.start_from)
         self.pool = Pool(options, method, self.out)
         self.config = TrainConfig(
-            steps=options.steps, learning_rate=options.rate, warmup=50, schedule="decay",
-            seed=options.seed,
+            steps=max(1, options.steps), learning_rate=options.rate, warmup=20, schedule="decay",
+            decay_share=0.6, seed=options.seed,
         )  # fmt: skip
-        self.step, self.best, self.seconds, self.cpu_seconds = 0, -1.0, 0.0, 0.0
+        self.held: dict[str, Held] = {}
+        self.step, self.best, self.seconds, self.cpu_seconds = 0, -math.inf, 0.0, 0.0
         resumed = has_checkpoint(self.out)
-        if not resumed and not options.start_from:
-            lost = self.pool.start(options.contrast)
+        if not resumed and not options.prepare and (options.contrast or not options.start_from):
+            lost = self.pool.start(options.contrast, aligned=not options.start_from)
             tell(f"start: loss of the choice of triples {lost[:1]} to {lost[-1:]}")
         self.optimizer = torch.optim.AdamW(
             self._groups(), self.config.learning_rate, weight_decay=0.0, fused=True
@@ -128,8 +125,18 @@ class Job:
     def card(self, **more: Any) -> dict[str, Any]:
         """What the adapter's config keeps about its training."""
         words = ["python", "scripts/train_kblam.py", "--out", f"runs/{self.out.name}"]
-        for name in ("steps", "rate", "pool", "asked", "most", "questions", "seed", "contrast"):
-            words += [f"--{name}", f"{getattr(self.options, name):g}"]
+        for name in (
+            "steps",
+            "rate",
+            "pool",
+            "asked",
+            "most",
+            "questions",
+            "seed",
+            "contrast",
+            "choice_rate",
+        ):
+            words += [f"--{name.replace('_', '-')}", f"{getattr(self.options, name):g}"]
         for path in self.options.real:
             words += ["--real", path.name]
         started = self.options.start_from
@@ -162,9 +169,11 @@ class Job:
     def train(self) -> None:
         """Steps until the last one or until the minutes are used up."""
         options, began, saved = self.options, time.monotonic(), time.monotonic()
+        if not self.step:
+            self.validate()
         self.method.train()
         recent: Counter[str] = Counter()
-        while self.step < self.config.steps:
+        while self.step < options.steps:
             tick, work = time.monotonic(), time.process_time()
             parts = self._one_step()
             self.step += 1
@@ -176,7 +185,7 @@ class Job:
                 append_log(self.out, {"step": self.step, "cpu": self.cpu_seconds, **means})
                 tell(f"step {self.step} {means} {self.cpu_seconds / self.step:.2f} s each")
                 recent.clear()
-            if self.step % options.validate_every == 0 or self.step == self.config.steps:
+            if self.step % options.validate_every == 0 or self.step == options.steps:
                 self.validate()
             late = options.minutes and time.monotonic() - began > 60 * options.minutes
             if time.monotonic() - saved > 120 or late:
@@ -204,44 +213,22 @@ class Job:
     # ---- validation
 
     def validate(self) -> None:
-        """Scores on held-out entities; keeps the adapter in `best/` where it is the best."""
+        """Scores first tokens on held-out data; `best/` keeps the best adapter."""
         self.method.train(False)
-        scores = {}
-        for size, count in ((100, 64), (1000, 32)):
-            world = World(self.options.seed + 101, held_entities=True)
-            triples = world.triples(size)
-            asked = [world.question(triples, "single") for _ in range(count)]
-            asked += [world.question(triples, "unanswerable") for _ in range(count // 2)]
-            scores |= {f"{k}_{size}": v for k, v in self._scores(triples, asked).items()}
+        if not self.held:
+            self.held = held_out(self.method, self.options.seed + 101, 48)
+        scores = {f"{k}_{name}": v for name, one in self.held.items()
+                  for k, v in one.scores(self.method).items()}  # fmt: skip
         self.method.train()
         append_log(self.out, {"step": self.step, "validation": scores})
         tell(f"step {self.step} validation {scores}")
-        if scores["right_100"] + scores["refused_100"] > self.best:
-            self.best = scores["right_100"] + scores["refused_100"]
+        value = sum(
+            -COST * v if k.startswith("false") else v if k[:5] in ("right", "refus") else 0.0
+            for k, v in scores.items()
+        )
+        if value > self.best:
+            self.best = value
             save_adapter(self.out / "best", self.method, self.card(validation=scores), half=True)
-
-    def _scores(self, triples: Sequence[Triple], asked: Sequence[Asked]) -> dict[str, float]:
-        model = MemoryModel(self.method)
-        model.write(triples)
-        right: Counter[str] = Counter()
-        of: Counter[str] = Counter()
-        for at in range(0, len(asked), 16):
-            part = asked[at : at + 16]
-            found = answer_batch(self.method, [a.question for a in part], None, DecodingConfig(24))
-            for one, answer in zip(part, found, strict=True):
-                refused = REFUSAL in answer.text.lower()
-                if not one.facts:
-                    of["refused"] += 1
-                    right["refused"] += refused
-                    continue
-                good = int(exact_match(answer.text, [one.answer]))
-                for name in ("right", one.value_class, "top1", "false_refusals"):
-                    of[name] += 1
-                right["right"] += good
-                right[one.value_class] += good
-                right["false_refusals"] += refused
-                right["top1"] += answer.documents[0][0] == triples[one.facts[0]].id
-        return {name: round(right[name] / of[name], 3) for name in of}
 
 
 def tell(line: str) -> None:
@@ -262,6 +249,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--real", type=Path, action="append", default=[], help="file of triples")
     parser.add_argument("--start-from", type=Path, help="folder of an adapter")
     parser.add_argument("--contrast", type=int, default=200, help="steps on frozen states first")
+    parser.add_argument("--choice-rate", type=float, default=4e-4, help="learning rate of these")
     parser.add_argument("--prepare", action="store_true", help="only features and states")
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--tell-every", type=int, default=20, help="steps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,19 @@ from latentbank.bank.admin.join import merge_banks
 from latentbank.capabilities import Knowledge
 from latentbank.documents.facts import Triple
 from latentbank.errors import BankError, InputError, UnknownNameError
-from latentbank.evaluate.kb.world import KINDS_OF_QUESTION, REFUSAL, World, value_class
+from latentbank.evaluate.kb.world import (
+    KINDS_OF_QUESTION,
+    REFUSAL,
+    World,
+    value_class,
+    wording,
+    wordings,
+)
 from latentbank.method import Method
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.knowledge.alignment import align_keys, align_queries
 from latentbank.parts.knowledge.contrast import ContrastSettings, contrast, row_scores
+from latentbank.parts.knowledge.named import NamedKeys
 from latentbank.parts.knowledge.stored import KEPT, KeyBooks, decode_keys
 from latentbank.parts.knowledge.supervision import targets
 from tiny import Backbones, fresh_bank, random_ids
@@ -381,18 +390,17 @@ def test_a_question_without_an_answer_reads_the_refusal(backbone: Backbone) -> N
         assert not layer.row_keys[:, 2].any() and layer.row_keys[:, :2].any()
 
 
-def test_a_small_base_refuses_less_readily(backbone: Backbone) -> None:
+def test_a_base_refuses_the_more_readily_the_larger_it_is(backbone: Backbone) -> None:
     plain: Any = made(backbone)
-    method: Any = made(backbone, small_null=0.7, null_shift=-1.0)
+    method: Any = made(backbone, null_growth=0.7, null_shift=-1.0)
     facts = [(t.entity, t.property, t.value) for t in World(8).triples(150)]
-    for count, fall in ((10, 0.7 * math.log(10)), (100, 0.0), (150, 0.0)):
+    for count in (10, 100, 150):
+        rise = 0.7 * math.log(count / 100) - 1.0
         features = method.encoder.encode(facts[:count])
         for layer, one in method.memory_of(features).layers.items():
             other = plain.memory_of(features).layers[layer]
             torch.testing.assert_close(other.bias[:, :-1], one.bias[:, :-1])
-            torch.testing.assert_close(
-                other.bias[:, -1] - one.bias[:, -1], torch.full((4,), fall + 1)
-            )
+            torch.testing.assert_close(one.bias[:, -1] - other.bias[:, -1], torch.full((4,), rise))
 
 
 def test_the_choice_of_triples_is_learned_on_frozen_states(backbone: Backbone) -> None:
@@ -444,6 +452,37 @@ def test_the_aligned_start_finds_keys_that_states_tell_linearly(backbone: Backbo
     assert (scores[:, :80].argmax(-1) == rows).float().mean() > 0.9
 
 
+def test_a_named_triple_is_not_refused(backbone: Backbone) -> None:
+    keys = NamedKeys([("the Kestrel valve", "price"), ("Acme", "founding date"), ("Acme", "area")])
+    for question in (
+        "What is the price of Kestrel valve?", "KESTREL VALVE: Price", "Acme's founding date?",
+        "for the kestrel valve, give the price",
+    ):  # fmt: skip
+        assert keys.named(question), question
+    for question in (
+        "How much is the Kestrel valve?", "What is the price of Acme?", "Acme: founding, date?!x",
+        "What is the price?", "Who is Kestrel?", "", "the areas of Acme",
+    ):  # fmt: skip
+        assert keys.named(question) == (question == "Acme: founding, date?!x"), question
+
+    def refused(named: bool) -> list[float]:
+        method: Any = written(backbone, named=named, refusal="none")
+        for adapter in method.adapters.values():  # the null triple takes all
+            adapter.null_score.data.fill_(100.0)
+        method.bind(method.require_bank())
+        one = TRIPLES[0]
+        asked = [f"What is the {one.property} of {one.entity}?", f"Where is {one.entity}?"]
+        with (read := method.read(asked)).attach(backbone):
+            ids, mask = backbone.pad(prompt_ids(backbone, asked), left=True)
+            backbone.session(2).feed(ids, mask)
+        assert read is not None
+        found: list[float] = method.attention().none.mean(1).tolist()
+        return found
+
+    assert refused(False) == pytest.approx([1.0, 1.0])
+    assert refused(True) == pytest.approx([0.0, 1.0])
+
+
 def test_worlds_are_seeded_and_held_out_ones_are_new() -> None:
     one, two = World(1).triples(200), World(1).triples(200)
     assert one == two and len({t.id for t in one}) == 200
@@ -453,6 +492,15 @@ def test_worlds_are_seeded_and_held_out_ones_are_new() -> None:
     held = World(1, held_entities=True, held_properties=True).triples(200)
     assert not {t.entity for t in one} & {t.entity for t in held}
     assert not {t.property for t in one} & {t.property for t in held}
+    for property in {t.property for t in one}:
+        known, new = (
+            {text for part in wordings("single", property, held) for text in part}
+            for held in (False, True)
+        )
+        assert known and new and not known & new
+    draw = random.Random(0)
+    said = {wording(draw, "single", "founder", "Acme", held=False) for _ in range(300)}
+    assert {"Who founded Acme?", "What is the founder of Acme?", "Who is Acme's founder?"} <= said
     world = World(2)
     for kind in KINDS_OF_QUESTION:
         asked = world.question(one, kind)

@@ -187,6 +187,9 @@ def test_data_of_synthetic_and_real_triples(tmp_path: Path) -> None:
     held = load_knowledge("kb-properties:40")
     names = {document.metadata["property"] for document in data.documents}
     assert not names & {document.metadata["property"] for document in held.documents}
+    other = load_knowledge("kb-wordings:40:3")
+    assert [d.text for d in other.documents] == [d.text for d in data.documents]
+    assert not {q.text for q in other.questions} & {q.text for q in data.questions}
     dart = tmp_path / "dart.json"
     rows = [
         ["Mars_Hill", "OPERATING_ORGANISATION", '"Infraero"'],

@@ -15,6 +15,7 @@ What differs from the paper:
 - `key_heads=1` lets all heads share keys and queries; a head then differs in how much it reads.
 - With `null_slot` there is a triple without key whose value is the refusal. Unanswerable questions
   learn to attend to it.
+- With `named` a question that has entity and property of a triple in it is not refused.
 - `anchor` keeps an answer at the triples that the end of the question found.
 - `top_k` reads the triples with the best keys; the published code takes the first columns.
 
@@ -53,6 +54,7 @@ from latentbank.parts.batch import Batch, Loss
 from latentbank.parts.knowledge.adapters import KnowledgeAdapter, Sizes
 from latentbank.parts.knowledge.attended import Attention, Recorder
 from latentbank.parts.knowledge.features import Fact, Features, TripleEncoder, sentence_encoder
+from latentbank.parts.knowledge.named import NamedKeys
 from latentbank.parts.knowledge.objective import knowledge_loss
 from latentbank.parts.knowledge.start import LEAST_ALIGNED, align
 from latentbank.parts.knowledge.store import FactStore, fact_of
@@ -60,7 +62,7 @@ from latentbank.parts.knowledge.stored import KEPT, WORDS, KeyBooks
 from latentbank.parts.knowledge.supervision import KnowledgeBatch
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 
-SMALL = 100  # triples below which a knowledge base is small
+USUAL = 100  # triples at which the null score is as trained
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,14 @@ class KblamConfig:
     slot_width: int = setting(96, "Width of the keys that tell the slots of a value apart.")
     scale_triples: int = setting(100, "C of the length shift log C − log M; 0: no shift.")
     null_slot: bool = setting(True, "A triple without key, for questions that no other answers.")
-    small_null: float = setting(
-        0.0, "How far the null score falls for each e-fold of triples below 100."
+    null_growth: float = setting(
+        0.0, "How far the null score rises for each e-fold of triples, from 100 triples on."
     )
     null_shift: float = setting(0.0, "Added to the null score; below 0 refuses less.")
     refusal: str = setting("not in the knowledge base", "Value of the triple without key.")
+    named: bool = setting(
+        False, "A question that names a triple's entity and property is never refused."
+    )
     anchor: float = setting(
         0.0, "Share of the triples' scores that an answer's tokens take from the question's end."
     )
@@ -106,7 +111,7 @@ class KblamConfig:
         require_at_least(self, 1, "every", "value_slots", "slot_width", "chunk_tokens")
         require_at_least(
             self, 0, "encoder_layer", "first_layer", "key_heads", "key_width", "scale_triples",
-            "top_k", "anchor", "attention_weight", "key_books", "small_null",
+            "top_k", "anchor", "attention_weight", "key_books", "null_growth",
         )  # fmt: skip
         if self.keys not in KEPT:
             raise unknown("kblam keys", self.keys, KEPT)
@@ -133,7 +138,8 @@ class Kblam(Trained, Incremental, Knowledge):
             "unit_queries": True,
             "value_slots": 16,
             "scale_triples": 0,
-            "small_null": 0.4,
+            "null_growth": 0.3,
+            "named": True,
             "anchor": 1.0,
             "start": "aligned",
             "attention_weight": 0.5,
@@ -186,6 +192,7 @@ class Kblam(Trained, Incremental, Knowledge):
         self.store.clear()
         self._memory: KnowledgeMemory | None = None
         self._recorder: Recorder | None = None
+        self._keys: NamedKeys | None = None
 
     @property
     def adapters(self) -> dict[int, KnowledgeAdapter]:
@@ -238,6 +245,7 @@ class Kblam(Trained, Incremental, Knowledge):
         if memory is None:
             return self.closed_book()
         only = None if documents is None else self._only(documents)
+        only = self._unrefused(questions, only)
         recorder = Recorder(memory.owner, len(questions), self.store.encoded)
         self._recorder = recorder
         attached = KnowledgeMemory(
@@ -258,12 +266,27 @@ class Kblam(Trained, Incremental, Knowledge):
             only[:, -1] = True
         return only.to(self.backbone.device)
 
+    def _unrefused(self, questions: Sequence[str], only: Tensor | None) -> Tensor | None:
+        """`only` [B, M], without the null row for questions that name a triple's key."""
+        if self._null is None or self._keys is None:
+            return only
+        known = [i for i, text in enumerate(questions) if self._keys.named(text)]
+        if not known:
+            return only
+        if only is None:
+            rows = len(self.store.encoded) + 1
+            only = torch.ones(len(questions), rows, dtype=torch.bool, device=self.backbone.device)
+        only[known, -1] = False
+        return only
+
     @torch.no_grad()
     def _ready(self) -> KnowledgeMemory | None:
         """Keys and values of all triples, encoded where they are new; None for an empty bank."""
         if self._memory is None:
             features = self.store.features()
             self._memory = None if features is None else self.memory_of(features)
+            facts = self.store.facts.values()
+            self._keys = NamedKeys(fact[:2] for fact in facts) if self.config.named else None
         return self._memory
 
     def memory_of(self, features: Features) -> KnowledgeMemory:
@@ -271,9 +294,9 @@ class Kblam(Trained, Incremental, Knowledge):
         device, count, null = self.backbone.device, len(features), self._null is not None
         shift = math.log(self.config.scale_triples / count) if self.config.scale_triples else 0.0
         whole = self.with_null(features)
-        fall = self.config.small_null * min(0.0, math.log(count / SMALL)) + self.config.null_shift
+        rise = self.config.null_growth * math.log(count / USUAL) + self.config.null_shift
         layers = {
-            i: own.layer(whole, shift, device, null, fall) for i, own in self.adapters.items()
+            i: own.layer(whole, shift, device, null, rise) for i, own in self.adapters.items()
         }
         return KnowledgeMemory(
             layers, whole.owner.to(device), self.config.top_k, int(null), anchor=self.config.anchor

@@ -1,9 +1,9 @@
 """Knowledge bases with a question about each triple, as question-answer data.
 
-`kb:COUNT[:SEED]` is synthetic, with entities that training never sees; `kb-properties:COUNT[:SEED]`
-has held-out properties, too. `kb:FILE` is a file of triples, of PopQA (Mallen et al. 2023) or of
-DART (Nan et al. 2021). A question's id ends with the class of its value. Knows files and triples;
-knows no model.
+`kb:COUNT[:SEED]` is synthetic, with entities that training never sees. `kb-properties:COUNT[:SEED]`
+has held-out properties, too, and `kb-wordings:COUNT[:SEED]` held-out wordings. `kb:FILE` is a file
+of triples, of PopQA (Mallen et al. 2023) or of DART (Nan et al. 2021). A question's id ends with
+the class of its value. Knows files and triples; knows no model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latentbank.evaluate.kb.world import World, value_class, wording
 
 __all__ = ["REAL", "SPECS", "class_of", "load_knowledge", "real_triples", "synthetic_knowledge"]
 
-SPECS = ("kb:", "kb-properties:")
+SPECS = ("kb:", "kb-properties:", "kb-wordings:")
 """How the names of such data begin."""
 REAL = "real"
 """The class of values that are not synthetic."""
@@ -39,7 +39,7 @@ def class_of(question: Question) -> str | None:
 
 
 def load_knowledge(spec: str, split: str | None = None) -> QADataset:
-    """The data of `kb:…` or `kb-properties:…`.
+    """The data of `kb:…`, `kb-properties:…` or `kb-wordings:…`.
 
     `split`, for files: `test` holds a quarter of the entities, `train` the others; None: all.
 
@@ -52,7 +52,7 @@ def load_knowledge(spec: str, split: str | None = None) -> QADataset:
         if len(numbers) > 2 or split is not None:
             raise InputError(f"expected {head}:COUNT or {head}:COUNT:SEED without a split: {spec}")
         count, seed = map(int, [*numbers, "0"][:2])
-        return synthetic_knowledge(count, seed, head != "kb")
+        return synthetic_knowledge(count, seed, head == "kb-properties", head == "kb-wordings")
     if head != "kb":
         raise InputError(f"expected {head}:COUNT or {head}:COUNT:SEED, got {spec!r}")
     if split not in (None, *SPLITS):
@@ -66,8 +66,12 @@ def load_knowledge(spec: str, split: str | None = None) -> QADataset:
     return _dataset(name, [t for t, _ in rows], [asked for _, asked in rows])
 
 
-def synthetic_knowledge(count: int, seed: int = 0, held_properties: bool = False) -> QADataset:
+def synthetic_knowledge(
+    count: int, seed: int = 0, held_properties: bool = False, held_wordings: bool = False
+) -> QADataset:
     """`count` triples of held-out entities, drawn from a seed, and a question about each.
+
+    `held_properties` and `held_wordings`: those that training never sees.
 
     Raises InputError if `count` is below 1.
     """
@@ -75,8 +79,8 @@ def synthetic_knowledge(count: int, seed: int = 0, held_properties: bool = False
         raise InputError(f"A knowledge base needs at least 1 triple, got {count}.")
     world = World(seed + 1_000, held_entities=True, held_properties=held_properties)
     triples = world.triples(count)
-    name = f"kb{'-properties' * held_properties}-{count}-{seed}"
-    return _dataset(name, triples, [[] for _ in triples], seed)
+    name = f"kb{'-properties' * held_properties}{'-wordings' * held_wordings}-{count}-{seed}"
+    return _dataset(name, triples, [[] for _ in triples], seed, held_wordings)
 
 
 def real_triples(path: Path, split: str | None = None) -> list[Triple]:
@@ -84,13 +88,15 @@ def real_triples(path: Path, split: str | None = None) -> list[Triple]:
     return [triple for triple, *_ in _rows(path) if split in (None, _split(triple))]
 
 
-def _dataset(name: str, triples: list[Triple], asked: list[list[Any]], seed: int = 0) -> QADataset:
+def _dataset(
+    name: str, triples: list[Triple], asked: list[list[Any]], seed: int = 0, held: bool = False
+) -> QADataset:
     """A question about each triple; `asked`: its wording and answers where they are known."""
     draw = random.Random(f"{name}/{seed}")
     questions = []
     for i, (triple, own) in enumerate(zip(triples, asked, strict=True)):
         text, answers = own or (
-            wording(draw, "single", triple.property, triple.entity), (triple.value,),
+            wording(draw, "single", triple.property, triple.entity, held=held), (triple.value,),
         )  # fmt: skip
         questions.append(Question(f"kb-{i}-{_class(triple)}", text, tuple(answers), i))
     return QADataset(name, tuple(triples), tuple(questions))

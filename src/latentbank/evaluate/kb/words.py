@@ -1,14 +1,16 @@
-"""The words of synthetic knowledge bases: parts of names, properties, values and questions.
+"""The words of synthetic knowledge bases: parts of names, properties and values.
 
-Knows words only.
+Every fourth start of a name, family name and property is held out of training. Knows words only.
 """
+
+# ruff: noqa: E501
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 __all__ = [
-    "ACTIONS", "ADJECTIVES", "ASKED", "ENDINGS", "FAMILY_NAMES", "GIVEN_NAMES", "KINDS", "NOUNS",
+    "ACTIONS", "ADJECTIVES", "CHOICES", "ENDINGS", "FAMILY_NAMES", "GIVEN_NAMES", "KINDS", "NOUNS",
     "OBJECTS", "PROPERTIES", "STARTS", "UNITS",
 ]  # fmt: skip
 
@@ -74,55 +76,64 @@ copper bells|old maps|young engineers|river water|rare seeds|glass bottles|woode
 
 PROPERTIES: Mapping[str, tuple[str, ...]] = {
     "name": (
-        "founder", "director", "architect", "chief engineer", "owner", "inventor", "mayor",
-        "first president", "main sponsor", "head gardener", "legal adviser", "discoverer",
-        "spokesperson", "treasurer", "senior editor", "patron",
+        "patron", "founder", "director", "architect",
+        "inventor", "owner", "chief engineer", "mayor",
+        "legal adviser", "manager", "author", "main sponsor",
+        "treasurer", "head gardener", "leader name", "creator",
+        "producer", "contact person", "spokesperson", "operator",
+        "discoverer", "supplier", "spouse", "senior editor",
+        "first president", "composer",
     ),
     "number": (
-        "population", "length", "number of employees", "capacity", "height", "annual budget",
-        "weight", "number of rooms", "depth", "registration number", "top speed", "area",
-        "postal code", "number of members", "price", "serial number",
+        "depth", "population", "length", "number of employees",
+        "top speed", "capacity", "height", "annual budget",
+        "number of members", "weight", "price", "number of rooms",
+        "elevation", "registration number", "area", "postal code",
+        "number of pages", "serial number", "phone number", "revenue",
+        "warranty period", "runway length", "floor count",
     ),
     "date": (
-        "opening date", "founding date", "birth date", "date of the first concert",
-        "closing date", "launch date", "date of the great fire", "completion date",
-        "anniversary", "date of the last inspection", "wedding date", "renewal date",
+        "anniversary", "opening date", "founding date", "birth date",
+        "launch date", "date of the first concert", "closing date", "date of the great fire",
+        "date of death", "completion date", "date of the last inspection", "release date",
+        "renewal date", "delivery date", "wedding date",
     ),
     "place": (
-        "headquarters", "birthplace", "location", "main office", "burial place", "home port",
-        "training ground", "sister city", "production site", "place of origin", "warehouse",
-        "summer residence",
+        "home port", "headquarters", "birthplace", "location",
+        "sister city", "main office", "place of birth", "burial place",
+        "place of death", "training ground", "production site", "country",
+        "alma mater", "place of origin", "warehouse", "city served",
+        "summer residence", "capital",
     ),
     "description": (
-        "purpose", "description", "main activity", "nickname", "objective", "mission",
-        "best known work", "speciality", "motto", "current project", "background", "role",
+        "objective", "purpose", "description", "main activity",
+        "nickname", "mission", "occupation", "best known work",
+        "genre", "speciality", "motto", "colour",
+        "current project", "background", "role", "status",
+        "nationality", "material", "food", "language", "opening hours",
     ),
 }  # fmt: skip
 
-ASKED: Mapping[str, tuple[str, ...]] = {
-    "single": (
-        "What is the {property} of {entity}?",
-        "What is {entity}'s {property}?",
-        "Tell me the {property} of {entity}.",
-        "{entity}: what is the {property}?",
-        "Can you name the {property} of {entity}?",
-        "I would like to know the {property} of {entity}.",
-        "Which {property} does {entity} have?",
-        "For {entity}, give the {property}.",
-        "Do you know the {property} of {entity}?",
-        "Please look up {entity} and say what its {property} is.",
-    ),
-    "two": (
-        "What is the {property} of {entity}, and what is the {property2} of {entity2}?",
-        "Give the {property} of {entity} and the {property2} of {entity2}.",
-        "Tell me the {property} of {entity}, then the {property2} of {entity2}.",
-        "{entity}: the {property}? {entity2}: the {property2}?",
-    ),
-    "open": (
-        "Describe the {property} of {entity} in a sentence.",
-        "Write a sentence about the {property} of {entity}.",
-        "In a full sentence, what is the {property} of {entity}?",
-        "What can you tell me about {entity} and its {property}?",
-    ),
-}
-"""Kind of question → its wordings."""
+
+def _by_property(lines: str) -> dict[str, tuple[str, ...]]:
+    rows = (line.partition(":") for line in lines.strip().splitlines())
+    return {name: tuple(part.strip() for part in rest.split(",")) for name, _, rest in rows}
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = _by_property("""
+occupation: engineer, politician, painter, professional chess player, nurse, test pilot, carpenter, poet, film director, sailor, judge, marine biologist, tailor, guitarist, bookbinder
+genre: science fiction, opera, jazz, crime novel, documentary, folk music, historical drama, comedy, heavy metal, fantasy, travel writing, puppet theatre
+colour: dark green, scarlet, white, navy blue, black and yellow, light grey, copper, orange, silver, violet
+material: oak, cast iron, stainless steel, red brick, glass fibre, granite, brass, linen, concrete, bamboo
+status: active, retired, under construction, closed, planned, on loan, in service, sold, awaiting repair
+food: fish soup, Italian, dumplings, vegetarian curry, roast lamb, sushi, Alpine cheese, pancakes, English, barbecue
+language: Estonian, Portuguese, Swahili, Welsh, Korean, Finnish and Swedish, Arabic, Danish, Quechua, Latin
+nationality: Norwegian, Kenyan, Brazilian, Dutch, Japanese, Irish, Turkish, Canadian, Ghanaian, Polish
+opening hours: 9 to 17, Monday to Friday, daily from 8 am, 10:30 to 18:00, weekends only, 7 am to noon, Tuesday to Sunday, round the clock
+country: Estonia, Peru, Morocco, Vietnam, Scotland, New Zealand, Chile, Jordan, Belgium, Kenya, South Korea
+alma mater: University of Graz, Trinity College, Lund University, Kyoto Technical School, Military Academy of Lima, Royal College of Music
+price: 4718 euros, 12.50 dollars, 96 pounds, 1,250 euros, 349 francs, 7.99 euros, 62 dollars, 18,400 yen, 230 euros, 5,600 crowns
+phone number: +49 30 5521, 0171 448 902, 555-0142, +1 415 555 7730, 020 7946 0321, ext. 4471, +420 541 887
+warranty period: 24 months, 3 years, 90 days, 18 months, 5 years, 12 months, 2 years
+""")
+"""Property → values drawn for it half of the time, in place of those of its class."""

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 
 from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
+from latentbank.evaluate.kb.wordings import ASKED, BY_CLASS, BY_PROPERTY
 from latentbank.evaluate.kb.words import (
     ACTIONS,
     ADJECTIVES,
-    ASKED,
+    CHOICES,
     ENDINGS,
     FAMILY_NAMES,
     GIVEN_NAMES,
@@ -39,7 +40,7 @@ from latentbank.evaluate.kb.words import (
     UNITS,
 )
 
-__all__ = ["KINDS_OF_QUESTION", "REFUSAL", "Asked", "World", "value_class", "wording"]
+__all__ = ["KINDS_OF_QUESTION", "REFUSAL", "Asked", "World", "value_class", "wording", "wordings"]
 
 REFUSAL = "not in the knowledge base"
 """The answer to a question that the knowledge base cannot answer."""
@@ -74,11 +75,15 @@ class World:
     """Draws knowledge bases and questions.
 
     `held_entities`: entities are made from words that training never sees. `held_properties`: the
-    same for properties.
+    same for properties. `held_wordings`: questions are worded as none of training is.
     """
 
     def __init__(
-        self, seed: int, held_entities: bool = False, held_properties: bool = False
+        self,
+        seed: int,
+        held_entities: bool = False,
+        held_properties: bool = False,
+        held_wordings: bool = False,
     ) -> None:
         self.draw = random.Random(f"{seed}/{held_entities}/{held_properties}")
         self.starts = _half(STARTS, held_entities)
@@ -86,6 +91,7 @@ class World:
         self.properties = {
             name: _half(properties, held_properties) for name, properties in PROPERTIES.items()
         }
+        self.held_wordings = held_wordings
         self._known: set[str] = set()
 
     def triples(self, count: int, each: int = 4) -> list[Triple]:
@@ -100,7 +106,7 @@ class World:
                 left = [p for p in self.properties[name] if p not in chosen]
                 chosen.append(self.draw.choice(left))
             for property in chosen:
-                made.append(Triple(entity, property, self.value(value_class(property))))
+                made.append(Triple(entity, property, self.value_of(property)))
         return made[:count]
 
     def entity(self) -> str:
@@ -114,7 +120,7 @@ class World:
 
     def _entity(self) -> str:
         draw, made = self.draw, self._word()
-        style = draw.randrange(5)
+        style = draw.randrange(7)
         if style == 0:
             return f"{draw.choice(GIVEN_NAMES)} {made}"
         if style == 1:
@@ -123,12 +129,23 @@ class World:
             return f"{draw.choice(KINDS)} {made}-{draw.randrange(2, 100)}"
         if style == 3:
             return f"{made} {self._word()}"
+        if style == 4:
+            return f"{made} {draw.choice(NOUNS)}"
+        if style == 5:
+            return f"{draw.choice(GIVEN_NAMES)} {draw.choice(self.families)}"
         return f"the {draw.choice(ADJECTIVES)} {made}"
 
     def _word(self) -> str:
         draw = self.draw
         middle = draw.choice(("", "", draw.choice(STARTS).lower()))
         return draw.choice(self.starts) + middle + draw.choice(ENDINGS)
+
+    def value_of(self, property: str) -> str:
+        """A value of a property: one of its own choices, or any of its class."""
+        own = CHOICES.get(property, ())
+        if own and self.draw.random() < 0.5:
+            return self.draw.choice(own)
+        return self.value(value_class(property))
 
     def value(self, name: str) -> str:
         """A value of the class `name`."""
@@ -184,13 +201,28 @@ class World:
         return one.property, self.entity()
 
     def _ask(self, kind: str, *parts: str) -> str:
-        return wording(self.draw, kind, *parts)
+        return wording(self.draw, kind, *parts, held=self.held_wordings)
 
 
-def wording(draw: random.Random, kind: str, *parts: str) -> str:
-    """A question of one kind in one of its wordings; `parts`: property, entity, and so on."""
+def wording(draw: random.Random, kind: str, *parts: str, held: bool = False) -> str:
+    """A question of one kind in one of its wordings; `parts`: property, entity, and so on.
+
+    A question about one triple is worded for any property, for its class of values, or for itself,
+    each as often, as far as there are such wordings. `held`: only in held-out wordings.
+    """
     names = ("property", "entity", "property2", "entity2")
-    return draw.choice(ASKED[kind]).format(**dict(zip(names, parts, strict=False)))
+    known = wordings(kind, parts[0], held)
+    return draw.choice(draw.choice(known)).format(**dict(zip(names, parts, strict=False)))
+
+
+def wordings(kind: str, property: str, held: bool = False) -> list[list[str]]:
+    """The wordings of a kind of question about `property`, from general to its own."""
+    lists = [ASKED[kind]]
+    if kind == "single":
+        own = [name for name, properties in PROPERTIES.items() if property in properties]
+        lists += [BY_CLASS[name] for name in own]
+        lists += [BY_PROPERTY[property]] if property in BY_PROPERTY else []
+    return [_half(one, held) for one in lists]
 
 
 def _half(words: Sequence[str], held_out: bool) -> list[str]:

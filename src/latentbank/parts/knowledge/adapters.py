@@ -75,7 +75,7 @@ class KnowledgeAdapter(nn.Module):
         which `null_shift` is added.
         """
         sizes, groups = self.sizes, self.sizes.groups
-        keys = _heads(_linear(self.keys, features.keys.to(device)), groups, sizes.key)
+        keys = _heads(self.keys(features.keys.to(device).float()), groups, sizes.key)
         row_keys = nn.functional.layer_norm(keys, (sizes.key,)).transpose(0, 1)
         values = _linear(self.values, features.values.to(device))
         values = _heads(values, sizes.heads, sizes.head_dim)
@@ -97,9 +97,10 @@ class KnowledgeAdapter(nn.Module):
     def ask(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries for rows and for slots from the states [B, T, D] that enter the attention."""
         sizes = self.sizes
-        rows = _heads(_linear(self.queries, states), sizes.groups, sizes.key)
+        exact = states.float()  # the scores of rows are large: bfloat16 would blur their order
+        rows = _heads(self.queries(exact), sizes.groups, sizes.key)
         if self.unit_queries:
-            rows = _direction(rows) * (self.scale / sizes.key**0.5)[:, None].to(rows.dtype)
+            rows = _direction(rows) * (self.scale / sizes.key**0.5)[:, None]
         else:
             rows = rows * sizes.key**-0.5
         if not sizes.slot:

@@ -212,7 +212,7 @@ class TripleEncoder:
         return self.sentences.vectors([_key(fact) for fact in facts])
 
     def encode(self, facts: Sequence[Fact], keys: Tensor | None = None) -> Features:
-        """The features of M triples, on the CPU, in the backbone's dtype.
+        """The features of M triples, on the CPU: keys in float32, the rest in the backbone's dtype.
 
         `keys` [M, P] where the key features are known.
         """
@@ -220,7 +220,7 @@ class TripleEncoder:
         made = self._pooled(facts) if self.slots == 1 else self._tokens(facts)
         kind = self.backbone.dtype
         values, before, place, owner, tokens = made
-        return Features(keys.to(kind), values.to(kind), before.to(kind), place, owner, tokens)
+        return Features(keys.float(), values.to(kind), before.to(kind), place, owner, tokens)
 
     def _pooled(self, facts: Sequence[Fact]) -> tuple[Tensor, ...]:
         values = self.sentences.vectors([value for _, _, value in facts])

@@ -24,12 +24,13 @@ _BATCH = 32
 @torch.no_grad()
 def entering_states(backbone: Backbone, layer: int, rows: Sequence[Sequence[int]]) -> list[Tensor]:
     """States [T, D] of each row of token ids that enter `layer`; the layers above are not run."""
-    made: list[Tensor] = []
-    for at in range(0, len(rows), _BATCH):
-        part = rows[at : at + _BATCH]
-        whole = backbone.states(*backbone.pad(part), layer)
-        made += [one[: len(row)].clone() for one, row in zip(whole, part, strict=True)]
-    return made
+    made: dict[int, Tensor] = {}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # less padding
+    for at in range(0, len(order), _BATCH):
+        part = order[at : at + _BATCH]
+        whole = backbone.states(*backbone.pad([rows[i] for i in part]), layer)
+        made |= {i: one[: len(rows[i])].clone() for i, one in zip(part, whole, strict=True)}
+    return [made[i] for i in range(len(rows))]
 
 
 @torch.no_grad()
