@@ -18,7 +18,7 @@ TABLE = Path(__file__).with_name("company_kb.csv")
 QUESTIONS = (
     "What is the price of Kestrel valve?",
     "Who is the director of Plant Two?",
-    "What is the location of Plant Two?",
+    "What is the headquarters of Northwind Tools?",
     "What is the annual budget of Plant Two?",  # the table does not say
 )
 

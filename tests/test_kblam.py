@@ -21,6 +21,7 @@ from latentbank.backbone.transports import KnowledgeLayer, KnowledgeMemory, Side
 from latentbank.bank import MemoryBank
 from latentbank.bank.admin.join import merge_banks
 from latentbank.capabilities import Knowledge
+from latentbank.documents.document import Document
 from latentbank.documents.facts import Triple
 from latentbank.errors import BankError, InputError, UnknownNameError
 from latentbank.evaluate.kb.world import (
@@ -450,6 +451,16 @@ def test_the_aligned_start_finds_keys_that_states_tell_linearly(backbone: Backbo
     layer = adapter.layer(features, 0.0, hidden.device)
     scores = torch.einsum("nge,gme->gnm", adapter.ask(hidden)[0], layer.row_keys)[0]
     assert (scores[:, :80].argmax(-1) == rows).float().mean() > 0.9
+
+
+def test_the_text_of_a_source_is_its_triple(backbone: Backbone) -> None:
+    method = made(backbone)
+    fresh_bank(method)
+    model = MemoryModel(method)
+    model.write([TRIPLES[0], Document("A text of its own.")])
+    assert model.text(TRIPLES[0].id) == TRIPLES[0].text
+    assert [model.text(entry.id) for entry in model.bank.entries()][1:] == ["A text of its own."]
+    assert model.text("unknown") == ""
 
 
 def test_a_named_triple_is_not_refused(backbone: Backbone) -> None:

@@ -26,9 +26,10 @@ from latentbank.backbone.generate import DecodingConfig, generate
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.transports import Sources
 from latentbank.bank import MemoryBank
-from latentbank.capabilities import Retrieving
+from latentbank.capabilities import Knowledge, Retrieving
 from latentbank.documents.conditions import Conditions
 from latentbank.documents.ends import whole_characters
+from latentbank.documents.facts import Triple
 from latentbank.errors import InputError
 from latentbank.method import Method
 
@@ -337,6 +338,9 @@ class Asking(ABC):
     def text(self, id: str) -> str:
         """The text of an entry that an answer names, as it was read; empty where none is kept."""
         with self.backbone.exclusive():
+            if isinstance(self.method, Knowledge):
+                entity, property, value = self.method.fact(id) or ("", "", "")
+                return Triple(entity, property, value).text if entity else value
             return self.method.text(id) if isinstance(self.method, Retrieving) else ""
 
     def prompt(self, question: str) -> str:
