@@ -18,6 +18,7 @@ from latentbank.backbone.model import Backbone
 __all__ = ["HotCache", "StateReader"]
 
 _TOGETHER = 16  # documents that run through the upper layers side by side
+_LONGER = 1.2  # the longest of them over the shortest
 
 
 class StateReader:
@@ -44,7 +45,9 @@ class StateReader:
         cold = [id for id in needed if held[id] is None]
         for at in range(0, len(cold), _TOGETHER):
             part = {id: states_of(id) for id in cold[at : at + _TOGETHER]}
-            held |= self._read({id: row for id, row in part.items() if row is not None})
+            found = {id: row for id, row in part.items() if row is not None}
+            for group in _alike(found):
+                held |= self._read(group)
         if not needed:
             return None
         memories = [[item for id in row if (item := held[id]) is not None] for row in rows]
@@ -79,6 +82,18 @@ class StateReader:
             return self._backbone.fill(states, mask, self._layer)
         with self._lora.attach(self._backbone):
             return self._backbone.fill(states, mask, self._layer)
+
+
+def _alike(states: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Documents in groups of like length: what pads a group is computed for nothing."""
+    groups: list[dict[str, Tensor]] = []
+    shortest = 0
+    for id, row in sorted(states.items(), key=lambda pair: len(pair[1])):
+        if not groups or len(row) > _LONGER * shortest:
+            groups.append({})
+            shortest = len(row)
+        groups[-1][id] = row
+    return groups
 
 
 def join_rows(rows: Sequence[Sequence[KVMemory]], layer: int, backbone: Backbone) -> KVMemory:
