@@ -25,6 +25,7 @@ from latentbank.model import bank_fingerprint
 from latentbank.parts.batch import Batch, mean_answer_loss
 from latentbank.parts.retrieval.dense import DenseKeys
 from latentbank.parts.retrieval.sketch import sketches, split_sketch
+from latentbank.parts.state_reader import StateReader
 from latentbank.parts.text_levels import TextLevels, leading
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
@@ -313,3 +314,24 @@ def test_packed_entries_need_tokens_that_were_counted(backbones: Backbones) -> N
     fresh_bank(method)
     with pytest.raises(InputError, match="use entry='verbatim'"):
         method.write(DOCUMENTS)
+
+
+def test_documents_of_unlike_length_are_read_apart_and_as_if_alone(backbones: Backbones) -> None:
+    backbone = backbones.shared("llama")
+    draw = torch.Generator().manual_seed(1)
+    lengths = [20, 5, 22, 6, 40]
+    states = {
+        str(i): torch.randn(length, backbone.geometry.width, generator=draw)
+        for i, length in enumerate(lengths)
+    }
+    reader, ran = StateReader(backbone, 1, None, 1 << 30), []
+    fill = reader._fill
+    reader._fill = lambda rows, mask: ran.append(tuple(mask.shape)) or fill(rows, mask)  # type: ignore[method-assign,func-returns-value]
+    reader.memory([list(states)], lambda id: states[id])
+    assert ran == [(2, 6), (2, 22), (1, 40)]
+    for id, row in states.items():
+        alone = StateReader(backbone, 1, None, 0).memory([[id]], lambda _, row=row: row)
+        held = reader.hot.get(id)
+        assert alone is not None and held is not None and held.slots == len(row)
+        for one, other in zip(held.keys, alone.keys, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
