@@ -508,3 +508,26 @@ def test_a_killed_writer_loses_nothing_acknowledged(
             assert again.verify().ok
             assert json.dumps(again.meta()) == "{}"
         number = reached
+
+
+def test_a_new_bank_is_seen_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentbank.bank.store import opening
+
+    path, written = tmp_path / "new.bank", opening._write_first_rows
+
+    def killed(*arguments: object) -> None:
+        assert not path.exists(), "nobody sees a file without settings"
+        written(*arguments)  # type: ignore[arg-type]
+        assert not path.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opening, "_write_first_rows", killed)
+    for budget in (None, 60_000, 1 << 20):
+        with pytest.raises(KeyboardInterrupt):
+            MemoryBank.create(path, PRINT, budget=budget)
+        assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    with MemoryBank.create(path, PRINT, budget=60_000) as bank:
+        assert bank.settings.budget_bytes == 60_000 and bank.fingerprint == PRINT

@@ -7,7 +7,7 @@ whose schema is not exactly that of a bank is refused before any row is read.
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -119,13 +119,22 @@ def _mode(path: Path, read_only: bool) -> str:
     return "mode=rw" if writable or not read_only else "mode=ro"
 
 
-def create_file(path: Path, space: Space, timeout_seconds: float) -> None:
-    """Make an empty bank at `path`, whole or not at all; an existing file is refused."""
+def create_file(
+    path: Path,
+    space: Space,
+    timeout_seconds: float,
+    fill: Callable[[sqlite3.Connection], None],
+) -> None:
+    """Make a bank at `path`, whole or not at all; an existing file is refused.
+
+    `fill` writes its first rows. Nobody sees the file before that is done.
+    """
     with new_file(path) as draft, sqlite_errors(str(path)):
         connection = _open(draft, "mode=rwc", timeout_seconds)
         try:
             initialise(connection, space)
             connection.execute(f"PRAGMA journal_mode={'WAL' if space.has_log else 'TRUNCATE'}")
+            fill(connection)
         finally:
             connection.close()
 

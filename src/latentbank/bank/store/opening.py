@@ -5,6 +5,7 @@ Knows settings, fingerprints and the first rows of a file; nothing about entries
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -35,20 +36,21 @@ def create_session(
     make_policy(settings.policy)
     if str(path) == MEMORY:
         session = Session(open_memory(settings.space), MEMORY, False)
-    else:
-        create_file(Path(path), settings.space, timeout_seconds)
-        _drop_old_index(path)
-        connection = connect(Path(path), read_only=False, timeout_seconds=timeout_seconds)
-        session = Session(connection, str(path), False)
-    try:
-        _write_first_rows(session, settings, fingerprint, meta)
-    except BaseException:
-        session.close()
-        if session.name != MEMORY:
-            for tail in ("", "-journal", "-wal", "-shm"):
-                Path(f"{path}{tail}").unlink(missing_ok=True)
-        raise
-    return session
+        try:
+            _write_first_rows(session, settings, fingerprint, meta)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def fill(connection: sqlite3.Connection) -> None:
+        draft = Session(connection, str(path), False)
+        _write_first_rows(draft, settings, fingerprint, meta)
+
+    create_file(Path(path), settings.space, timeout_seconds, fill)
+    _drop_old_index(path)
+    connection = connect(Path(path), read_only=False, timeout_seconds=timeout_seconds)
+    return open_session(Session(connection, str(path), False))
 
 
 def _drop_old_index(path: str | Path) -> None:
