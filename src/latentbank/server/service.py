@@ -24,6 +24,7 @@ from latentbank.backbone.model import Backbone
 from latentbank.bank import Receipt
 from latentbank.documents.conditions import Conditions
 from latentbank.documents.document import Document
+from latentbank.documents.identity import document_id
 from latentbank.errors import unknown
 from latentbank.server.failures import Refusal
 from latentbank.server.hosting.bank import Added, HostedBank
@@ -326,9 +327,8 @@ def _reply(hosted: HostedBank, answered: Answered) -> Reply:
 def _found(contents: Contents, entry: str, score: float) -> Found:
     said = contents.describe(entry)
     title = said["metadata"].get("title")
-    kept = contents.get(entry)
     return Found(
-        entry if kept is None else kept.id,
+        document_id(entry),
         entry,
         round(score, 4),
         title if isinstance(title, str) else None,
