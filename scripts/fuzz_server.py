@@ -33,7 +33,7 @@ from measured import write_measured
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from tiny import save_backbone
 
-TOKENS = {"ada": "token-of-ada", "eve": "token-of-eve"}
+TOKENS = {"zoran": "token-of-zoran", "quimby": "token-of-quimby"}  # names that no answer holds
 SLOW = 30.0  # seconds after which a request counts as a hang
 
 
@@ -160,8 +160,8 @@ class Steps:
         """A request; no word of the other tenant may stand in the response."""
         headers = {"Authorization": f"Bearer {TOKENS[who]}"}
         response = self.client.request(method, path, json=body, headers=headers)
-        other = "eve" if who == "ada" else "ada"
-        if f"{other}secret" in response.text or other in response.text.replace(f"{who}secret", ""):
+        other = next(name for name in TOKENS if name != who)
+        if other in response.text:
             self.leaks.append(f"{who} {method} {path}: {response.text[:200]}")
         if response.status_code >= 500:
             self.wrong.append(f"{method} {path}: {response.status_code} {response.text[:200]}")
