@@ -15,5 +15,5 @@ def test_two_tenants_never_see_each_other(tmp_path: Path) -> None:
 
 def test_no_request_breaks_the_server(tmp_path: Path) -> None:
     figures = fuzz_server.fuzz_schema(84, 1, tmp_path)
-    assert figures["requests"].value >= 60
+    assert figures["requests"].value >= 40
     assert figures["errors 500 and hangs"].value == 0 and figures["alive afterwards"].value == 1
