@@ -6,10 +6,11 @@ Knows conditionings and prompts; knows no candidates.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from latentbank.answering.growing_text import TextStream
 from latentbank.backbone.generate import DecodingConfig, Generation, PromptRun
 from latentbank.backbone.prompts import end_id_of, prompt_ids
 from latentbank.backbone.transports import Conditioning
@@ -47,27 +48,8 @@ class Answer:
     abstained: bool = False
 
 
-class AnswerStream:
-    """An answer's text, piece by piece; the pieces together are the text of the whole answer.
-
-    `answer` is the answer as it stands after the last piece, None before the first.
-    """
-
-    def __init__(self, growing: Generator[Answer, None, None]) -> None:
-        self._growing = growing
-        self.answer: Answer | None = None
-
-    def close(self) -> None:
-        """Ends the answer where it is; in the thread that took its pieces."""
-        self._growing.close()
-
-    def __iter__(self) -> Iterator[str]:
-        sent = 0
-        for answer in self._growing:
-            self.answer, text = answer, answer.text
-            if len(text) > sent:
-                yield text[sent:]
-                sent = len(text)
+AnswerStream = TextStream[Answer]
+"""An answer as it grows."""
 
 
 class Reading:

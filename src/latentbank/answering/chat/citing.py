@@ -6,10 +6,11 @@ and texts; knows no method and no model.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from latentbank.answering.chat.sentences import split_sentences, words_of
+from latentbank.answering.growing_text import TextStream
 from latentbank.documents.ends import clip
 
 __all__ = ["ChatAnswer", "ChatStream", "Citation", "cited", "snippet_of"]
@@ -73,27 +74,8 @@ class ChatAnswer:
     abstained: bool = False
 
 
-class ChatStream:
-    """An answer's text, piece by piece; the pieces together are the text of the whole answer.
-
-    `answer` is the answer as it stands after the last piece, None before the first.
-    """
-
-    def __init__(self, growing: Generator[ChatAnswer, None, None]) -> None:
-        self._growing = growing
-        self.answer: ChatAnswer | None = None
-
-    def close(self) -> None:
-        """Ends the answer where it is; in the thread that took its pieces."""
-        self._growing.close()
-
-    def __iter__(self) -> Iterator[str]:
-        sent = 0
-        for answer in self._growing:
-            self.answer, text = answer, answer.text
-            if len(text) > sent:
-                yield text[sent:]
-                sent = len(text)
+ChatStream = TextStream[ChatAnswer]
+"""A conversation's answer as it grows."""
 
 
 def cited(sentence: str, texts: Sequence[str]) -> int | None:
