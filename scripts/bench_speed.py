@@ -90,6 +90,8 @@ def forget(model: MemoryModel) -> None:
     method: Any = model.method
     method.reader.hot.clear()
     method.texts._recent.clear()
+    method.retriever._reranker.passages.clear()
+    method.retriever._words_of.cache_clear()
 
 
 def streamed(model: MemoryModel, question: str, quality: str) -> tuple[float, float, str]:

@@ -13,6 +13,7 @@ from latentbank.learning import Learning
 from latentbank.method import METHODS
 from make_tables import PLOTS, main, places
 from tables.benchmarks import COLUMNS, NO_RECORDS, benchmark_tables
+from tables.contest import contest_table, ratio_table
 from tables.knowledge import cost_table, keys_table, prune_table
 from tables.markdown import markers
 from test_record import make
@@ -129,15 +130,36 @@ def test_the_tables_of_knowledge_bases(tmp_path: Path) -> None:
     assert "| top 100 | 70.0 | 95.0 | 1.5 |" in prune_table(make("rag", metrics=pruned))
 
 
+def test_answers_beside_llama() -> None:
+    kept, prompt = "llama.cpp, prefix kept", "llama.cpp, passage in the prompt"
+    metrics = {
+        f"{system}: {part}": Metric(value, "ms")
+        for system, value in (("strata best, cached", 100.0), (kept, 200.0), (prompt, 1500.0))
+        for part in ("first token", "whole answer")
+    }
+    metrics |= {
+        f"strata best, cached over {kept}: first token": Metric(0.5, "ratio"),
+        f"strata best, cold over {prompt}: whole answer": Metric(0.25, "ratio"),
+        "cold process, first token": Metric(1.5, "s"),
+        "file of questions, speed-up": Metric(6.25, "ratio"),
+    }
+    record = make("strata", metrics=metrics)
+    text = contest_table(record)
+    assert "| strata best, cached | 100 | 100 | 0.50 | 1 | 1 | 1 |" in text
+    assert "cold process, first token 1.50 s; file of questions, speed-up 6.25." in text
+    text = ratio_table(record)
+    assert "| cached ÷ the passage's prefix kept | 0.50 | – | – | – |" in text
+    assert "| cold ÷ the passage in the prompt | – | 0.25 | – | – |" in text
+
+
 def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_every_table_has_a_place_in_the_pages() -> None:
     found = {name for path in pages() for name in markers(path)}
-    # A ceiling for benchmarks without a page of its own, methods without an adapter, and the
-    # contest of `make bench-speed`, of which no record is kept yet.
-    untold = {"method-full_context", "method-kblam", "method-recall", "method-titans", "speed"}
+    # A ceiling for benchmarks without a page of its own, and methods without an adapter.
+    untold = {"method-full_context", "method-kblam", "method-recall", "method-titans"}
     # Methods that learn in the weights have a table of their own, of learning and forgetting.
     untold |= {
         f"method-{name}" for name in METHODS.names() if issubclass(METHODS.get(name), Learning)

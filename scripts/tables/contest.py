@@ -1,4 +1,4 @@
-"""The table of answers beside llama.cpp.
+"""The tables of answers beside llama.cpp.
 
 Knows the records of scripts/bench_speed.py; times nothing.
 """
@@ -9,6 +9,7 @@ from latentbank.bench.record import Record
 from tables.markdown import table
 
 PARTS = ("first token", "whole answer")
+QUALITIES = ("best", "fast")
 OTHERS = ("llama.cpp, prefix kept", "llama.cpp, passage in the prompt")
 
 
@@ -30,4 +31,27 @@ def contest_table(record: Record) -> str:
         rows.append([system, *cells])
     head = ["", *(f"{part}, ms" for part in PARTS)]
     head += [f"{part} ÷ {other}" for other in others for part in PARTS]
-    return f"{table(head, rows)}\n\n*`{record.command}`, code {record.code_revision}.*"
+    beside = [
+        f"{name} {metric.value:,.2f} {metric.unit}".removesuffix(" ratio")
+        for name, metric in record.metrics.items()
+        if " over " not in name and metric.unit != "ms"
+    ]
+    source = f"*`{record.command}`, code {record.code_revision}.*"
+    return "\n\n".join([table(head, rows), *(["; ".join(beside) + "."] if beside else []), source])
+
+
+def ratio_table(record: Record) -> str:
+    """Markdown: strata's times over those of llama.cpp, cached and cold."""
+    rows = []
+    for state, other, words in (
+        ("cached", OTHERS[0], "cached ÷ the passage's prefix kept"),
+        ("cold", OTHERS[1], "cold ÷ the passage in the prompt"),
+    ):
+        names = [
+            f"strata {quality}, {state} over {other}: {part}"
+            for quality in QUALITIES
+            for part in PARTS
+        ]
+        found = [record.metrics.get(name) for name in names]
+        rows.append([words, *("–" if one is None else f"{one.value:.2f}" for one in found)])
+    return table(["", *(f"{q}: {part}" for q in QUALITIES for part in PARTS)], rows)
