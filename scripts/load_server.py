@@ -145,7 +145,7 @@ def write(client: httpx.Client, name: str, load: Load, draw: random.Random) -> N
 
 def clients(server: Server, args: Any, load: Load, data: QADataset, until: Any) -> list[Any]:
     """Threads that ask and write until `until` is set."""
-    questions = [one.question for one in data.questions]
+    questions = [one.text for one in data.questions]
 
     def run(number: int) -> None:
         draw, count = random.Random(args.seed * 1000 + number), 0
@@ -180,7 +180,7 @@ def alone(server: Server, data: QADataset, count: int) -> list[float]:
     load, seconds = Load(), list[float]()
     with httpx.Client(base_url=server.address, timeout=120) as client:
         for one in data.questions[: count + 1]:
-            ask(client, one.question, load, seconds)
+            ask(client, one.text, load, seconds)
     return seconds[1:]
 
 
@@ -280,7 +280,7 @@ def measure_batch(args: Any, folder: Path, data: QADataset) -> dict[str, Metric]
     try:
         prepare(server, data, args.documents)
         alone(server, data, 4)
-        questions = [one.question for one in data.questions[8 : 8 + args.questions]]
+        questions = [one.text for one in data.questions[8 : 8 + args.questions]]
 
         def run(at_once: int) -> float:
             load, waiting = Load(), list(questions)
