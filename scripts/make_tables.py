@@ -29,6 +29,7 @@ from tables.levels import levels_table
 from tables.markdown import fill
 from tables.own_model import own_model_table
 from tables.pictures import MISSING, PICTURES
+from tables.recall import depths_table
 from tables.results import method_table, results_table
 from tables.retrieval import features_table, languages_table, recall_table, small_table
 from tables.search import forms_table, sweep_table, training_table
@@ -72,6 +73,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "kb-cost": ("kblam/cost.json", lambda path: cost_table(read_record(path))),
     "kb-prune": ("kblam/prune.json", lambda path: prune_table(read_record(path))),
     "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
+    "recall": ("recall/depths.json", lambda path: depths_table(read_record(path))),
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
     "needle": ("titans/needle.json", needle_table),

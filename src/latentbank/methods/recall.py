@@ -52,7 +52,7 @@ class RecallConfig(RagConfig):
         "predicted", "Layers when writing: `predicted` for each text, `full`, or one of the exits."
     )
     similarity: float = setting(
-        0.6, "Expected cosine with the full vector at which encoding may stop."
+        0.5, "Expected cosine with the full vector at which encoding may stop."
     )
     refine: int = setting(32, "Nearest coarse texts that a question re-encodes; 0: none.")
     tokens: int = setting(256, "Tokens of a text that are encoded.")
