@@ -119,6 +119,15 @@ def test_the_number_of_versions_does_not_count(count: int, newest_at: float) -> 
     assert asked(texts, ages, "What is the price of the ferry to Oster?", 4) == [latest]
 
 
+def test_a_long_text_with_the_words_of_the_question_is_no_version_of_a_short_one() -> None:
+    diary = "In spring Anna paints. Bees dance. " * 20 + "Some say that Anna lives in the tower. "
+    texts = {"fact": "Anna lives in Lisbon.", "diary": diary + "The canteen closes at four. " * 20}
+    ages = {"fact": 1, "diary": 2}
+    assert asked(texts, ages, "Where does Anna live?") == ["fact"]
+    texts["new"], ages["new"] = "Anna lives in Oslo.", 3
+    assert asked(texts, ages, "Where does Anna live?") == ["new"]
+
+
 def test_one_fact_of_several_persons_is_no_version() -> None:
     texts = {
         "anna": "Anna Lind lives in Lisbon.", "ben": "Ben Roth lives in Lisbon.",

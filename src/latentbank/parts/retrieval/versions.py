@@ -212,7 +212,10 @@ def _alike(one: frozenset[Hashable], two: frozenset[Hashable]) -> bool:
 def _may_be_same(
     words: npt.NDArray[np.uint16], texts: Sequence[npt.NDArray[np.uint16]]
 ) -> list[int]:
-    """The places of the texts that may say the same: enough of their words are among `words`."""
+    """The places of the texts that may say the same: enough of their words are among `words`.
+
+    A long text has no words here. It is no version of a short one for holding the question's words.
+    """
     sizes = np.array([len(text) for text in texts])
     table = np.zeros(1 << 16, np.int64)
     table[words] = 1
@@ -221,7 +224,7 @@ def _may_be_same(
     counts = held[ends] - held[ends - sizes]
     shorter, longer = np.minimum(sizes, len(words)), np.maximum(sizes, len(words))
     least = np.minimum(SAME * longer, WITHIN * shorter)
-    found: list[int] = np.flatnonzero(counts >= least).tolist()
+    found: list[int] = np.flatnonzero((counts >= least) & (sizes > 0)).tolist()
     return found
 
 
