@@ -40,7 +40,7 @@ def episode(colour: str = "red", success: bool = True, plan: str = "look, then g
 
 @pytest.fixture
 def memory(backbones: Backbones) -> EpisodeMemory:
-    method = build_method("rag", backbones.shared("llama"), preset="tiny")
+    method = build_method("rag", backbones.fresh("llama"), preset="tiny")
     return EpisodeMemory(MemoryModel(method, new_bank(":memory:", method, budget_bytes=200_000)))
 
 
@@ -117,11 +117,11 @@ def test_what_helped_a_success_gets_a_hit(memory: EpisodeMemory, backbones: Back
     }
     assert sorted(hits.values()) == [0, 0, 1]
     with pytest.raises(InputError, match="kept as text"):
-        EpisodeMemory(MemoryModel(build_method("none", backbones.shared("llama"), preset="tiny")))
+        EpisodeMemory(MemoryModel(build_method("none", backbones.fresh("llama"), preset="tiny")))
 
 
 def test_a_bank_keeps_its_episodes(backbones: Backbones, tmp_path: Path) -> None:
-    method = build_method("rag", backbones.shared("llama"), preset="tiny")
+    method = build_method("rag", backbones.fresh("llama"), preset="tiny")
     with MemoryModel(method, new_bank(tmp_path / "agent.bank", method)) as model:
         EpisodeMemory(model).add([episode("red")])
     with MemoryModel(method, MemoryBank.open(tmp_path / "agent.bank", None)) as model:
@@ -134,7 +134,7 @@ def test_a_bank_keeps_its_episodes(backbones: Backbones, tmp_path: Path) -> None
 
 
 def test_the_likeliest_action_is_chosen_as_one_by_one(backbones: Backbones) -> None:
-    backbone = backbones.shared("llama")
+    backbone = backbones.fresh("llama")
     actions = ["turn left", "go", "move forward slowly"]
     prompt = "Task: go.\nObservation: a wall.\nAction:"
     scores = LikelihoodActor(backbone, calibrated=False).scores(prompt, actions)

@@ -61,7 +61,7 @@ def test_a_fit_makes_probabilities_true_and_keeps_its_rate() -> None:
 
 
 def test_it_is_kept_beside_the_adapter(backbones: Backbones, tmp_path: Path) -> None:
-    method = build_method("strata", backbones.shared("llama"), preset="tiny")
+    method = build_method("strata", backbones.fresh("llama"), preset="tiny")
     save_adapter(tmp_path, method)
     assert load_adapter(tmp_path, method.backbone).calibration is None
     PLAIN.save(tmp_path)

@@ -70,7 +70,7 @@ def test_what_says_nothing_is_left_out(
 ) -> None:
     monkeypatch.setattr(Teacher, "says", says)
     done: list[int] = []
-    made = distilled(notes, backbones.shared("llama"), 0, lambda at, total: done.append(at))
+    made = distilled(notes, backbones.fresh("llama"), 0, lambda at, total: done.append(at))
     assert done == list(range(12)) and len(made.documents) == 12
     own = [one for one in made.questions if one.document == 3]
     asked = {one.text: one.answers for one in own}

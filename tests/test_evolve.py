@@ -163,7 +163,7 @@ def stream_data(count: int) -> QADataset:
 
 def test_a_policy_that_keeps_what_is_asked_for_answers_more(backbones: Backbones) -> None:
     overrides = {"retrieval": {"candidates": 1, "rerank": 0}}
-    method = build_method("strata", backbones.shared("llama"), overrides, preset="tiny")
+    method = build_method("strata", backbones.fresh("llama"), overrides, preset="tiny")
     objective = PolicyObjective(method, stream_data(60), Stream(budget=12, phases=3, asked=20))
     names = objective.names
     asked = objective.outcomes(parse("sample + 4 * log1p(hits)", names))

@@ -21,7 +21,7 @@ from tiny import Backbones
 
 @pytest.fixture
 def model(backbones: Backbones) -> MemoryModel:
-    made = MemoryModel(build_method("strata", backbones.shared("llama"), preset="tiny"))
+    made = MemoryModel(build_method("strata", backbones.fresh("llama"), preset="tiny"))
     made.write([Document(text, id, source=f"{id}.txt") for id, text in FACTS.items()])
     return made
 
@@ -58,7 +58,7 @@ def test_langgraph(model: MemoryModel, backbones: Backbones) -> None:
     pytest.importorskip("langgraph.store.base")
     from latentbank.integrations.langgraph import BankStore
 
-    made = MemoryModel(build_method("strata", backbones.shared("llama"), preset="tiny"))
+    made = MemoryModel(build_method("strata", backbones.fresh("llama"), preset="tiny"))
     store = BankStore(made)
     store.put(("users", "ada"), "likes", {"text": "Ada likes green tea.", "strength": 3})
     store.put(("users", "ada"), "lives", {"text": "Ada lives in Oslo.", "strength": 1})
@@ -91,7 +91,7 @@ def test_llama_index(backbones: Backbones) -> None:
 
     from latentbank.integrations.llama_index import BankMemoryBlock
 
-    made = MemoryModel(build_method("strata", backbones.shared("llama"), preset="tiny"))
+    made = MemoryModel(build_method("strata", backbones.fresh("llama"), preset="tiny"))
     block = BankMemoryBlock(bank=made, k=1)
 
     async def run() -> str:

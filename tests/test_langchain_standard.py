@@ -23,7 +23,7 @@ MODELS: list[MemoryModel] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def model(backbones: Backbones) -> None:
-    made = MemoryModel(build_method("strata", backbones.shared("llama"), preset="tiny"))
+    made = MemoryModel(build_method("strata", backbones.fresh("llama"), preset="tiny"))
     made.write([Document(f"{text} There is tea.", id) for id, text in FACTS.items()])
     MODELS[:] = [made]
 

@@ -22,7 +22,7 @@ PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 
 
 def make(backbones: Backbones, **config: Any) -> Recall:
-    method = build_method("recall", backbones.shared("llama"), config, preset="tiny")
+    method = build_method("recall", backbones.fresh("llama"), config, preset="tiny")
     assert isinstance(method, Recall)
     return method
 

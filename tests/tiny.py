@@ -142,7 +142,8 @@ class Backbones:
 
     def fresh(self, name: str, dtype: str = "float32") -> Backbone:
         shared = self.shared(name, dtype)
-        return Backbone(copy.deepcopy(shared.model), shared.tokenizer, shared.name)
+        model, tokenizer = copy.deepcopy((shared.model, shared.tokenizer))
+        return Backbone(model, tokenizer, shared.name)
 
 
 def random_ids(batch: int, length: int, seed: int = 0) -> torch.Tensor:

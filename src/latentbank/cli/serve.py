@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentbank.cli.common import notice, quiet_libraries, share_processor
+from latentbank.cli.common import Json, notice, print_json, quiet_libraries, share_processor
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ def serve(
         str | None,
         typer.Option(metavar="TENANT", help="Make a token for a tenant, print it, and end."),
     ] = None,
+    json_output: Json = False,
 ) -> None:
     """Serve banks: OpenAI-compatible endpoints, documents, a web page, MCP at /mcp."""
     if new_token is not None:
-        _print_token(new_token)
+        _print_token(new_token, json_output)
         return
     settings = _settings(
         bank,
@@ -78,6 +79,8 @@ def serve(
     from latentbank.server.run import serve as run
 
     def started(address: str) -> None:
+        if json_output:
+            print_json({"address": address}, indent=None)
         notice(f"latentbank serves {address} (page, /v1, /mcp); Ctrl-C stops it")
 
     run(settings, started, _mounted_mcp)
@@ -95,6 +98,9 @@ def mcp(
     budget: Annotated[
         str, typer.Option(help="Budget of the bank, where --bank names one to make.")
     ] = "8MiB",
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Say errors as JSON; MCP is JSON in any case.")
+    ] = False,
 ) -> None:
     """Serve banks to an agent or editor by MCP over standard input and output."""
     _need("mcp", "mcp")
@@ -158,10 +164,13 @@ def _mounted_mcp(app: Any) -> None:
         mount(app)
 
 
-def _print_token(tenant: str) -> None:
+def _print_token(tenant: str, as_json: bool) -> None:
     from latentbank.server.settings import hash_token
 
     token = f"lb_{secrets.token_urlsafe(32)}"
+    if as_json:
+        print_json({"tenant": tenant, "token": token, "hash": hash_token(token)})
+        return
     typer.echo(f"token, shown this once: {token}")
     typer.echo("for the file of settings:")
     typer.echo(f'[tenants.{tenant}]\ntokens = ["{hash_token(token)}"]')

@@ -77,6 +77,10 @@ class BoundMbc(Mbc):
         entries = self._readable(bank.entries())
         self._remember([entry.id for entry in entries], [entry.payload for entry in entries])
 
+    def _stored_words(self) -> bytes:
+        """The blob of the codebooks of all levels."""
+        return self._words.numpy().tobytes()
+
     def _unpack(self, payload: bytes) -> Tensor:
         """The whole numbers of one entry: codes [T · L], level by level in a latent, then the key.
 

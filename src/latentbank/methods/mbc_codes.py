@@ -286,8 +286,12 @@ class Mbc(Mac, Telemetry):
     def _encode_payloads(self, latents: Tensor) -> list[bytes]:
         return self.codewords.pack(self._encode(latents)) if latents.shape[0] else []
 
+    def _stored_words(self) -> bytes:
+        """The blob of the bank's codewords."""
+        return self.codewords.stored()
+
     def _blobs(self) -> dict[str, bytes]:
-        blobs = {WORDS: self.codewords.stored()}
+        blobs = {WORDS: self._stored_words()}
         bank = self.require_bank()
         if bank.get_blob(WORDS) == blobs[WORDS]:
             blobs = {}
