@@ -362,10 +362,11 @@ def test_a_slow_body_and_a_full_queue(tmp_path: Path, backbones: Backbones) -> N
                 for _ in range(6)
             ]
             began = time.monotonic()
-            while sum(one.done() for one in waiting) < 3 and time.monotonic() - began < 120:
+            while sum(one.done() for one in waiting) < 2 and time.monotonic() - began < 20:
                 time.sleep(0.01)
         codes = sorted(one.result().status_code for one in waiting)
-        assert codes in ([200] * 3 + [429] * 3, [200] * 2 + [429] * 4)
+        # two may wait, and the batch that was begun before holds none, one or two others
+        assert codes in [[200] * taken + [429] * (6 - taken) for taken in (2, 3, 4)]
 
 
 def test_two_servers_on_one_bank(tmp_path: Path, backbones: Backbones) -> None:
