@@ -252,7 +252,7 @@ def test_the_command_searches_tests_and_goes_on(tmp_path: Path) -> None:
     assert [row["name"] for row in found["rows"]] == ["default", "evolved", "random", "cem"]
     record = json.loads((out / "evolve.json").read_text())
     assert record["task"] == "evolve" and record["metrics"]["test_questions"]["value"] > 0
-    assert json.loads((out / "lineage.json").read_text())[0]["way"] == "first"
+    assert json.loads((out / "lineage.jsonl").read_text().splitlines()[0])["way"] == "first"
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 0 and "over the default" in again.output
 

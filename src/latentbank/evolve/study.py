@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from latentbank.bench.record import (
     DataInfo,
@@ -28,7 +27,7 @@ from latentbank.functions.expression import parse
 __all__ = ["Contestant", "Report", "baselines", "run_test", "write_study"]
 
 FIRST, EVOLVED, RANDOM, CEM = "default", "evolved", "random", "cem"
-RECORD, LINEAGE = "evolve.json", "lineage.json"
+RECORD, LINEAGE = "evolve.json", "lineage.jsonl"
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,6 @@ def write_study(
         },
     )
     write_record(record, folder / RECORD)
-    rows: list[dict[str, Any]] = [program.row() for program in search.lineage(winner)]
-    write_atomically(folder / LINEAGE, json.dumps(rows, indent=1) + "\n")
+    rows = [json.dumps(program.row()) for program in search.lineage(winner)]
+    write_atomically(folder / LINEAGE, "\n".join(rows) + "\n")
     return record
