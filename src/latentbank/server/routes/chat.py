@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -167,7 +168,7 @@ def _all_places(text: str, part: str) -> list[int]:
     return [match.start() for match in re.finditer(re.escape(part), text)]
 
 
-class _Form:
+class _Form(ABC):
     """How a kind of completion looks."""
 
     kind, chunk, start = "", "", ""
@@ -205,11 +206,13 @@ class _Form:
         choice = {"index": 0, "finish_reason": done, "logprobs": None, **self.delta(text, first)}
         return self.outer(self.chunk, [choice])
 
+    @abstractmethod
     def choice(self, reply: Reply, text: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """The whole answer as a choice."""
 
+    @abstractmethod
     def delta(self, text: str | None, first: bool) -> dict[str, Any]:
-        raise NotImplementedError
+        """What a chunk of a stream adds; None: the last one."""
 
 
 class _Chat(_Form):
