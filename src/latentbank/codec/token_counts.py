@@ -13,7 +13,7 @@ and the rounding leaves no gaps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ UNIT, DISCOUNT = 100, 85  # a count of c is worth UNIT·c − DISCOUNT
 CONTINUATION, FLOOR = 10, 3  # a token after c different tokens is worth CONTINUATION·c + FLOOR
 WINDOW = 256  # tokens that the caches look back
 CACHE_SHARE, CACHE_HALF = 12, 30  # percent of the mass; number of tokens that gives half of it
+_STREAMS = 256  # texts coded side by side
+_TOGETHER = 2048  # tokens whose contexts are computed together
 FOLLOW_SHARE, FOLLOW_HALF = 30, 1  # the same for tokens that followed the present one
 
 
@@ -54,6 +56,21 @@ class CountTables:
     def vocabulary(self) -> int:
         """Number of token ids."""
         return len(self.pair_rows)
+
+
+def _together(texts: Sequence[IntArray]) -> Iterator[list[tuple[int, int]]]:
+    """(text, begin) of each WINDOW tokens of the texts, in groups of up to about 2,000 tokens."""
+    group: list[tuple[int, int]] = []
+    size = 0
+    for row, text in enumerate(texts):
+        for begin in range(0, len(text), WINDOW):
+            group.append((row, begin))
+            size += min(WINDOW, len(text) - begin)
+            if size >= _TOGETHER:
+                yield group
+                group, size = [], 0
+    if group:
+        yield group
 
 
 def count_tokens(texts: Sequence[Sequence[int]], vocabulary: int) -> CountTables:
@@ -100,7 +117,9 @@ class _Followers:
     def find(self, context: IntArray, token: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
         """(index where each context's token is or would be, whether it is there)."""
         key = context * self.vocabulary + token
-        at = np.searchsorted(self.keys, key)
+        order = np.argsort(key)  # in order, neighbours are found in the processor's cache
+        at = np.empty_like(key)
+        at[order] = np.searchsorted(self.keys, key[order])
         there = self.keys[np.minimum(at, len(self.keys) - 1)] == key if len(self.keys) else at < 0
         return at, there
 
@@ -195,29 +214,42 @@ class TokenCounts:
     def encode(self, texts: Sequence[Sequence[int]]) -> list[bytes]:
         """Bytes of each text of token ids below the vocabulary."""
         streams: list[bytes] = []
-        for at in range(0, len(texts), 64):
-            part = texts[at : at + 64]
-            shape = (len(part), max((len(text) for text in part), default=0))
+        for at in range(0, len(texts), _STREAMS):
+            part = [np.asarray(text, np.int64) for text in texts[at : at + _STREAMS]]
+            shape = (len(part), max(map(len, part)))
             lower, upper = np.ones(shape, np.int64), np.full(shape, 2, np.int64)
-            for row, text in enumerate(part):
-                for begin in range(0, len(text), WINDOW):
-                    here = slice(begin, begin + WINDOW)
-                    low, high = self._interval(*self._contexts(text, begin))
-                    lower[row, here][: len(low)], upper[row, here][: len(low)] = low, high
+            for places in _together(part):
+                low, high = self._interval(*self._contexts([(part[i], b) for i, b in places]))
+                done = 0
+                for row, begin in places:
+                    count = min(WINDOW, len(part[row]) - begin)
+                    here, given = slice(begin, begin + count), slice(done, done + count)
+                    lower[row, here], upper[row, here] = low[given], high[given]
+                    done += count
             streams += rans.encode(lower, upper - lower, [len(text) for text in part])
         return streams
 
-    def _contexts(self, text: Sequence[int], begin: int) -> tuple[_Mix, IntArray]:
-        """(mixture, token) at up to WINDOW places of a text from `begin` on."""
-        tokens = np.asarray(text[max(begin - WINDOW, 0) : begin + WINDOW], np.int64)
-        padded = np.concatenate([np.full(WINDOW - min(begin, WINDOW), -1), tokens])
-        recent = np.lib.stride_tricks.sliding_window_view(padded[:-1], WINDOW)
-        last = recent[:, -1].copy()
-        before = recent[:, -2].copy()
-        if begin == 0:
-            last[0] = START
-            before[1:2] = START
-        return self._mix(before, last, recent), padded[WINDOW:]
+    def _contexts(self, places: Sequence[tuple[IntArray, int]]) -> tuple[_Mix, IntArray]:
+        """(mixture, token) at up to WINDOW places of each text from each `begin` on."""
+        back = [min(WINDOW, max(begin, len(text))) for text, begin in places]
+        width = max(2, *back)
+        counts = [min(WINDOW, len(text) - begin) for text, begin in places]
+        recent = np.full((sum(counts), width), -1, np.int32)
+        before, last, token = np.empty((3, sum(counts)), np.int64)
+        done = 0
+        for (text, begin), count in zip(places, counts, strict=True):
+            here = slice(done, done + count)
+            said = np.full(width + count, -1, np.int64)
+            known = text[max(begin - width, 0) : begin + count]
+            said[len(said) - len(known) :] = known
+            recent[here] = np.lib.stride_tricks.sliding_window_view(said[:-1], width)
+            before[here], last[here] = said[width - 2 : -2], said[width - 1 : -1]
+            token[here] = said[width:]
+            if begin == 0:
+                last[done] = START
+                before[done + 1 : done + min(count, 2)] = START
+            done += count
+        return self._mix(before, last, recent), token
 
     def decode(self, streams: Sequence[bytes]) -> list[list[int]]:
         """Token ids of each stream; raises BankError where the bytes are damaged."""

@@ -16,6 +16,7 @@ __all__ = ["TokenModel", "TokenTextCodec"]
 
 _ZSTD_KINDS = 3  # first bytes below this are `ZstdTextCodec`'s
 _CODED = b"\x03"  # put before a coded text whose first byte is not above this
+_HOPELESS = 1.5  # 2 of 6,853 texts took 3 bytes more than with zstd tried on all
 _TOGETHER = 1024  # texts decoded side by side
 
 
@@ -52,11 +53,11 @@ class TokenTextCodec:
         fallback: ZstdTextCodec,
     ) -> None:
         self._tokens, self._text, self._fallback = tokens, text, fallback
+        self._quick = ZstdTextCodec(fallback.dictionary, level=8)
         self._model = model
 
     def encode_all(self, texts: Sequence[str]) -> list[bytes]:
         """Bytes of each text. Raises InputError as `ZstdTextCodec.encode` does."""
-        payloads = [self._fallback.encode(text) for text in texts]
         rows = self._tokens(texts)
         fit = [
             i
@@ -65,12 +66,21 @@ class TokenTextCodec:
             and max(row, default=0) < self._model.vocabulary
             and self._text(row) == texts[i]
         ]
+        payloads: list[bytes | None] = [None] * len(texts)
         for i, body in zip(fit, self._model.encode([rows[i] for i in fit]), strict=True):
-            coded = body if body[:1] > _CODED else _CODED + body
-            allowed = self._model.most_tokens(len(body))
-            if len(coded) < len(payloads[i]) and len(rows[i]) <= allowed:
-                payloads[i] = coded
-        return payloads
+            if len(rows[i]) <= self._model.most_tokens(len(body)):
+                payloads[i] = body if body[:1] > _CODED else _CODED + body
+        return [self._shorter(*pair) for pair in zip(texts, payloads, strict=True)]
+
+    def _shorter(self, text: str, coded: bytes | None) -> bytes:
+        """What takes fewer bytes: `coded`, or zstd's bytes of the text.
+
+        zstd's quick level tells whether its best one can come near: it takes a seventh of the time.
+        """
+        if coded is not None and len(self._quick.encode(text)) > _HOPELESS * len(coded):
+            return coded
+        plain = self._fallback.encode(text)
+        return plain if coded is None or len(plain) <= len(coded) else coded
 
     def decode_all(self, payloads: Sequence[bytes]) -> list[str]:
         """Texts of what `encode_all` gave; raises BankError if the bytes are damaged."""

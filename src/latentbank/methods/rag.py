@@ -73,6 +73,7 @@ class Rag(Trained, Candidates, WordIndexed):
 
     Config = RagConfig
     text_levels = (TEXT, *TEXTS)
+    write_batch = 128  # texts are coded side by side
     reads_texts = True
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -115,6 +115,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
 
     Config = StrataConfig
     text_levels = TEXTS
+    write_batch = 128  # texts are coded side by side
     without_training: ClassVar[Mapping[str, Any]] = {
         "inject_from": 0,
         "prompt": "chat",
