@@ -25,6 +25,7 @@ from latentbank.errors import BankError
 __all__ = ["CountTables", "TokenCounts", "count_tokens"]
 
 IntArray = npt.NDArray[np.int64]
+Recent = npt.NDArray[np.int32] | IntArray
 
 START = 0  # comes before every text and is not coded; a text may contain the same id
 UNIT, DISCOUNT = 100, 85  # a count of c is worth UNIT·c − DISCOUNT
@@ -139,7 +140,7 @@ class _Mix:
     triple: IntArray
     masses: tuple[IntArray, ...]  # follow, cache, triples, pairs, unigrams
     worths: tuple[IntArray, ...]
-    recent: IntArray  # [N, W], −1 before the text
+    recent: Recent  # [N, W], −1 before the text
     after: npt.NDArray[np.bool_]  # [N, W]: follows the present token
 
 
@@ -159,7 +160,7 @@ class TokenCounts:
 
     # ---- one distribution
 
-    def _mix(self, before: IntArray, last: IntArray, recent: IntArray) -> _Mix:
+    def _mix(self, before: IntArray, last: IntArray, recent: Recent) -> _Mix:
         """The mixture after the tokens `before` and `last` [N].
 
         `before` is −1 at the first token of a text. `recent` [N, W] are the tokens up to `last`, −1
