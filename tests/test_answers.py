@@ -124,3 +124,30 @@ def test_a_snippet_shows_where_the_answer_stands() -> None:
     assert snippet_of(text, "Zebedee").startswith("It rains on the pier.")
     assert len(snippet_of(text, "")) <= 160
     assert snippet_of("", "Ada") == ""
+
+
+def test_questions_about_neighbours_in_the_bank_are_asked_one_after_another(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order of the questions, a small cache reads each document about once."""
+    names = [f"Person{number} {word}" for number, word in enumerate("abcdefgh")]
+    options = {"retrieval": {"candidates": 1}}
+    method = build_method("strata", backbones.fresh("llama"), options, preset="tiny")
+    model = MemoryModel(method)
+    model.write([Document(f"{name} keeps the lamp of house {name}.") for name in names])
+    questions = [f"What does {names[number % 8]} keep, in row {number}?" for number in range(48)]
+    model.ask(questions[0])
+    method.reader.hot.limit_bytes = 2 * method.reader.hot.bytes + 1000
+    method.reader.hot.clear()
+    read: list[str] = []
+    before = method.reader._read
+
+    def counted(states: dict[str, Any]) -> Any:
+        read.extend(states)
+        return before(states)
+
+    monkeypatch.setattr(method.reader, "_read", counted)
+    answers = model.ask_many(questions)
+    assert len(set(read)) == 8 and len(read) <= 12
+    for question, answer in zip(questions[:8], answers, strict=False):
+        assert answer.documents == model.ask(question).documents

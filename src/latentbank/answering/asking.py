@@ -233,7 +233,9 @@ class Asking(ABC):
             )
         with self.backbone.exclusive():
             check_questions(self.backbone, questions, decoding)
-        for part in question_batches(questions, documents, as_count(batch, "batch")):
+        batch = as_count(batch, "batch")
+        near = self._places(questions) if memory and documents is None else None
+        for part in question_batches(questions, documents, batch, near):
             given = None if documents is None else [documents[i] for i in part]
             asked = [questions[i] for i in part]
             with self.backbone.exclusive():
@@ -243,6 +245,16 @@ class Asking(ABC):
                     answers = [self._judged(one, least) for one in answers]
                 self._note_hits([one.documents for one in answers])
             yield dict(zip(part, answers, strict=True))
+
+    def _places(self, questions: Sequence[str]) -> list[tuple[int, ...]] | None:
+        """Where the first document of each question stands in the bank."""
+        method = self.method
+        if len(questions) <= ASKED_TOGETHER or not isinstance(method, Retrieving):
+            return None
+        with self.backbone.exclusive():
+            self._follow()
+            rows = method.retriever.rank(questions, 1)
+            return [self.bank.age(row[0][0])[1:] if row else () for row in rows]
 
     def _least_confidence(self, abstain_at: float | None) -> float:
         """The confidence to answer from; 0 where every answer is given."""

@@ -15,6 +15,7 @@ from latentbank.errors import InputError
 __all__ = ["ASKED_TOGETHER", "check_questions", "question_batches"]
 
 ASKED_TOGETHER = 16  # questions
+Place = tuple[int, ...]
 
 
 def check_questions(
@@ -50,11 +51,22 @@ def check_questions(
 
 
 def question_batches(
-    questions: Sequence[str], documents: Sequence[str] | None = None, batch: int = ASKED_TOGETHER
+    questions: Sequence[str],
+    documents: Sequence[str] | None = None,
+    batch: int = ASKED_TOGETHER,
+    places: Sequence[Place] | None = None,
 ) -> list[list[int]]:
-    """Positions of the questions that are asked together: those of one document or like length."""
+    """Positions of the questions that are asked together: those of one document or like length.
+
+    `places`: where the document that each question is about stands in the bank. Neighbours follow
+    one another, so that what was read of a document is still there for the next question.
+    """
     order = sorted(
         range(len(questions)),
-        key=lambda i: (documents[i] if documents is not None else "", len(questions[i])),
+        key=lambda i: (
+            documents[i] if documents is not None else "",
+            places[i] if places is not None else (),
+            len(questions[i]),
+        ),
     )
     return [order[at : at + batch] for at in range(0, len(order), batch)]

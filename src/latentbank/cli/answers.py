@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from latentbank.cli.common import console, print_json
+from latentbank.cli.common import console, print_json, progress_bar
 from latentbank.cli.explain import attended, draw_attended, print_attended
 from latentbank.cli.places import known_of, place_of
 from latentbank.documents.ends import clip
@@ -27,7 +28,7 @@ NO_ANSWER = "(no answer)"
 NOT_IN_MEMORY = "Not in memory."
 SNIPPET = 160  # characters
 NAMED = 3  # older versions that are shown to people by name
-WINDOW, BATCH = 64, 16  # rows of a file that are sorted by length together; questions at a time
+WINDOW, BATCH = 1024, 16  # rows of a file that are ordered together; questions at a time
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,24 @@ class Asker:
                     told = chat_row(row.text, self._chat(row.text))
                     yield {**({} if row.id is None else {"id": row.id}), **told}
                 continue
-            answers = self.model.ask_many(
-                texts, self.decoding, self.memory, batch=BATCH, **self._asked()
-            )
+            answers = self._answers(texts)
             for i, row in enumerate(part):
                 yield {
                     **({} if row.id is None else {"id": row.id}),
                     **self.row(row.text, answers[i]),
                 }
+
+    def _answers(self, questions: list[str]) -> dict[int, Answer]:
+        """Answers by the position of the question; a bar on a terminal tells how many there are."""
+        options = {"batch": BATCH, **self._asked()}
+        found: dict[int, Answer] = {}
+        with progress_bar() if len(questions) > BATCH else nullcontext() as bar:
+            task = bar.add_task("asking", total=len(questions)) if bar else None
+            for answers in self.model.answers(questions, self.decoding, self.memory, **options):
+                found |= answers
+                if bar and task is not None:
+                    bar.update(task, advance=len(answers))
+        return found
 
     def _asked(self) -> dict[str, Any]:
         return {**self.options, "abstain_at": self.abstain_at}
