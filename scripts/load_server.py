@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -273,48 +274,61 @@ def measure_kill(args: Any, folder: Path, data: QADataset) -> dict[str, Metric]:
     }
 
 
+def at_once(server: Server, questions: Sequence[str], clients: int) -> float:
+    """Answers in a second while `clients` ask the questions, each of them once."""
+    load, waiting = Load(), list(questions)
+
+    def client() -> None:
+        with httpx.Client(base_url=server.address, timeout=300) as one:
+            while True:
+                with load.lock:
+                    if not waiting:
+                        return
+                    question = waiting.pop()
+                ask(one, question, load, load.first)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert load.statuses == {200: len(questions)}, load.statuses
+    return len(questions) / (time.perf_counter() - began)
+
+
 def measure_batch(args: Any, folder: Path, data: QADataset) -> dict[str, Metric]:
-    """Questions one at a time, then many at once."""
+    """Questions one at a time beside many at once: of documents read before, and of others."""
     server = Server(folder, {})
     server.start()
+    prepare(server, data, args.documents)
+    questions = [one.text for one in data.questions[8 : 8 + args.questions]]
+    cold, hot = {}, {1: list[float](), args.clients: list[float]()}
     try:
-        prepare(server, data, args.documents)
-        alone(server, data, 4)
-        questions = [one.text for one in data.questions[8 : 8 + args.questions]]
-
-        def run(at_once: int) -> float:
-            load, waiting = Load(), list(questions)
-
-            def client() -> None:
-                with httpx.Client(base_url=server.address, timeout=300) as one:
-                    while True:
-                        with load.lock:
-                            if not waiting:
-                                return
-                            question = waiting.pop()
-                        ask(one, question, load, load.first)
-
-            threads = [threading.Thread(target=client) for _ in range(at_once)]
-            began = time.perf_counter()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert load.statuses == {200: len(questions)}, load.statuses
-            return len(questions) / (time.perf_counter() - began)
-
-        one, many = run(1), run(args.clients)
+        for clients in hot:
+            server.stop()  # no document is remembered
+            server.start()
+            alone(server, data, 4)
+            cold[clients] = at_once(server, questions, clients)
+        for _ in range(args.rounds):
+            for clients, found in hot.items():
+                found.append(at_once(server, questions, clients))
         metrics = httpx.get(f"{server.address}/metrics").text
     finally:
         server.stop()
-    batches = [line for line in metrics.splitlines() if line.startswith("latentbank_batches")]
-    print("\n".join(batches))
+    print("\n".join(line for line in metrics.splitlines() if "latentbank_batches" in line))
+    one, many = (statistics.median(found) for found in hot.values())
     return {
         "clients": Metric(args.clients, "count"),
         "questions": Metric(len(questions), "count"),
         "one at a time": Metric(one, "1/s"),
         "at once": Metric(many, "1/s"),
         "at once beside one at a time": Metric(many / one, "times"),
+        "documents not read before: one at a time": Metric(cold[1], "1/s"),
+        "documents not read before: at once": Metric(cold[args.clients], "1/s"),
+        "documents not read before: at once beside one at a time": Metric(
+            cold[args.clients] / cold[1], "times"
+        ),
     }
 
 
@@ -329,6 +343,7 @@ def main() -> None:
     parser.add_argument("--writes", type=float, default=0.2, help="Share of writes.")
     parser.add_argument("--documents", type=int, default=150)
     parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3, help="Of `batch`; medians count.")
     parser.add_argument("--single", type=int, default=20, help="Questions of the single client.")
     parser.add_argument("--admit", type=float, default=3.0, help="Limit in single medians.")
     parser.add_argument("--seed", type=int, default=0)
@@ -339,7 +354,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         metrics = work(args, Path(folder), data)
     for name, metric in metrics.items():
-        print(f"{name}: {json.dumps(metric.value)} {metric.unit}")
+        print(f"{name}: {json.dumps(metric.value)} {metric.unit}", flush=True)
     write_measured(
         Path(args.out) / f"{args.what}.json", f"server-{args.what}", metrics, data, seed=args.seed
     )

@@ -19,7 +19,7 @@ from latentbank.backbone.model import Backbone
 from latentbank.backbone.text_run import log_likelihoods
 from latentbank.errors import InputError
 
-_CHECKED = 16  # tokens that a step may check in all rows: few cost hardly more than one
+_CHECKED = 64  # tokens that a step may check in all rows: few cost hardly more than one
 _GUESSES = 6  # of them, at most, in a row
 _COMPARED = 3  # last tokens of an answer that tell where it quotes
 
@@ -172,8 +172,8 @@ class PromptRun:
         """Answers to the prompts `rows`, or to all; to be asked for once (else ValueError).
 
         Stops at the end token or after `max_new_tokens`. `quotable`: tokens that the answer to each
-        of `rows` may quote. Where few rows are greedy, what follows there is guessed and checked
-        several tokens at a time (prompt lookup decoding), which leaves the answers as they are.
+        of `rows` may quote. What follows there is guessed and checked several tokens at a time
+        (prompt lookup decoding), which leaves the answers as they are. Rows that have ended go.
         """
         run, logits = self._taken(rows)
         if not len(logits):
@@ -237,10 +237,10 @@ class _Run:
 
     def __init__(self, backbone: Backbone, batch: int, contrast: float, split: int = 0) -> None:
         self.backbone, self.contrast, self.end_id = backbone, contrast, backbone.end_id
-        self.sessions = [backbone.session(batch, split)]
+        self.sessions = [backbone.session(batch, split, ragged=True)]
         if contrast and backbone.memory is not None:
             with backbone.with_memory(None):
-                self.sessions.append(backbone.session(batch))
+                self.sessions.append(backbone.session(batch, ragged=True))
 
     def begin(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
         """Final states [B, T, D] of tokens ids [B, T], mask [B, T] bool, of each session."""
@@ -256,8 +256,8 @@ class _Run:
         return again, states
 
     def feed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [B, T, V] after each of the next tokens ids [B, T], mask [B, T] bool."""
-        return self.logits([session.feed(ids, mask) for session in self.sessions])
+        """Logits [N, V] after each of the N tokens of ids [B, T] where mask [B, T] bool holds."""
+        return self.logits([session.feed(ids, mask)[mask] for session in self.sessions])
 
     def keep(self, mask: Tensor) -> None:
         """Of the tokens that were fed last, those of `mask` [B, T] bool; the others are undone."""
@@ -289,30 +289,41 @@ def _greedy_steps(
 ) -> Iterator[tuple[list[list[int]], list[float]]]:
     """(tokens of each row so far, their summed log-probabilities) after each pass."""
     end_id, limit = run.end_id, config.max_new_tokens
-    guesses = min(_GUESSES, _CHECKED // len(logits) - 1) if quotable else 0
     score, token = _likeliest(logits)
     rows = [[one] for one in token]
     sums = list(score)
+    fed = list(range(len(rows)))  # the rows that the run still has
     yield rows, sums
-    while waiting := [i for i, row in enumerate(rows) if row[-1] != end_id and len(row) < limit]:
-        blocks: list[list[int]] = [[] for _ in rows]
-        for i in waiting:
-            room = min(guesses, limit - len(rows[i]) - 1)
-            guessed = _continued(rows[i], quotable[i])[:room] if room > 0 else []
-            blocks[i] = [rows[i][-1], *guessed]
+    while waiting := [i for i in fed if rows[i][-1] != end_id and len(rows[i]) < limit]:
+        if len(waiting) <= len(fed) // 2:  # the others would be computed for nothing
+            places = [place for place, i in enumerate(fed) if i in waiting]
+            run.reorder(torch.tensor(places, device=logits.device))
+            fed = waiting
+        guesses = min(_GUESSES, _CHECKED // len(fed) - 1) if quotable else 0
+        blocks: list[list[int]] = [[] for _ in fed]
+        for place, i in enumerate(fed):
+            if i in waiting:
+                room = min(guesses, limit - len(rows[i]) - 1)
+                guessed = _continued(rows[i], quotable[i])[:room] if room > 0 else []
+                blocks[place] = [rows[i][-1], *guessed]
         ids, mask = run.backbone.pad(blocks)
         scores, tokens = _likeliest(run.feed(ids, mask))
-        kept = [0] * len(rows)
-        for i in waiting:
-            found = tokens[i][: len(blocks[i])]
-            while kept[i] < len(found) - 1 and found[kept[i]] == blocks[i][kept[i] + 1] != end_id:
-                kept[i] += 1
-            kept[i] += 1  # the token after the guesses that were right
-            rows[i] += found[: kept[i]]
-            sums[i] += sum(scores[i][: kept[i]])
+        kept, at = [0] * len(fed), 0
+        for place, i in enumerate(fed):
+            block = blocks[place]
+            if not block:
+                continue
+            found, sure = tokens[at : at + len(block)], scores[at : at + len(block)]
+            at += len(block)
+            right = 0
+            while right < len(found) - 1 and found[right] == block[right + 1] != end_id:
+                right += 1
+            kept[place] = right + 1  # the token after the guesses that were right
+            rows[i] += found[: right + 1]
+            sums[i] += sum(sure[: right + 1])
         if max(map(len, blocks)) > 1:
-            place = torch.arange(ids.shape[1], device=ids.device)
-            run.keep(place < torch.tensor(kept, device=ids.device)[:, None])
+            place_of = torch.arange(ids.shape[1], device=ids.device)
+            run.keep(place_of < torch.tensor(kept, device=ids.device)[:, None])
         yield rows, sums
 
 
@@ -359,7 +370,7 @@ def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[list[list[
         offset = torch.arange(batch, device=device)[:, None] * width
         run.reorder((parent + offset).view(-1))
         fed = token.view(-1, 1)
-        logits = run.feed(fed, torch.ones_like(fed, dtype=torch.bool))[:, -1]
+        logits = run.feed(fed, torch.ones_like(fed, dtype=torch.bool))
     normal = total / lengths.clamp_min(1)
     best = normal.argmax(1, keepdim=True)
     chosen = tokens.gather(1, best[..., None].expand(-1, 1, tokens.shape[2])).squeeze(1)

@@ -19,7 +19,7 @@ from latentbank.backbone.kv import GrowingCache, KVMemory, StackedCache, stage_c
 from latentbank.backbone.layers import Decoder, plain_weights, weight_sample
 from latentbank.backbone.loading import cache_folder, load_pretrained, parse_device, parse_dtype
 from latentbank.backbone.processor import Exclusive
-from latentbank.backbone.quick import QuickLlama
+from latentbank.backbone.quick import QuickLlama, RaggedRun
 from latentbank.backbone.text_run import TextRun
 from latentbank.errors import InputError
 
@@ -61,6 +61,7 @@ class Backbone:
         self._start_states: dict[int, Tensor] = {}
         self.memory: KVMemory | None = None
         self.engine: Any = None
+        self._changed = False  # inside `reference`
         self.updates: list[str] = []
         self.active_update: str | None = None
         self._exclusive = Exclusive()
@@ -164,11 +165,11 @@ class Backbone:
     @contextmanager
     def reference(self) -> Iterator[None]:
         """PyTorch computes inside the block: what it attaches is unknown to an engine."""
-        before, self.engine = self.engine, None
+        before, self.engine, self._changed = (self.engine, self._changed), None, True
         try:
             yield
         finally:
-            self.engine = before
+            self.engine, self._changed = before
 
     def new_cache(self, first: int, last: int) -> Any:
         """An empty cache for the layers first … last-1; it decides whether the engine runs them."""
@@ -280,10 +281,11 @@ class Backbone:
         finally:
             self.memory = before
 
-    def session(self, batch: int, split: int = 0) -> TextRun:
+    def session(self, batch: int, split: int = 0, ragged: bool = False) -> TextRun | RaggedRun:
         """A run of `batch` texts over the attached memory; feed it token by token or in blocks.
 
-        Without a memory, `split` is the layer from which the run can be repeated over one.
+        Without a memory, `split` is the layer from which the run can be repeated over one. With
+        `ragged` several texts run without padding where the model can; rounding then differs.
 
         Raises:
             InputError: the memory has another number of rows.
@@ -294,7 +296,9 @@ class Backbone:
                 f"the attached memory has {memory.bias.shape[0]} rows, the text {batch}; "
                 "read the memory with the same questions"
             )
-        return TextRun(self, self.geometry.layers, memory, batch, split)
+        bare = self.quick and self.engine is None and not (self._changed or torch.is_grad_enabled())
+        kind = RaggedRun if ragged and batch > 1 and bare and self.device.type == "cpu" else TextRun
+        return kind(self, self.geometry.layers, memory, batch, split)
 
     def finish(self, states: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Final states [B, T, D] of right-padded text whose states [B, T, D] enter `layer`.

@@ -8,6 +8,7 @@ memory.
 from __future__ import annotations
 
 from latentbank.backbone.quick.llama import QuickLlama
+from latentbank.backbone.quick.ragged import RaggedRun
 from latentbank.backbone.quick.saved import quick_model
 
-__all__ = ["QuickLlama", "quick_model"]
+__all__ = ["QuickLlama", "RaggedRun", "quick_model"]

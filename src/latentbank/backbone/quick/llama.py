@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentbank.backbone.kv import GrowingCache
+from latentbank.backbone.quick.ragged import RaggedCache
 
 __all__ = ["QuickConfig", "QuickLlama"]
 
@@ -114,12 +115,15 @@ class _Body(nn.Module):
     def forward(
         self,
         inputs_embeds: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         position_ids: Tensor,
-        past_key_values: GrowingCache | None = None,
+        past_key_values: GrowingCache | RaggedCache | None = None,
         use_cache: bool = False,
     ) -> SimpleNamespace:
-        """States [B, T, D] after the layers as `last_hidden_state`; masks are added to scores."""
+        """States [B, T, D] after the layers as `last_hidden_state`.
+
+        The mask is added to the scores; a `RaggedCache` has its own.
+        """
         hidden = inputs_embeds
         angles = position_ids[..., None].float() * self.frequencies.to(hidden.device, torch.float)
         angles = torch.cat((angles, angles), -1)[:, None]  # (B, 1, T, head_dim)
@@ -140,7 +144,11 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _Norm(config)
 
     def forward(
-        self, hidden: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: GrowingCache | None
+        self,
+        hidden: Tensor,
+        turn: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: GrowingCache | RaggedCache | None,
     ) -> Tensor:
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), turn, mask, cache)
         read: Tensor = self.mlp(self.post_attention_layernorm(hidden))
@@ -162,7 +170,11 @@ class _Attention(nn.Module):
         self.o_proj = _Linear(own, width)
 
     def forward(
-        self, hidden: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: GrowingCache | None
+        self,
+        hidden: Tensor,
+        turn: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: GrowingCache | RaggedCache | None,
     ) -> Tensor:
         batch, length = hidden.shape[:2]
         shape = (batch, length, -1, self.head_dim)
@@ -171,6 +183,10 @@ class _Attention(nn.Module):
             for one in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = _rotated(query, *turn), _rotated(key, *turn)
+        if isinstance(cache, RaggedCache):
+            mixed = cache.attend(query, key, value, self.index, self.head_dim**-0.5)
+            seen: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+            return seen
         if cache is not None:
             key, value = cache.update(key, value, self.index)
         reader = self.__dict__.get("knowledge")
