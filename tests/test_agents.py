@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from latentbank.adapter import build_method, new_bank
-from latentbank.agents.actor import EndpointActor, LikelihoodActor, RandomActor
+from latentbank.agents.actor import EndpointActor, LikelihoodActor, Prompt, RandomActor
 from latentbank.agents.environment import ACTIONS, BabyAI, Turn
 from latentbank.agents.episode import Episode, Step
 from latentbank.agents.likeness import WordLikeness, likeness
@@ -61,6 +61,16 @@ def test_an_episode_is_read_as_it_was_written_without_its_invalid_steps() -> Non
             Episode.parse(text)
 
 
+def test_an_episode_that_a_full_bank_cut_keeps_its_first_steps() -> None:
+    lines = episode().document().text.splitlines()
+    for count in (5, 6):
+        cut = Episode.parse("\n".join(lines[:count]), whole=False)
+        assert cut.steps == episode().kept().steps[:1]
+    assert Episode.parse("\n".join(lines[:4]), whole=False).steps == ()
+    with pytest.raises(InputError):
+        Episode.parse("\n".join(lines[:6]))
+
+
 def test_words_that_are_rare_make_lines_alike() -> None:
     cosines = WordLikeness().cosines(
         "a red ball ahead", ["a red ball ahead", "a key ahead", "", "x"]
@@ -90,12 +100,15 @@ def test_plans_and_windows_are_those_most_alike(memory: EpisodeMemory) -> None:
         "search",
         "open the green door",
         "OpenDoor",
-        around=1,
+        before=1,
+        after=1,
     )
     assert seen[0].episode.task == "open the green door"
     assert seen[0].lines[-1] == "Action: toggle" and len(seen) == 5
     assert [one.score for one in seen] == sorted((one.score for one in seen), reverse=True)
-    done = memory.windows("toggle", "action", "open the grey door", "OpenDoor", best=1, around=1)
+    done = memory.windows(
+        "toggle", "action", "open the grey door", "OpenDoor", best=1, before=1, after=1
+    )
     assert done[0].lines[1] == "Action: toggle" and done[0].lines[0].startswith("Observation: ")
     with pytest.raises(UnknownNameError):
         memory.windows("x", "smell", "t", "c")
@@ -135,21 +148,42 @@ def test_a_bank_keeps_its_episodes(backbones: Backbones, tmp_path: Path) -> None
 
 def test_the_likeliest_action_is_chosen_as_one_by_one(backbones: Backbones) -> None:
     backbone = backbones.fresh("llama")
-    actions = ["turn left", "go", "move forward slowly"]
-    prompt = "Task: go.\nObservation: a wall.\nAction:"
+    actions = ["turn left", "go", "turn slowly"]
+    prompt = Prompt("Task: go.\nObservation: a wall.\nAction:")
     scores = LikelihoodActor(backbone, calibrated=False).scores(prompt, actions)
-    for action, score in zip(actions, scores, strict=True):
-        asked, told = backbone.encode([prompt])[0], backbone.encode([f" {action}"])[0][1:]
+    told = [backbone.encode([f" {action}"], start=False)[0] for action in actions]
+    for own, score in zip(told, scores, strict=True):
+        others = [other for other in told if other != own]
+        size = next(n for n in range(1, 99) if all(own[:n] != other[:n] for other in others))
         with torch.no_grad():
-            loss, count = backbone.answer_loss([asked], [told])
+            loss, count = backbone.answer_loss(backbone.encode([str(prompt)]), [own[:size]])
         assert score == pytest.approx(float(-loss / count), abs=1e-3)
     assert LikelihoodActor(backbone).choose(prompt, actions) in actions
-    plain = LikelihoodActor(backbone).scores("Action:", actions)
+    plain = LikelihoodActor(backbone).scores(Prompt("Action:"), actions)
     np.testing.assert_allclose(plain, 0, atol=1e-4)
-    short = LikelihoodActor(backbone, tokens=20)
-    assert short.choose("far too long " * 50 + "Action:", actions) in actions
     with pytest.raises(InputError, match="no action"):
         LikelihoodActor(backbone).choose(prompt, [])
+
+
+def test_a_passage_is_read_as_if_it_stood_in_the_prompt(backbones: Backbones) -> None:
+    backbone = backbones.fresh("llama")
+    actions, passage = ["left", "right"], "Observation: a wall.\nAction: left"
+    actor = LikelihoodActor(backbone, calibrated=False)
+    one = actor.scores(Prompt("Observation: a door.\nAction:", (passage,)), actions)
+    whole = f"{passage}\n\nObservation: a door.\nAction:"
+    np.testing.assert_allclose(one, actor.scores(Prompt(whole), actions), atol=1e-3)
+    alone = actor.scores(Prompt("Observation: a door.\nAction:"), actions)
+    assert np.abs(np.array(one) - alone).max() > 1e-3
+
+
+def test_an_equal_passage_counts_as_often_as_it_is_shown(backbones: Backbones) -> None:
+    backbone = backbones.fresh("llama")
+    actor = LikelihoodActor(backbone, calibrated=False)
+    first, second = "Action: left", "Action: right"
+    shown = [(first,), (first, second), (first, second, second), (second, first, second)]
+    scores = [actor.scores(Prompt("Action:", one), ["left", "right"]) for one in shown]
+    assert scores[2] == scores[3], "the order of passages says nothing"
+    assert scores[1] != scores[2] != scores[0]
 
 
 @pytest.fixture
@@ -182,12 +216,12 @@ def test_an_endpoint_acts_and_chance_stands_in_for_nonsense(
 ) -> None:
     client, answers = endpoint
     actor = EndpointActor(client, RandomActor(0))
-    answers += ["I would Turn Left now.", "togle", "42", "Hm?"]
-    assert actor.choose("p", ACTIONS) == "turn left"
-    assert actor.choose("p", ACTIONS) == "toggle"
-    assert actor.choose("p", ACTIONS) in ACTIONS
+    answers += ["I would go Left now.", "togle", "42", "Hm?"]
+    assert actor.choose(Prompt("p"), ACTIONS) == "left"
+    assert actor.choose(Prompt("p"), ACTIONS) == "toggle"
+    assert actor.choose(Prompt("p"), ACTIONS) in ACTIONS
     assert actor.counts == {"taken": 2, "no action": 2, "fallback": 1}
-    assert actor.choose("p", ACTIONS) in ACTIONS
+    assert actor.choose(Prompt("p"), ACTIONS) in ACTIONS
     assert actor.counts["no answer"] == 2 and actor.counts["fallback"] == 2
 
 
@@ -214,12 +248,11 @@ class Corridor:
 class Copying:
     """Does what the last window with the same observation did, else "left"."""
 
-    def choose(self, prompt: str, actions: Sequence[str]) -> str:
-        lines = prompt.splitlines()
-        for i in range(len(lines) - 4, -1, -1):
-            if lines[i] == lines[-2] and lines[i + 1] == "Action: right":
-                return "right"
-        return "left"
+    def choose(self, prompt: Prompt, actions: Sequence[str]) -> str:
+        seen = prompt.situation.splitlines()[-2]
+        return (
+            "right" if any(f"{seen}\nAction: right" in one for one in prompt.passages) else "left"
+        )
 
 
 def test_a_memory_of_successes_makes_tasks_solvable(memory: EpisodeMemory) -> None:
@@ -231,7 +264,8 @@ def test_a_memory_of_successes_makes_tasks_solvable(memory: EpisodeMemory) -> No
     memory.add([Episode("walk 3 to the right", "Corridor", "", steps)])
     told: list[tuple[int, int, bool]] = []
     helped = run_trials(tasks, Copying(), memory, rules, 2, lambda *one: told.append(one))
-    assert helped.by_trial[0] == [1.0, 1.0, 0.0] and len(told) == 6
+    assert helped.by_trial[0] == [1.0, 1.0, 0.0]
+    assert [task for _, task, _ in told] == [0, 1, 2, 2], "what is solved is not tried again"
     assert len(memory) >= 2, "the successes of the first trial are remembered"
     with pytest.raises(InputError):
         run_trials([], Copying(), memory, rules)

@@ -27,6 +27,7 @@ from latentbank.evolve.policies import BLEND, PolicyObjective, Stream
 from latentbank.evolve.population import Population, Program
 from latentbank.evolve.proposer import Proposer
 from latentbank.evolve.search import STATE, Search, SearchSettings
+from latentbank.evolve.study import clustered_interval
 from latentbank.functions.expression import Expression, parse
 from tiny import Backbones
 
@@ -131,8 +132,11 @@ def test_baselines_evaluate_as_often_as_they_may() -> None:
     by_chance = random_search(Curve(), 60, seed=0)
     by_weight = cross_entropy(Curve(), 200, seed=0)
     assert (by_chance.evaluations, by_weight.evaluations) == (60, 200)
-    assert by_chance.score >= Curve().figures(parse("x", ("x",)), 1.0)["score"]
-    assert by_weight.score > 0.85
+    assert by_chance.best[0][1] >= Curve().figures(parse("x", ("x",)), 1.0)["score"]
+    assert by_weight.best[0][1] > 0.85
+    several = random_search(Curve(), 60, seed=0, keep=3).best
+    assert several[0] == by_chance.best[0] and len({text for text, _ in several}) == 3
+    assert several[0][1] >= several[1][1] >= several[2][1]
 
 
 # ---- policies
@@ -164,19 +168,45 @@ def stream_data(count: int) -> QADataset:
 def test_a_policy_that_keeps_what_is_asked_for_answers_more(backbones: Backbones) -> None:
     overrides = {"retrieval": {"candidates": 1, "rerank": 0}}
     method = build_method("strata", backbones.fresh("llama"), overrides, preset="tiny")
-    objective = PolicyObjective(method, stream_data(60), Stream(budget=12, phases=3, asked=20))
+    stream = Stream(budget=40, documents=60, streams=2, phases=3, asked=20, wanted=0.2)
+    objective = PolicyObjective(method, stream_data(80), stream)
     names = objective.names
     asked = objective.outcomes(parse("sample + 4 * log1p(hits)", names))
     newest = objective.outcomes(parse("age", names))
     oldest = objective.outcomes(parse("-age", names))
-    assert len(asked) == 2 * 3 * 20
-    assert np.mean(asked) > np.mean(newest)
-    assert np.mean(oldest[60:]) > np.mean(newest[60:]), "the first phase is retained"
+    assert 90 < len(asked) <= 2 * 3 * 20 and len(newest) == len(asked)
+    assert np.mean(asked) > np.mean(newest) and np.mean(asked) > np.mean(oldest)
     assert objective.outcomes(parse("age", names)) == newest
     figures = objective.figures(parse("age", names), 1.0)
     assert figures["score"] == pytest.approx(np.mean(newest))
-    with pytest.raises(InputError, match="need at least"):
-        PolicyObjective(method, stream_data(8), Stream(phases=3))
+    assert figures["new"] > figures["old"]
+    half = objective.figures(parse("age", names), 0.5)["score"]
+    assert half == pytest.approx(np.mean(objective.play("formula:age", 1)[0].answered))
+    for wrong in (stream_data(8), stream_data(80)):
+        with pytest.raises(InputError, match="need at least"):
+            PolicyObjective(method, wrong, Stream(phases=30 if wrong.documents[8:] else 3))
+
+
+def test_questions_ask_about_all_phases_and_only_about_wanted_documents(
+    backbones: Backbones,
+) -> None:
+    overrides = {"retrieval": {"candidates": 1, "rerank": 0}}
+    method = build_method("strata", backbones.fresh("llama"), overrides, preset="tiny")
+    stream = Stream(budget=400, documents=60, streams=1, phases=4, asked=50, wanted=0.2)
+    played = PolicyObjective(method, stream_data(60), stream).play("age")[0]
+    assert len(set(played.owners)) <= 12
+    last = played.ages[-40:]
+    assert set(last) == {0, 1, 2, 3} and played.ages[0] == 0
+    assert np.mean(played.answered) == 1.0, "with room for all of them each is answered"
+
+
+def test_questions_about_one_document_are_drawn_together() -> None:
+    differences = [1.0] * 10 + [0.0] * 10
+    alone = clustered_interval(differences, [str(i) for i in range(20)])
+    together = clustered_interval(differences, ["a"] * 10 + ["b"] * 10)
+    assert alone.value == together.value == 0.5
+    assert together.high - together.low > alone.high - alone.low
+    assert 0.2 < alone.low < 0.4 and (together.low, together.high) == (0.0, 1.0)
 
 
 def test_a_fusion_orders_texts_and_the_shipped_one_is_the_first() -> None:

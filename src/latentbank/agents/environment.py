@@ -13,8 +13,7 @@ from latentbank.errors import InputError
 
 __all__ = ["ACTIONS", "BabyAI", "Environment", "Turn"]
 
-ACTIONS = ("turn left", "turn right", "move forward", "pick up", "drop", "toggle")
-_SEEN = 3  # things that an observation names
+ACTIONS = ("left", "right", "forward", "pick up", "drop", "toggle")
 _THINGS = {4: "door", 5: "key", 6: "ball", 7: "box"}
 _COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
 _DOORS = ("open", "closed", "locked")
@@ -106,7 +105,11 @@ class BabyAI:
         return Episode(task, self.category, "", tuple(steps), success)
 
     def _words(self, seen: dict[str, Any]) -> str:
-        """What is seen: what the task names, the nearest things, the way ahead, what is carried."""
+        """One thing, the way ahead, and what is carried.
+
+        The thing is the nearest of those that the task names, else the nearest. More of them would
+        make situations that ask for the same action unlike.
+        """
         image, (own_x, own_y) = seen["image"], _AGENT
         things = []
         for x in range(image.shape[0]):
@@ -117,9 +120,7 @@ class BabyAI:
                     wanted = f"{_COLOURS[colour]} {_THINGS[kind]}" in self._task
                     away = abs(x - own_x) + own_y - y
                     things.append((not wanted, away, name, x, y))
-        named = [
-            f"{name} {_place(x - own_x, own_y - y)}" for _, _, name, x, y in sorted(things)[:_SEEN]
-        ]
+        named = [f"{name} {_place(x - own_x, own_y - y)}" for *_, name, x, y in sorted(things)[:1]]
         kind, _, state = (int(one) for one in image[own_x, own_y - 1])
         free = kind == 1 or (kind == 4 and state == 0)
         ahead = "the way ahead is free" if free else f"ahead is a {_THINGS.get(kind, 'wall')}"
@@ -136,7 +137,7 @@ def _named(kind: int, colour: int, state: int) -> str:
 
 
 def _place(right: int, ahead: int) -> str:
-    parts = [f"{ahead} ahead"] if ahead else []
-    if right:
-        parts.append(f"{abs(right)} to the {'right' if right > 0 else 'left'}")
-    return " and ".join(parts) or "here"
+    side = "right" if right > 0 else "left"
+    if not right:
+        return f"{ahead} step{'s' if ahead > 1 else ''} ahead"
+    return f"ahead to the {side}" if ahead else f"to the {side}"

@@ -64,8 +64,11 @@ class Episode:
         return Document(episode.text(), metadata=known)
 
     @classmethod
-    def parse(cls, text: str) -> Episode:
+    def parse(cls, text: str, whole: bool = True) -> Episode:
         """The episode of a text as `text` writes it.
+
+        Unless `whole`, the text may end early, as one does that a full bank cut: an observation
+        without its action is left out.
 
         Raises:
             InputError: the text has other lines.
@@ -77,7 +80,8 @@ class Episode:
         task, category, plan = (
             line.removeprefix(head) for line, head in zip(lines, heads, strict=False)
         )
-        return cls(task, category, plan, tuple(_steps(lines[3:])))
+        rest = lines[3:] if whole else lines[3 : 3 + (len(lines) - 3) // 2 * 2]
+        return cls(task, category, plan, tuple(_steps(rest)))
 
 
 def _steps(lines: Sequence[str]) -> list[Step]:

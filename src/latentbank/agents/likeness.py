@@ -21,6 +21,7 @@ __all__ = ["Likeness", "SentenceLikeness", "WordLikeness", "likeness"]
 
 Array = npt.NDArray[np.float64]
 _WORD = re.compile(r"\w+")
+_INDEXES = 8  # lists of texts that are remembered
 
 
 class Likeness(Protocol):
@@ -31,28 +32,57 @@ class Likeness(Protocol):
 
 
 class WordLikeness:
-    """Cosines of word counts, with words and pairs of words weighted by how rare they are."""
+    """Cosines of word counts, with words and pairs of words weighted by how rare they are.
+
+    How rare is counted among the others. The index of a list of others is kept for the next call.
+    """
+
+    def __init__(self) -> None:
+        self._indexes: dict[tuple[str, ...], _Index] = {}
 
     def cosines(self, text: str, others: Sequence[str]) -> Array:
         """See `Likeness`."""
-        rows = [self._features(one) for one in (text, *others)]
-        seen = Counter(name for row in rows for name in row)
-        rare = {name: math.log(1 + len(rows) / count) for name, count in seen.items()}
-        weighted = [{n: c * rare[n] for n, c in row.items()} for row in rows]
-        sizes = [math.sqrt(sum(v * v for v in row.values())) for row in weighted]
-        own = weighted[0]
-        found = [
-            sum(value * row.get(name, 0.0) for name, value in own.items()) / (sizes[0] * size)
-            if sizes[0] and size
-            else 0.0
-            for row, size in zip(weighted[1:], sizes[1:], strict=True)
-        ]
-        return np.array(found, np.float64)
+        key = tuple(others)
+        index = self._indexes.pop(key, None) or _Index(key)
+        self._indexes[key] = index
+        if len(self._indexes) > _INDEXES:
+            del self._indexes[next(iter(self._indexes))]
+        return index.cosines(text)
 
-    @staticmethod
-    def _features(text: str) -> Counter[str]:
-        words = _WORD.findall(text.lower())
-        return Counter([*words, *map(" ".join, pairwise(words))])
+
+class _Index:
+    """Word → (places, weights) in a list of texts; each text's weights have length 1."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._count = len(texts)
+        rows = [_features(one) for one in texts]
+        self._seen = Counter(name for row in rows for name in row)
+        places: dict[str, list[int]] = {}
+        weights: dict[str, list[float]] = {}
+        for place, row in enumerate(rows):
+            for name, value in self._weighted(row).items():
+                places.setdefault(name, []).append(place)
+                weights.setdefault(name, []).append(value)
+        self._words = {name: (np.array(places[name]), np.array(weights[name])) for name in places}
+
+    def cosines(self, text: str) -> Array:
+        """The cosines [n] of a text with those of the list."""
+        found = np.zeros(self._count)
+        for name, value in self._weighted(_features(text)).items():
+            if name in self._words:
+                places, weights = self._words[name]
+                found[places] += value * weights
+        return found
+
+    def _weighted(self, row: Counter[str]) -> dict[str, float]:
+        rare = {name: math.log(1 + self._count / max(1, self._seen[name])) for name in row}
+        size = math.sqrt(sum((count * rare[name]) ** 2 for name, count in row.items()))
+        return {name: count * rare[name] / size for name, count in row.items()} if size else {}
+
+
+def _features(text: str) -> Counter[str]:
+    words = _WORD.findall(text.lower())
+    return Counter([*words, *map(" ".join, pairwise(words))])
 
 
 class SentenceLikeness:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from latentbank.agents.actor import Actor
+from latentbank.agents.actor import Actor, Prompt
 from latentbank.agents.environment import Environment
 from latentbank.agents.episode import Episode, Step
 from latentbank.agents.memory import EpisodeMemory, Window
@@ -23,22 +23,23 @@ class Rules:
     """How a task is attempted.
 
     `steps`: at most so many. `key`: what windows are looked up by, the present observation
-    (`search`) or the last action (`action`). `windows` of `around` lines before and after stand in
-    the prompt, `plans` records before the first step, and the last `recent` steps.
+    (`search`) or the last action (`action`). `windows`, each with the lines `before` and `after`
+    the one that was found, stand in the prompt, and the last `recent` steps. The plan is that of
+    the best of `plans` records.
     """
 
     steps: int = 50
     key: str = "search"
-    windows: int = 4
-    around: int = 2
+    windows: int = 8
+    before: int = 0
+    after: int = 1
     plans: int = 1
-    recent: int = 3
+    recent: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.around, self.recent) < 1 or min(self.windows, self.plans) < 0:
-            raise InputError(
-                "steps, around and recent are at least 1; windows and plans not below 0"
-            )
+        counts = (self.windows, self.before, self.after, self.plans, self.recent)
+        if self.steps < 1 or min(counts) < 0:
+            raise InputError("steps are at least 1, and the other numbers of rules not below 0")
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ class Attempt:
 
 @dataclass
 class Trials:
-    """The success of each task in each trial, 1 or 0."""
+    """For each trial: 1 for every task that is solved by then, else 0."""
 
     by_trial: list[list[float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
     def best(self) -> list[float]:
         """1 for each task that a trial solved."""
-        return [max(one) for one in zip(*self.by_trial, strict=True)]
+        return list(self.by_trial[-1])
 
 
 def attempt(
@@ -82,11 +83,17 @@ def attempt(
             last = steps[-1].action if steps and rules.key == "action" else seen
             kind = "action" if steps and rules.key == "action" else "search"
             windows = memory.windows(
-                last, kind, task, environment.category, plan, rules.windows, rules.around
+                last,
+                kind,
+                task,
+                environment.category,
+                plan,
+                rules.windows,
+                rules.before,
+                rules.after,
             )
-        action = actor.choose(
-            prompt_of(task, plan, windows, steps, seen, rules), environment.actions()
-        )
+        recent = steps[max(0, len(steps) - rules.recent) :]
+        action = actor.choose(prompt_of(task, plan, windows, recent, seen), environment.actions())
         turn = environment.step(action)
         steps.append(Step(seen, action, turn.valid or turn.success))
         seen, success = turn.observation, turn.success
@@ -99,22 +106,15 @@ def attempt(
 
 
 def prompt_of(
-    task: str,
-    plan: str,
-    windows: Sequence[Window],
-    steps: Sequence[Step],
-    seen: str,
-    rules: Rules,
-) -> str:
-    """What the actor reads: windows, the worst of them first, then the present situation."""
-    parts = []
-    for window in reversed(windows):
-        parts.append("\n".join([f"Task: {window.episode.task}", *window.lines]))
+    task: str, plan: str, windows: Sequence[Window], recent: Sequence[Step], seen: str
+) -> Prompt:
+    """What the actor reads: the windows and the present situation."""
     lines = [f"Task: {task}", *([f"Plan: {plan}"] if plan else [])]
-    for step in steps[-rules.recent :]:
+    for step in recent:
         lines += [f"Observation: {step.observation}", f"Action: {step.action}"]
     lines += [f"Observation: {seen}", "Action:"]
-    return "\n\n".join([*parts, "\n".join(lines)])
+    shown = ("\n".join([f"Task: {one.episode.task}", *one.lines]) for one in windows)
+    return Prompt("\n".join(lines), tuple(shown))
 
 
 def run_trials(
@@ -125,7 +125,9 @@ def run_trials(
     trials: int = 3,
     told: Callable[[int, int, bool], None] = lambda trial, task, success: None,
 ) -> Trials:
-    """Attempts every task in each of `trials`; successes enter the memory after the trial.
+    """Attempts in each of `trials` every task that is not solved yet.
+
+    Successes enter the memory after the trial.
 
     Raises:
         InputError: no task, or no trial.
@@ -133,16 +135,19 @@ def run_trials(
     if not environments or trials < 1:
         raise InputError("There must be a task and a trial.")
     result = Trials()
+    row = [0.0] * len(environments)
     for trial in range(trials):
-        row, learned = [], []
+        learned = []
         for number, (environment, seed) in enumerate(environments):
+            if row[number]:
+                continue
             made = attempt(environment, seed, actor, memory, rules)
-            row.append(float(made.episode.success))
+            row[number] = float(made.episode.success)
             result.steps.append(made.steps)
             told(trial, number, made.episode.success)
             if made.episode.success:
                 learned.append(made.episode)
-        result.by_trial.append(row)
+        result.by_trial.append(list(row))
         if memory is not None:
             memory.add(learned)
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,13 +26,14 @@ from latentbank.errors import InputError, unknown
 if TYPE_CHECKING:
     from latentbank.evaluate.data import QADataset
     from latentbank.evolve.objective import Objective
+    from latentbank.evolve.policies import Stream
     from latentbank.evolve.population import Program
     from latentbank.evolve.proposer import Proposer
     from latentbank.evolve.search import Search
     from latentbank.evolve.study import Report
 
 TARGETS = ("policy", "fusion")
-_SMALL, _EVALUATIONS = 60, 300
+_SMALL, _EVALUATIONS, _SMALL_STREAM = 60, 300, 120
 
 
 def evolve(
@@ -52,12 +54,13 @@ def evolve(
         typer.Option(metavar="PATH[:SPLIT]", help="Another stream, for the test at the end."),
     ] = None,
     documents: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many documents of each.")
+        int | None,
+        typer.Option(min=1, help="policy: documents of a stream. fusion: the first of each set."),
     ] = None,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help=f"Expressions to evaluate. Default: {_EVALUATIONS}.")
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, help="policy: bytes per document.")] = 128,
+    budget: Annotated[int, typer.Option(min=1, help="policy: bytes per document.")] = 64,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     adapter: Annotated[
         str, typer.Option("--adapter", "-a", help="policy: method or adapter of the bank.")
@@ -85,29 +88,31 @@ def evolve(
     share_processor()
     from latentbank.evolve.search import Search, SearchSettings
 
-    train, tested = _streams(data, test, documents)
+    train, tested = _streams(data, test, documents if target == "fusion" else None)
     count_ = evaluations or (_SMALL if small else _EVALUATIONS)
     settings = SearchSettings(evaluations=count_, seed=seed)
     proposer = _proposer(llm)
-    objective, final = _objectives(target, train, tested, budget, seed, adapter, backbone)
+    objective, chooser, final = _objectives(
+        target, train, tested, _stream(small, documents, budget, seed), adapter, backbone
+    )
     notice(
         f"{count(count_, 'expression')} for a {target} on {train.name}: "
         f"{count(len(train.documents), 'document')}; test: {tested.name}"
     )
     search = Search(objective, settings, Path(out), proposer, _teller(count_))
     try:
-        winner = search.run()
+        search.run()
     except KeyboardInterrupt:
         done = count(len(search.programs), "expression")
         raise Interrupted(f"Stopped after {done}; run it again to go on.") from None
     if proposer is not None:
         notice(f"endpoint: {proposer.told()}")
-    _finish(search, winner, final, train, tested, out, answers, json_output)
+    _finish(search, chooser, final, train, tested, out, answers, json_output)
 
 
 def _finish(
     search: Search,
-    winner: Program,
+    chooser: Objective,
     final: Objective,
     train: QADataset,
     tested: QADataset,
@@ -116,33 +121,21 @@ def _finish(
     json_output: bool,
 ) -> None:
     """The baselines, the test and what is printed."""
-    from latentbank.evolve.study import (
-        EVOLVED,
-        FIRST,
-        Contestant,
-        baselines,
-        run_test,
-        write_study,
-    )
+    from latentbank.evolve.study import EVOLVED, contestants, run_test, write_study
 
-    settings, first = search.settings, search.programs[0]
-    evaluated = settings.evaluations
-    contestants = [
-        Contestant(FIRST, first.text, first.score, 1),
-        Contestant(EVOLVED, winner.text, winner.score, evaluated),
-        *baselines(search.objective, evaluated, settings.seed, settings.most_nodes, notice),
-    ]
+    found = contestants(search, chooser, notice)
     notice("test")
-    reports = run_test(final, contestants, answers)
+    reports = run_test(final, found, answers)
     command = shlex.join(["latentbank", *sys.argv[1:]])
-    write_study(search, winner, reports, train, tested, command, Path(out))
+    write_study(search, reports, train, tested, command, Path(out))
     if json_output:
         print_json({"out": out, "counts": search.counts(), "rows": [_row(one) for one in reports]})
         return
     _show(reports)
-    use = f"--policy 'formula:{winner.text}'"
+    evolved = next(one.text for one in found if one.name == EVOLVED)
+    use = f"--policy 'formula:{evolved}'"
     if search.objective.identity()["target"] == "fusion":
-        use = f"-o 'retrieval.fusion={winner.text}'"
+        use = f"-o 'retrieval.fusion={evolved}'"
     typer.echo(f"\n{out}: record, lineage, checkpoint. To use it: latentbank write … {use}")
 
 
@@ -160,23 +153,26 @@ def _streams(spec: str, test: str | None, documents: int | None) -> tuple[QAData
     return first, second
 
 
+def _stream(small: bool, documents: int | None, budget: int, seed: int) -> Stream:
+    """The streams to search on."""
+    from latentbank.evolve.policies import Stream
+
+    size = documents or (_SMALL_STREAM if small else Stream.documents)
+    return Stream(budget, size, 2 if small else Stream.streams, seed=seed)
+
+
 def _objectives(
-    target: str,
-    train: QADataset,
-    tested: QADataset,
-    budget: int,
-    seed: int,
-    adapter: str,
-    backbone: str,
-) -> tuple[Objective, Objective]:
-    """The objective on the stream to search on, and on that of the test."""
+    target: str, train: QADataset, tested: QADataset, stream: Stream, adapter: str, backbone: str
+) -> tuple[Objective, Objective, Objective]:
+    """The objective of the search, that of the choice among the best, and that of the test."""
     if target == "fusion":
         from latentbank.evolve.fusions import FusionObjective
 
-        return FusionObjective(train), FusionObjective(tested)
+        searched = FusionObjective(train)
+        return searched, searched, FusionObjective(tested)
     from latentbank.adapter import load_method
     from latentbank.capabilities import Retrieving
-    from latentbank.evolve.policies import PolicyObjective, Stream
+    from latentbank.evolve.policies import PolicyObjective
 
     plain = {"retrieval": {"rerank": 0, "candidates": 1}}
     method = load_method(adapter, backbone, overrides=plain)
@@ -186,8 +182,9 @@ def _objectives(
             "take one that reads texts, such as strata or rag."
         )
     return (
-        PolicyObjective(method, train, Stream(budget, seed=seed)),
-        PolicyObjective(method, tested, Stream(budget, seed=seed + 1)),
+        PolicyObjective(method, train, stream),
+        PolicyObjective(method, train, replace(stream, seed=stream.seed + 1)),
+        PolicyObjective(method, tested, replace(stream, seed=stream.seed + 2)),
     )
 
 
@@ -224,11 +221,14 @@ def _row(report: Report) -> dict[str, object]:
         "over_default": None
         if against is None
         else {"difference": against.difference, "low": against.low, "high": against.high},
+        "over_default_by_document": None
+        if report.by_document is None
+        else {"low": report.by_document.low, "high": report.by_document.high},
     }
 
 
 def _show(reports: list[Report]) -> None:
-    """A table: score on both streams, and the difference to the default with its interval."""
+    """A table: scores, and the difference to the default; its interval draws whole documents."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -237,8 +237,8 @@ def _show(reports: list[Report]) -> None:
     for report in reports:
         against = report.against
         difference = ""
-        if against is not None:
-            low, high = 100 * against.low, 100 * against.high
+        if against is not None and report.by_document is not None:
+            low, high = 100 * report.by_document.low, 100 * report.by_document.high
             difference = f"{100 * against.difference:+.1f} ({low:+.1f} … {high:+.1f})"
         table.add_row(
             report.contestant.name,

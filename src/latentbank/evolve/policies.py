@@ -1,9 +1,9 @@
 """The objective of fading policies: what a full bank can still answer at equal bytes.
 
-A stream is written to a real bank in phases. Between phases questions are asked, so that documents
-get hits. No language model answers: a question counts as answered if its answer stands in the text
-that the bank's own retrieval puts first. That is what a reader could answer at most, and it takes a
-hundredth of the time. Knows methods through their capabilities.
+Streams are written to real banks in phases. After each phase questions are asked, and what they are
+answered from gets hits. No language model answers: a question counts as answered if its answer
+stands in the text that the bank's own retrieval puts first. That is what a reader could answer at
+most, and it takes a hundredth of the time. Knows methods through their capabilities.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from latentbank.evolve.objective import Array, Objective
 from latentbank.functions.expression import Expression
 from latentbank.model import MemoryModel
 
-__all__ = ["BLEND", "PolicyObjective", "Stream"]
+__all__ = ["BLEND", "Played", "PolicyObjective", "Stream", "figures_of"]
 
 BLEND = "age + log1p(hits) / 2.772589 + 0.5 * (1 - redundancy)"
 """The default policy as an expression; log2(1 + hits) / 4 is log1p(hits) / (4 ln 2)."""
@@ -41,52 +41,67 @@ BLEND = "age + log1p(hits) / 2.772589 + 0.5 * (1 - redundancy)"
 class Stream:
     """How documents come and what is asked.
 
-    `budget`: bytes per document of the stream, beyond what a bank of one needs. `phases`: parts in
-    which it is written. After each, `asked` questions are drawn. With the chance `hot` one is about
-    the `hot_share` of documents that are asked about again and again, else about any that were
-    written.
+    Each of `streams` draws `documents` of the data in an order of its own and writes them in
+    `phases` to a bank of `budget` bytes per document, beyond what a bank of one needs. After each
+    phase `asked` questions are drawn: first one of the phases until then, all alike, then one of
+    its documents. Only the share `wanted` of the documents is ever asked about, the k-th most
+    wanted with a weight of k^-`skew`.
     """
 
     budget: int = 64
+    documents: int = 160
+    streams: int = 4
     phases: int = 6
-    asked: int = 60
-    hot: float = 0.5
-    hot_share: float = 0.1
+    asked: int = 40
+    wanted: float = 0.5
+    skew: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.budget, self.phases, self.asked) < 1:
-            raise InputError("budget, phases and asked are at least 1")
+        if min(self.budget, self.documents, self.streams, self.phases, self.asked) < 1:
+            raise InputError("budget, documents, streams, phases and asked are at least 1")
+        if not 0 < self.wanted <= 1 or self.skew < 0:
+            raise InputError("wanted lies in 0 … 1, and skew is not below 0")
 
 
 @dataclass(frozen=True)
 class Played:
     """What a bank answered: 1 or 0 for each question, see `PolicyObjective`.
 
-    `f1`: of the model's answers to the questions at the end, if it was asked. `kept`: documents
-    in the bank at the end.
+    `owners`: the number of the document that each question is about, `ages`: how many phases ago it
+    was written. `f1`: of the model's answers to the questions at the end, if it was asked.
+    `kept`: documents in the bank at the end.
     """
 
     answered: Sequence[float]
-    retained: Sequence[float]
+    owners: Sequence[int]
+    ages: Sequence[int]
     f1: Sequence[float]
+    f1_owners: Sequence[int]
     kept: int
 
-    def figures(self) -> dict[str, float]:
-        """The means by name, and `score`."""
-        answered, retained = float(np.mean(self.answered)), float(np.mean(self.retained))
-        figures = {"score": (answered + retained) / 2, "answered": answered, "retained": retained}
-        if self.f1:
-            figures["f1"] = float(np.mean(self.f1))
-        return {**figures, "kept": float(self.kept)}
+
+def figures_of(streams: Sequence[Played]) -> dict[str, float]:
+    """The means over all questions, by name; `score` is that of all of them.
+
+    `old` and `new` are about documents of earlier phases and of the last one. `kept` is the mean
+    number of documents.
+    """
+    answered = np.concatenate([one.answered for one in streams])
+    ages = np.concatenate([one.ages for one in streams])
+    figures = {"score": float(answered.mean())}
+    for name, chosen in (("old", ages > 0), ("new", ages == 0)):
+        if chosen.any():
+            figures[name] = float(answered[chosen].mean())
+    if any(one.f1 for one in streams):
+        figures["f1"] = float(np.mean([value for one in streams for value in one.f1]))
+    return {**figures, "kept": float(np.mean([one.kept for one in streams]))}
 
 
 class PolicyObjective(Objective):
-    """Scores fading policies on a stream of documents and questions.
+    """Scores fading policies on streams of documents and questions.
 
-    The score is the mean of two figures: `answered`, the share of as many questions after the
-    last phase, and `retained`, the mean over the phases of the share of questions about the first
-    phase.
+    The score is the share of all questions of all streams that were answered.
 
     Raises:
         InputError: the method finds no texts, or the data has too few documents for the phases.
@@ -103,19 +118,22 @@ class PolicyObjective(Objective):
         "sample + log1p(hits)",
         "age",
         "log1p(hits) + 0.1 * age",
+        "age + log1p(hits)",
         "max(sample, tanh(hits))",
     )
 
     def __init__(self, method: Retrieving, data: QADataset, stream: Stream) -> None:
         if not isinstance(method, Retrieving):
             raise InputError("A policy is evolved with a method that finds texts, such as strata.")
-        if len(data.documents) < 4 * stream.phases:
+        if min(len(data.documents), stream.documents) < 4 * stream.phases:
             raise InputError(
                 f"{stream.phases} phases need at least {4 * stream.phases} documents; "
-                f"{data.name} has {len(data.documents)}."
+                f"{data.name} has {len(data.documents)}, a stream {stream.documents}."
             )
         self._method, self._data, self._stream = method, data, stream
         self._least = least_bytes(method, data.documents[0])
+        self._groups = data.questions_by_document()
+        self._played: tuple[str, dict[int, Played]] = "", {}
 
     def probe(self) -> Mapping[str, Array]:
         """Documents of a stream with hits that few have."""
@@ -136,85 +154,91 @@ class PolicyObjective(Objective):
         }
 
     def figures(self, expression: Expression, share: float) -> dict[str, float]:
-        """`score`, `answered` and `retained`, 0 … 1, and documents `kept`."""
-        return self.play_expression(expression, share).figures()
+        """Those of `figures_of`, on a share of the streams."""
+        count = max(1, round(share * self._stream.streams))
+        return figures_of(self.play(f"{FORMULA}{expression}", count))
 
     def outcomes(self, expression: Expression) -> list[float]:
-        """1 or 0 for each question at the end, and then for each about the first phase."""
-        played = self.play_expression(expression)
-        return [*played.answered, *played.retained]
+        """1 or 0 for each question of all streams."""
+        played = self.play(f"{FORMULA}{expression}")
+        return [value for one in played for value in one.answered]
 
-    def play_expression(
-        self, expression: Expression, share: float = 1.0, read: bool = False
-    ) -> Played:
-        """`play` with an expression as the policy."""
-        return self.play(f"{FORMULA}{expression}", share, read)
+    def play(self, policy: str, count: int | None = None, read: bool = False) -> list[Played]:
+        """Plays the first `count` streams with a policy, as `make_policy` reads it.
 
-    def play(self, policy: str, share: float = 1.0, read: bool = False) -> Played:
-        """Plays the first `share` of the stream with a policy, as `make_policy` reads it.
-
-        With `read` the method's model also answers the questions at the end.
+        With `read` the method's model also answers the questions after the last phase.
         """
+        if self._played[0] != policy:
+            self._played = policy, {}
+        known = self._played[1]
+        numbers = range(count or self._stream.streams)
+        for number in numbers:
+            if number not in known or (read and not known[number].f1):
+                known[number] = self._play(policy, number, read)
+        return [known[number] for number in numbers]
+
+    def _play(self, policy: str, number: int, read: bool) -> Played:
+        """Plays one stream."""
         stream = self._stream
-        count = max(4 * stream.phases, round(share * len(self._data.documents)))
-        data = self._data.take(count)
-        count = len(data.documents)
-        stops = [round(count * (i + 1) / stream.phases) for i in range(stream.phases)]
-        draw = np.random.default_rng([stream.seed, count])
-        hot = set(draw.permutation(count)[: max(1, round(stream.hot_share * count))].tolist())
-        groups = data.questions_by_document()
-        size = self._least + stream.budget * count
+        draw = np.random.default_rng([stream.seed, number])
+        order = draw.permutation(len(self._data.documents))[: stream.documents].tolist()
+        weights = self._weights(draw, order)
+        parts = [[int(i) for i in part] for part in np.array_split(order, stream.phases)]
+        size = self._least + stream.budget * len(order)
         model = bounded_model(self._method, ":memory:", size, policy)
-        retained: list[float] = []
+        answered: list[float] = []
+        owners: list[int] = []
+        ages: list[int] = []
         try:
-            begin = 0
-            for stop in stops:
-                write_fitting(model, data.documents[begin:stop])
-                asked = self._drawn(draw, groups, range(stop), hot, stream.asked)
-                self._ask(model, [data.questions[i] for i in asked], note=True)
-                early = self._drawn(draw, groups, range(stops[0]), set(), stream.asked)
-                retained += self._ask(model, [data.questions[i] for i in early], note=False)
-                begin = stop
-            last = self._drawn(draw, groups, range(count), hot, stream.asked * stream.phases)
-            questions = [data.questions[i] for i in last]
-            answered = self._ask(model, questions, note=False)
+            for now, part in enumerate(parts):
+                write_fitting(model, [self._data.documents[i] for i in part])
+                asked = self._drawn(draw, parts[: now + 1], weights)
+                questions = [self._data.questions[i] for i, _ in asked]
+                answered += self._ask(model, questions)
+                owners += [one.document for one in questions]
+                ages += [now - phase for _, phase in asked]
             scores = self._answers(model, questions) if read else []
-            return Played(answered, retained, scores, len(model.bank))
+            last = owners[len(owners) - len(scores) :]
+            return Played(answered, owners, ages, scores, last, len(model.bank))
         finally:
             model.bank.close()
+
+    def _weights(self, draw: np.random.Generator, order: Sequence[int]) -> dict[int, float]:
+        """Document → how often it is asked about; only those that ever are."""
+        asked = [i for i in draw.permutation(order).tolist() if self._groups[i]]
+        asked = asked[: max(1, round(self._stream.wanted * len(asked)))]
+        return {i: (rank + 1.0) ** -self._stream.skew for rank, i in enumerate(asked)}
 
     def _drawn(
         self,
         draw: np.random.Generator,
-        groups: Sequence[Sequence[int]],
-        written: Sequence[int],
-        hot: set[int],
-        count: int,
-    ) -> list[int]:
-        """Numbers of `count` questions about documents that were written."""
-        all_ = [i for i in written if groups[i]]
-        often = [i for i in all_ if i in hot]
+        parts: Sequence[Sequence[int]],
+        weights: Mapping[int, float],
+    ) -> list[tuple[int, int]]:
+        """(question, phase that it is about), `asked` of them."""
         found = []
-        for _ in range(count if all_ else 0):
-            pool = often if often and draw.random() < self._stream.hot else all_
-            group = groups[pool[int(draw.integers(len(pool)))]]
-            found.append(group[int(draw.integers(len(group)))])
+        for _ in range(self._stream.asked):
+            phase = int(draw.integers(len(parts)))
+            own = [i for i in parts[phase] if i in weights]
+            if own:
+                chances = np.array([weights[i] for i in own])
+                group = self._groups[own[int(draw.choice(len(own), p=chances / chances.sum()))]]
+                found.append((group[int(draw.integers(len(group)))], phase))
         return found
 
-    def _ask(self, model: MemoryModel, questions: Sequence[Question], note: bool) -> list[float]:
+    def _ask(self, model: MemoryModel, questions: Sequence[Question]) -> list[float]:
         """1 for each question whose answer is in the text that is found first, else 0.
 
-        With `note` that text gets a hit, as it does where a model answers from it.
+        That text gets a hit, as it does where a model answers from it.
         """
         if not questions:
-            return [0.0]
+            return []
         rankings = self._method.retriever.rank([one.text for one in questions], 1)
         scores = []
         for question, ranking in zip(questions, rankings, strict=True):
             text = self._method.text(ranking[0][0]) if ranking else ""
             scores.append(contains_answer(text, question.answers))
-        if note:
-            model.bank.note_hits(row[0][0] for row in rankings if row)
+        model.bank.note_hits(row[0][0] for row in rankings if row)
         return scores
 
     @staticmethod

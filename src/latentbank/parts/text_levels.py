@@ -61,6 +61,7 @@ class TextLevels:
         steps += [Step(source, target, self._shorten(target)) for source, target in shorter]
         self._ladder = Ladder(TEXTS, steps)
         self._recent: dict[tuple[str, bytes], str] = {}  # decoding a single text is slow
+        self._coded: dict[tuple[str, str], bytes] = {}  # as is coding one: the same the other way
         self._remembered = 0
 
     @functools.cached_property
@@ -109,7 +110,10 @@ class TextLevels:
                 "use entry='verbatim'"
             )
         kind = self._kind(level)
-        payloads = self._codec(kind).encode_all(texts)
+        new = [one for one in dict.fromkeys(texts) if (kind, one) not in self._coded]
+        made = self._codec(kind).encode_all(new) if new else []
+        coded = dict(zip(new, made, strict=True))
+        payloads = [coded[one] if one in coded else self._coded[kind, one] for one in texts]
         self._remember(kind, payloads, texts)
         return payloads
 
@@ -170,6 +174,7 @@ class TextLevels:
     def forget_texts(self) -> None:
         """Drops the texts that were remembered: one of them may belong to a deleted document."""
         self._recent.clear()
+        self._coded.clear()
         self._remembered = 0
 
     def known(self, entry: Entry) -> str:
@@ -188,8 +193,12 @@ class TextLevels:
         for payload, text in zip(payloads, texts, strict=True):
             self._remembered += len(text) - len(self._recent.pop((kind, payload), ""))
             self._recent[kind, payload] = text
+            self._coded[kind, text] = payload
         while self._recent and self._remembered > RECENT_CHARACTERS:
-            self._remembered -= len(self._recent.pop(next(iter(self._recent))))
+            kind, payload = next(iter(self._recent))
+            text = self._recent.pop((kind, payload))
+            self._coded.pop((kind, text), None)
+            self._remembered -= len(text)
 
     def fade(self, entry: Entry) -> Entry | None:
         """The entry one level down, or None below the last."""
