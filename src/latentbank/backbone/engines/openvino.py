@@ -24,7 +24,11 @@ from latentbank.backbone.kv import StackedCache
 __all__ = ["OpenVinoEngine"]
 
 
-OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
+OPTIONS = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "NUM_STREAMS": "1",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64",
+}
 
 
 class OpenVinoEngine:
