@@ -12,12 +12,13 @@ import argparse
 import importlib.util
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -162,21 +163,44 @@ def contest_metrics(times: Times) -> dict[str, Metric]:
     return metrics
 
 
-def file_metrics(data: QADataset, count: int) -> dict[str, Metric]:
-    """Questions a second as `ask --file` asks them: before (PyTorch, best) and as it ships."""
-    questions = [q.text for q in data.sample_questions(count, 1).questions]
+def file_metrics(data: QADataset, count: int, before: Path | None) -> dict[str, Metric]:
+    """Questions a second of `latentbank ask --file`, starting it included.
+
+    Beside it stands the same command of an earlier version, from the checkout `before`, or else
+    PyTorch with the quality "best". The questions come in no order. Each version makes its own
+    bank.
+    """
+    asked = [q.text for q in data.sample_questions(count, 1).questions]
+    random.Random(0).shuffle(asked)
+    here = HERE.parent
+    runs: list[tuple[str, Path, list[str]]] = [("as it ships", here, [])]
+    if before is None:
+        runs.append(("PyTorch, best", here, ["--engine", "torch", "--quality", "best"]))
+    else:
+        runs.append(("before", before.resolve(), []))
     metrics: dict[str, Metric] = {}
-    for name, engine, quality in (("before", "torch", "best"), ("as it ships", "auto", "")):
-        with opened(data, engine) as model:
-            chosen: dict[str, Any] = {"quality": quality} if quality else {}
-            began = time.perf_counter()
-            for at in range(0, len(questions), 64):
-                model.ask_many(questions[at : at + 64], **chosen)
-            rate = len(questions) / (time.perf_counter() - began)
-            metrics[f"file of questions, {name}"] = Metric(rate, "questions/s")
-    pair = [metrics[f"file of questions, {name}"].value for name in ("as it ships", "before")]
-    metrics["file of questions, speed-up"] = Metric(pair[0] / pair[1], "ratio")
+    with tempfile.TemporaryDirectory() as folder:
+        texts, questions = Path(folder) / "texts.jsonl", Path(folder) / "questions.jsonl"
+        texts.write_text(_lines({"id": d.id, "text": d.text} for d in data.documents))
+        questions.write_text(_lines({"question": text} for text in asked))
+        for name, root, options in runs:
+            command = [sys.executable, "-c", "from latentbank.cli import main; main()"]
+            places = {"cwd": root, "env": {**os.environ, "PYTHONPATH": str(root / "src")}}
+            bank = str(Path(folder) / f"{name}.bank")
+            for part in (["write", str(texts)], ["ask", "--file", str(questions), *options]):
+                began = time.perf_counter()
+                subprocess.run(
+                    [*command, *part, "--bank", bank], check=True, capture_output=True, **places
+                )
+                took = time.perf_counter() - began
+            metrics[f"file of questions, {name}"] = Metric(len(asked) / took, "questions/s")
+    first, second = (metrics[f"file of questions, {name}"].value for name, _, _ in runs)
+    metrics["file of questions, speed-up"] = Metric(first / second, "ratio")
     return metrics
+
+
+def _lines(rows: Iterable[dict[str, str]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 # A child begins with the peak of the process that started it, so a small one has to start it.
@@ -262,6 +286,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--file-questions", type=int, default=1000)
+    parser.add_argument("--before", type=Path, help="an earlier checkout, for the file")
     parser.add_argument("--data", default="", help="for the file of questions; else the sample")
     parser.add_argument("--split", default="test-online")
     parts = ("contest", "process", "neighbour", "file")
@@ -281,6 +306,7 @@ def main() -> None:
         "file": lambda: file_metrics(
             load_dataset(options.data, options.split) if options.data else sample,
             options.file_questions,
+            options.before,
         ),
     }
     for part in options.parts:
