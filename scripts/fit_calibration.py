@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from latentbank.adapter import find_adapter
+from latentbank.answering.asking import QUALITY
 from latentbank.bench.record import Metric, code_revision
 from latentbank.evaluate.calibration import expected_calibration_error, fit_calibration
 from latentbank.evaluate.data import QADataset, load_dataset
@@ -84,7 +85,9 @@ def main() -> None:
             "seed": options.seed,
             "code": code_revision(),
         }
-        fitted = fit_calibration(found.confidence, found.correct, found.answerable, fitted_on=about)
+        fitted = fit_calibration(
+            found.confidence, found.correct, found.answerable, fitted_on=about, quality=QUALITY
+        )
         fitted.save(folder)
         print(fitted)
         return

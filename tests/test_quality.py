@@ -186,14 +186,17 @@ def test_best_shows_text_at_once_where_no_other_answer_can_win(
 def test_a_probability_is_of_what_the_calibration_was_fitted_on(backbones: Backbones) -> None:
     model = MemoryModel(build_method("strata", backbones.fresh("llama"), preset="tiny", seed=0))
     model.write(DOCUMENTS)
-    model.method.calibration = Calibration((0.0, 1.0), (0.2, 0.8), (0.0,), (0.5,))
-    for quality, told in (("best", True), ("fast", False)):
-        assert (model.ask(QUESTIONS[0], quality=quality).probability is not None) == told
-        stream = model.stream(QUESTIONS[0], quality=quality)
-        assert list(stream) and stream.answer is not None
-        assert (stream.answer.probability is not None) == told
-    judged = model.ask(QUESTIONS[0], quality="fast", abstain_at=0.05)
-    assert judged.probability is not None
+    curves = (0.0, 1.0), (0.2, 0.8), (0.0,), (0.5,)
+    for of in ("best", "fast"):
+        model.method.calibration = Calibration(*curves, quality=of)
+        for quality in ("best", "fast"):
+            told = quality == of
+            assert (model.ask(QUESTIONS[0], quality=quality).probability is not None) == told
+            stream = model.stream(QUESTIONS[0], quality=quality)
+            assert list(stream) and stream.answer is not None
+            assert (stream.answer.probability is not None) == told
+            judged = model.ask(QUESTIONS[0], quality=quality, abstain_at=0.05)
+            assert judged.probability is not None
 
 
 TEXTS = ("서울의 등대는 자정에 불을 켭니다.", "The cafe opens at nine or at ten.")

@@ -107,6 +107,8 @@ class Asking(ABC):
             UnknownNameError: an unknown style or quality.
             InputError: messages that cannot be read, or a question longer than the context.
         """
+        if abstain_at is not None and self.method.calibration is not None:
+            quality = self.method.calibration.quality
         turn = Turn(
             as_messages(messages),
             style,
@@ -170,7 +172,7 @@ class Asking(ABC):
             check_questions(self.backbone, [text], decoding)
             self._follow()
             for answer in stream_answer(self.method, text, decoding, memory, quality):
-                yield self._judged(answer, 0.0) if memory and quality == "best" else answer
+                yield self._judged(answer, 0.0) if memory and self._judges(quality) else answer
             self._note_hits([answer.documents])
 
     def ask_many(
@@ -215,7 +217,7 @@ class Asking(ABC):
 
         `abstain_at`: the share of unanswerable questions that may get an answer, such as 0.05. An
         answer that is not sure enough for that is empty and has `abstained`. The quality is then
-        "best": the calibration is of its confidence, and an answer has a `probability` only there.
+        that of the adapter's calibration; only there an answer has a `probability`.
 
         Raises:
             UnknownNameError: `quality` is neither of the two.
@@ -223,8 +225,8 @@ class Asking(ABC):
                 `abstain_at` for an adapter without a calibration.
         """
         least = self._least_confidence(abstain_at)
-        if abstain_at is not None and quality == "fast":
-            quality = "best"
+        if abstain_at is not None and self.method.calibration is not None:
+            quality = self.method.calibration.quality
         questions, decoding = as_questions(questions), decoding or ANSWERS
         if documents is not None and len(documents) != len(questions):
             raise InputError(
@@ -241,7 +243,7 @@ class Asking(ABC):
             with self.backbone.exclusive():
                 self._follow()
                 answers = answer_batch(self.method, asked, given, decoding, memory, quality)
-                if memory and documents is None and quality == "best":
+                if memory and documents is None and self._judges(quality):
                     answers = [self._judged(one, least) for one in answers]
                 self._note_hits([one.documents for one in answers])
             yield dict(zip(part, answers, strict=True))
@@ -267,6 +269,11 @@ class Asking(ABC):
                 "known where to abstain; fit one with scripts/fit_calibration.py"
             )
         return calibration.threshold(abstain_at)
+
+    def _judges(self, quality: str) -> bool:
+        """Whether the adapter's calibration is of this quality."""
+        calibration = self.method.calibration
+        return calibration is not None and calibration.quality == quality
 
     def _judged(self, answer: Answer, least: float) -> Answer:
         """The answer with its probability; without text where it is not sure enough."""

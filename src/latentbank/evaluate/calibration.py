@@ -26,8 +26,11 @@ def fit_calibration(
     answerable: Sequence[bool],
     rates: Sequence[float] = RATES,
     fitted_on: Mapping[str, Any] | None = None,
+    quality: str = "best",
 ) -> Calibration:
     """A calibration from N answers: how sure, whether right, whether the bank held the answer.
+
+    `quality` is that of the answers.
 
     The threshold of a rate is the least at which no more than this share of the unanswerable
     questions is answered.
@@ -37,7 +40,8 @@ def fit_calibration(
     unknown = np.sort(sure[~np.asarray(answerable, bool)])[::-1]
     told = [rate for rate in rates if rate * len(unknown) >= 1 or rate == 1.0]
     thresholds = [_threshold(unknown, rate) for rate in told]
-    return Calibration(tuple(x), tuple(y), tuple(told), tuple(thresholds), dict(fitted_on or {}))
+    curves = tuple(x), tuple(y), tuple(told), tuple(thresholds)
+    return Calibration(*curves, dict(fitted_on or {}), quality)
 
 
 def _threshold(unknown: NDArray[np.float64], rate: float) -> float:

@@ -31,6 +31,7 @@ class Calibration:
         rates, thresholds: at a confidence of at least `thresholds[i]` the share of unanswerable
             questions that get an answer is `rates[i]`. Rates rise, thresholds fall.
         fitted_on: data, questions, seed, command and code of the fit.
+        quality: of the answers that it was fitted on; other qualities are sure in another way.
     """
 
     confidence: tuple[float, ...]
@@ -38,6 +39,7 @@ class Calibration:
     rates: tuple[float, ...]
     thresholds: tuple[float, ...]
     fitted_on: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    quality: str = "best"
 
     def of(self, confidence: float) -> float:
         """The probability that an answer of this confidence is right; linear between knots."""
@@ -91,6 +93,7 @@ def read_calibration(folder: Path) -> Calibration | None:
             _numbers(values["rates"]),
             _numbers(values["thresholds"]),
             dict(values.get("fitted_on") or {}),
+            str(values.get("quality", "best")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"the calibration '{file}' is damaged: {error}") from error
