@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/speed/contest.json"))
     parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--file-questions", type=int, default=1000)
+    parser.add_argument("--file-questions", type=int, default=200)
     parser.add_argument("--before", type=Path, help="an earlier checkout, for the file")
     parser.add_argument("--data", default="", help="for the file of questions; else the sample")
     parser.add_argument("--split", default="test-online")

@@ -20,7 +20,7 @@ from tables.ablation import ablation_table
 from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
 from tables.chat import chat_table
-from tables.contest import contest_table, ratio_table
+from tables.contest import contest_table, quality_table, ratio_table
 from tables.frontier import frontier_table, shares_table
 from tables.knowledge import cost_table, keys_table, prune_table
 from tables.latency import answers_table, latency_table
@@ -50,6 +50,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "latency": ("speed/latency.json", lambda path: latency_table(read_record(path))),
     "answers": ("speed", lambda folder: answers_table(_all(folder, "answers*.json"))),
     "speed": ("speed/contest.json", lambda path: contest_table(read_record(path))),
+    "quality": ("speed/quality.json", lambda path: quality_table(read_record(path))),
     "speed-ratios": ("speed/contest.json", lambda path: ratio_table(read_record(path))),
     "cmt-sweep": ("cmt/sweep/decoding.json", lambda path: sweep_table(read_record(path))),
     "search-states": ("search/states.json", lambda path: forms_table(read_record(path))),

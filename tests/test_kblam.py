@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentbank.adapter import build_method
 from latentbank.answering import answer_batch
+from latentbank.backbone import generate
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.prompts import prompt_ids
@@ -162,6 +163,27 @@ def test_portions_change_nothing(backbone: Backbone, monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(logits(method), expected, **NEAR)
     again = [a.documents for a in answer_batch(method, QUESTIONS, None, DecodingConfig(4))]
     assert [[i for i, _ in row] for row in again] == [[i for i, _ in row] for row in found]
+
+
+def test_questions_whose_answers_end_early_leave_the_others_as_they_are(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the prompts' ends scored is held row by row, so no row may go before the last one."""
+    method = written(backbone, anchor=1.0)
+    alone = [answer_batch(method, [q], None, DecodingConfig(6))[0].text for q in QUESTIONS]
+    plain, calls = generate._likeliest, 0
+
+    def ended(logits: Tensor) -> tuple[Any, Any]:
+        nonlocal calls
+        scores, tokens = plain(logits)
+        if not calls:
+            tokens[:3] = [backbone.end_id] * 3
+        calls += 1
+        return scores, tokens
+
+    monkeypatch.setattr(generate, "_likeliest", ended)
+    together = [a.text for a in answer_batch(method, QUESTIONS, None, DecodingConfig(6))]
+    assert together == ["", "", "", alone[3]] and calls > 2
 
 
 @torch.no_grad()

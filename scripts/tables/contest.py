@@ -10,6 +10,7 @@ from tables.markdown import table
 
 PARTS = ("first token", "whole answer")
 QUALITIES = ("best", "fast")
+COLUMNS = (("F1", 1), ("EM", 1), ("seconds a question", 2))
 OTHERS = ("llama.cpp, prefix kept", "llama.cpp, passage in the prompt")
 
 
@@ -38,6 +39,24 @@ def contest_table(record: Record) -> str:
     ]
     source = f"*`{record.command}`, code {record.code_revision}.*"
     return "\n\n".join([table(head, rows), *(["; ".join(beside) + "."] if beside else []), source])
+
+
+def quality_table(record: Record) -> str:
+    """Markdown: F1 and seconds of each engine and quality, and paired differences of F1."""
+    names = [name.removesuffix(": F1") for name in record.metrics if name.endswith(": F1")]
+    rows = []
+    for name in names:
+        found = [(record.metrics[f"{name}: {part}"].value, digits) for part, digits in COLUMNS]
+        rows.append([name, *(f"{value:.{digits}f}" for value, digits in found)])
+    differences = []
+    for name, metric in record.metrics.items():
+        if name.endswith(": F1 value"):
+            pair = name.removesuffix(": F1 value")
+            low, high = (record.metrics[f"{pair}: F1 {end}"].value for end in ("low", "high"))
+            differences.append(f"{pair}: {metric.value:+.1f} [{low:.1f}, {high:.1f}]")
+    head = ["engine, quality", *(part for part, _ in COLUMNS)]
+    source = f"*`{record.command}`, code {record.code_revision}.*"
+    return "\n\n".join([table(head, rows), f"F1, paired: {'; '.join(differences)}.", source])
 
 
 def ratio_table(record: Record) -> str:

@@ -35,7 +35,7 @@ from latentbank.method import Method
 
 __all__ = ["ANSWERS", "QUALITY", "Asking"]
 
-QUALITY = "best"  # of `answering.QUALITIES`
+QUALITY = "fast"  # of `answering.QUALITIES`
 ANSWERS = DecodingConfig(max_new_tokens=48, whole_words=True)  # where nothing else is asked for
 
 

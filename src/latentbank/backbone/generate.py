@@ -295,7 +295,8 @@ def _greedy_steps(
     fed = list(range(len(rows)))  # the rows that the run still has
     yield rows, sums
     while waiting := [i for i in fed if rows[i][-1] != end_id and len(rows[i]) < limit]:
-        if len(waiting) <= len(fed) // 2:  # the others would be computed for nothing
+        if len(waiting) <= len(fed) // 2 and not run.backbone.changed:
+            # the others would be computed for nothing
             places = [place for place, i in enumerate(fed) if i in waiting]
             run.reorder(torch.tensor(places, device=logits.device))
             fed = waiting

@@ -162,6 +162,11 @@ class Backbone:
         """Whether the engine computes now: not where gradients flow or a layer is changed."""
         return self.engine is not None and not torch.is_grad_enabled()
 
+    @property
+    def changed(self) -> bool:
+        """Whether something is attached that may hold one row for each text of the batch."""
+        return self._changed
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """PyTorch computes inside the block: what it attaches is unknown to an engine."""

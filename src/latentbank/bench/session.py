@@ -233,7 +233,6 @@ class Session:
                     reader == "memory",
                     documents,
                     len(questions),
-                    quality="best",
                 )
         if plain:
             self._plain[key] = answers

@@ -80,7 +80,7 @@ def ask_data(
     wanted = [data.documents[q.document].id for q in data.questions] if gold else None
     answers: dict[int, Answer] = {}
     decoding = decoding or DecodingConfig()  # the papers' length, not that of `ask`
-    for answered in model.answers(texts, decoding, documents=wanted, quality="best"):
+    for answered in model.answers(texts, decoding, documents=wanted):
         answers.update(answered)
         if on_answers is not None:
             on_answers(len(answered))

@@ -30,7 +30,7 @@ class BankModel(llm.Model):
 
         bank: str | None = Field(default=None, description="The bank's file.")
         style: str = Field(default="chat", description="short, sentence or chat.")
-        quality: str = Field(default="best", description="fast or best.")
+        quality: str = Field(default="fast", description="fast or best.")
 
     def __init__(self) -> None:
         self._opened: dict[str, Any] = {}

@@ -76,7 +76,7 @@ class Settings:
     dtype: str = setting("auto", "auto, float32, bfloat16 or float16.")
     engine: str = setting("torch", "auto, torch or openvino.")
     style: str = setting("chat", "short, sentence or chat, where a conversation does not say.")
-    quality: str = setting("best", "fast or best, where a question does not say.")
+    quality: str = setting("fast", "fast or best, where a question does not say.")
     metrics_token: str = setting("", "SHA-256 digest of the token that may read /metrics.")
     stop_seconds: int = setting(30, "Time that open requests have when the server stops.")
     limits: Limits = Limits()

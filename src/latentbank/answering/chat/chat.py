@@ -57,7 +57,7 @@ class Turn:
     decoding: DecodingConfig | None = None
     memory: bool = True
     read_documents: int = 3
-    quality: str = "best"
+    quality: str = "fast"
     least_confidence: float | None = None
     """Below it the answer is "Not in memory."; None: every answer is given."""
 
