@@ -9,7 +9,7 @@ from latentbank.bench.record import Record
 from tables.markdown import table
 
 PARTS = ("first token", "whole answer")
-QUALITIES = ("best", "fast")
+QUALITIES = ("fast", "best")
 COLUMNS = (("F1", 1), ("EM", 1), ("seconds a question", 2))
 OTHERS = ("llama.cpp, prefix kept", "llama.cpp, passage in the prompt")
 
