@@ -165,13 +165,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/squad-online"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="*", help="names of rows; all by default")
+    parser.add_argument("--engine", default="torch", help="torch, openvino or auto")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     data = load_dataset(options.data, "test-online").sample_questions(
         options.questions, options.seed
     )
-    backbone = load_backbone("smollm2-135m")
+    backbone = load_backbone("smollm2-135m", quick=True, engine=options.engine)
     shared: dict[str, Method] = {}
     for row in ROWS:
         path = record_path(options.out, row)
