@@ -27,6 +27,7 @@ from latentbank.model import MemoryModel
 from measured import write_measured
 
 TOGETHER = 16
+SURE = ("first", "answer")  # what the weight is multiplied by: the first token, the whole answer
 Row = dict[str, Any]
 Rule = Callable[[Row], float]
 
@@ -110,23 +111,20 @@ def rules() -> dict[str, Rule]:
     found: dict[str, Rule] = {
         "first of retrieval": lambda r: -r["rank"] if r["rank"] >= 0 else -9.0,
     }
-    for sure, (half, scale), power in itertools.product(
-        ("first", "answer", "none"),
-        ((10.0, 5.0), (5.0, 5.0), (10.0, 10.0), (20.0, 10.0), (0.0, 0.0)),
-        (0.25, 0.5, 1.0, 2.0),
-    ):
-        found[f"{sure}, gain {half:g}/{scale:g}, weight^{power:g}"] = _rule(
-            sure, half, scale, power
-        )
+    halves = (-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
+    gains = [(0.0, 0.0), *itertools.product(halves, (2.5, 5.0, 10.0))]
+    for sure, (half, scale), closed in itertools.product(SURE, gains, (0.0, 0.05, 0.2)):
+        name = f"gain {half:g}/{scale:g}" if scale else "no gain"
+        found[f"{sure}, {name}, closed book {closed:g}"] = _rule(sure, half, scale, closed)
     return found
 
 
-def _rule(sure: str, half: float, scale: float, power: float) -> Rule:
+def _rule(sure: str, half: float, scale: float, closed: float) -> Rule:
     def score(row: Row) -> float:
         if row["rank"] < 0:
-            return 0.2**power * (1.0 if sure == "none" else row[sure])
+            return closed * float(row[sure])
         factor = sigmoid((row["gain"] - half) / scale) if scale else 1.0
-        return row["weight"] ** power * factor * (1.0 if sure == "none" else row[sure])
+        return float(row["weight"] * factor * row[sure])
 
     return score
 
