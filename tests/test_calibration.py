@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentbank.adapter import build_method, load_adapter, save_adapter
+from latentbank.answering.asking import QUALITY
 from latentbank.errors import AdapterError, InputError
 from latentbank.evaluate.calibration import (
     expected_calibration_error,
@@ -23,7 +24,7 @@ from latentbank.model import MemoryModel
 from latentbank.parts.calibration import Calibration, read_calibration
 from tiny import DOCUMENTS, QUESTIONS, Backbones
 
-PLAIN = Calibration((0.2, 0.8), (0.1, 0.7), (0.01, 0.05, 1.0), (0.9, 0.5, 0.0))
+PLAIN = Calibration((0.2, 0.8), (0.1, 0.7), (0.01, 0.05, 1.0), (0.9, 0.5, 0.0), quality=QUALITY)
 
 
 def test_the_curve_is_linear_between_its_knots() -> None:
