@@ -299,7 +299,7 @@ def at_once(server: Server, questions: Sequence[str], clients: int) -> float:
 
 def measure_batch(args: Any, folder: Path, data: QADataset) -> dict[str, Metric]:
     """Questions one at a time beside many at once: of documents read before, and of others."""
-    server = Server(folder, {})
+    server = Server(folder, {"first_token_seconds": 600, "request_seconds": 600})  # no refusal
     server.start()
     prepare(server, data, args.documents)
     questions = [one.text for one in data.questions[8 : 8 + args.questions]]

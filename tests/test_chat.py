@@ -362,6 +362,39 @@ def test_the_pieces_are_the_answer(backbones: Backbones, make: Any, style: str) 
         assert source.time == "2024-01-01" and "Oslo" in source.snippet
 
 
+@pytest.mark.parametrize("style", ["short", "sentence", "chat"])
+def test_conversations_together_are_answered_as_one_by_one(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    from latentbank.answering.chat import chat
+
+    asked: list[list[str]] = []
+    answer = chat.answer_batch
+
+    def counted(method: Any, questions: list[str], *options: Any) -> Any:
+        asked.append(list(questions))
+        return answer(method, questions, *options)
+
+    talks = [
+        turns("When did the harbour of Oslo freeze?"),
+        turns("When will the comet return, and what do bees tell?"),
+        turns("Tell me about bees"),  # no fact: in the model's own words
+        turns("Who was first?", "Amundsen.", "When was he there?"),
+    ]
+    with adapted(backbones) as model:
+        model.write(DOCUMENTS)
+        one_by_one = [model.chat(messages, style=style) for messages in talks]
+        monkeypatch.setattr(chat, "answer_batch", counted)
+        together = list(model.chats(talks, style=style))
+        for one, other in zip(one_by_one, together, strict=True):
+            assert (one.text, one.citations, one.question) == (
+                other.text, other.citations, other.question,
+            )  # fmt: skip
+            assert one.confidence == pytest.approx(other.confidence, rel=1e-4)
+        if style != "short":
+            assert len(asked[0]) >= 3 and not any(one in asked[0] for [one] in asked[1:])
+
+
 def test_without_documents_the_model_answers_alone(backbones: Backbones) -> None:
     with general(backbones) as model:
         model.write(DOCUMENTS)

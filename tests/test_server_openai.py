@@ -170,12 +170,15 @@ def test_what_was_just_written_is_found_and_what_was_deleted_is_not(world: World
         assert name not in [one["id"] for one in answer.latentbank["citations"]]
 
 
-def test_concurrent_questions_share_batches_and_each_has_its_own_answer(world: World) -> None:
+@pytest.mark.parametrize("style", ["short", "sentence"])
+def test_concurrent_questions_share_batches_and_each_has_its_own_answer(
+    world: World, style: str
+) -> None:
     questions = [f"{text} Tell me {i}." for i in range(4) for text in FACTS.values()]
     (asker,) = world.app.state.service.banks.askers()
-    before = dict(asker.batches)
+    before, body = dict(asker.batches), {"style": style}
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(world.chat, questions))
+        answers = list(pool.map(lambda text: world.chat(text, extra_body=body), questions))
     assert [one.latentbank["citations"][0]["id"] for one in answers] == [*FACTS] * 4
     larger = sum(asker.batches.get(k, 0) - before.get(k, 0) for k in asker.batches if k > 1)
     assert larger >= 1, asker.batches

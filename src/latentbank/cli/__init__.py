@@ -28,6 +28,7 @@ from latentbank.cli.demo import demo as demo_command
 from latentbank.cli.evaluate import evaluate as evaluate_command
 from latentbank.cli.evolve import evolve as evolve_command
 from latentbank.cli.failures import INTERRUPTED, Failure, damage_as_lines, explain, report
+from latentbank.cli.ingest import ingest as ingest_command
 from latentbank.cli.inspect import inspect as inspect_command
 from latentbank.cli.kb import kb_app
 from latentbank.cli.migrate import migrate as migrate_command
@@ -89,6 +90,7 @@ app = typer.Typer(
     help="A bounded, compressed memory bank for frozen language models.",
 )
 app.command("write")(write_command)
+app.command("ingest")(ingest_command)
 app.command("watch")(watch_command)
 app.command("ask")(ask_command)
 app.command("chat")(chat_command)

@@ -55,11 +55,28 @@ def serve(
         str | None,
         typer.Option(metavar="TENANT", help="Make a token for a tenant, print it, and end."),
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="Serve the banks, or a folder of them, as parts of one, with Ray Serve."
+        ),
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer, with --ray.")] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster, with --ray.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Serve banks: OpenAI-compatible endpoints, documents, a web page, MCP at /mcp."""
+    """Serve banks: OpenAI-compatible endpoints, documents, a web page, MCP at /mcp.
+
+    With --ray the banks are parts of one, such as `ingest --keep-parts` leaves. Each finds
+    documents, and --replicas processes answer at /v1/chat/completions; nothing is written.
+    """
     if new_token is not None:
         _print_token(new_token, json_output)
+        return
+    if ray:
+        _serve_parts(bank, host, port, replicas, address, quality, json_output)
         return
     settings = _settings(
         bank,
@@ -84,6 +101,30 @@ def serve(
         notice(f"latentbank serves {address} (page, /v1, /mcp); Ctrl-C stops it")
 
     run(settings, started, _mounted_mcp)
+
+
+def _serve_parts(
+    banks: list[str] | None,
+    host: str | None,
+    port: int | None,
+    replicas: int,
+    address: str | None,
+    quality: str | None,
+    json_output: bool,
+) -> None:
+    if not banks:
+        raise InputError("serve --ray needs --bank: the parts, or the folder that they are in.")
+    _need("serve", "fastapi")
+    quiet_libraries()
+    from latentbank.server.sharded import serve_parts
+
+    def started(place: str) -> None:
+        if json_output:
+            print_json({"address": place}, indent=None)
+        notice(f"latentbank serves {place} (/v1/chat/completions); Ctrl-C stops it")
+
+    where = host or "127.0.0.1", 8000 if port is None else port
+    serve_parts(banks, *where, replicas, started, address=address, quality=quality or "best")
 
 
 def mcp(

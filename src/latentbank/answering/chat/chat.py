@@ -81,6 +81,7 @@ class Chat:
             if isinstance(method.backbone, EndpointBackbone)
             else PromptReader(method.backbone)
         )
+        self._ready: dict[tuple[str, str], Answer] = {}  # (question, quality) → short answer
 
     def forget(self) -> None:
         """Forgets what was read lately."""
@@ -100,6 +101,38 @@ class Chat:
             first = first or time.perf_counter() - began
             taken = time.perf_counter() - began
             yield replace(one, seconds=taken, first_token_seconds=first)
+
+    def answers(self, turns: Sequence[Turn]) -> Iterator[ChatAnswer]:
+        """The whole answers to turns of several conversations, in their order.
+
+        The short answers that their sentences are looked for with come from one batch.
+        """
+        self._ready = self._short_answers(turns)
+        try:
+            for turn in turns:
+                *_, answer = self.answer(turn)
+                yield answer
+        finally:
+            self._ready = {}
+
+    def _short_answers(self, turns: Sequence[Turn]) -> dict[tuple[str, str], Answer]:
+        """What `_best` would ask for, where no earlier turn chooses the documents."""
+        if not isinstance(self._method, Retrieving) or not _answers_shortly(self._method):
+            return {}
+        wanted: dict[str, dict[str, None]] = {}
+        for turn in turns:
+            asked = resolved(turn.messages)
+            if turn.memory and turn.style != "short" and self._is_fact(turn, asked):
+                parts = parts_of(asked.question)
+                if len(parts) > 1 or asked.query == asked.question:
+                    wanted.setdefault(turn.quality, {}).update(dict.fromkeys(parts))
+        found: dict[tuple[str, str], Answer] = {}
+        decoding = Turn((), "short").limit(self._positions)
+        for quality, questions in wanted.items():
+            check_questions(self._backbone, list(questions), decoding)
+            answers = answer_batch(self._method, list(questions), None, decoding, True, quality)
+            found |= {(q, quality): one for q, one in zip(questions, answers, strict=True)}
+        return found
 
     def _answers(self, turn: Turn, asked: Asked) -> Iterator[ChatAnswer]:
         method = self._method
@@ -198,7 +231,8 @@ class Chat:
             found = find_passages(method, asked, turn.read_documents)
         if asked.query == asked.question:
             options = None, decoding, True, turn.quality
-            best = answer_batch(method, [asked.question], *options)[0]
+            ready = self._ready.get((asked.question, turn.quality))
+            best = ready or answer_batch(method, [asked.question], *options)[0]
         elif found.passages:
             best = self._of_each(asked, found, decoding)
         else:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from latentbank.parts.retrieval.analysis import analysed, content_words, with_stems
 from latentbank.parts.retrieval.background import background_share
 
-__all__ = ["LEAST_COLLECTION", "LexicalIndex", "Ranking", "rarity"]
+__all__ = ["LEAST_COLLECTION", "LexicalIndex", "Ranking", "SharedWords", "rarity"]
 
 Ranking = list[tuple[str, float]]
 """Documents of one question with their scores, best first."""
@@ -121,9 +121,13 @@ class LexicalIndex:
 
     def weights(self, question: str) -> dict[str, float]:
         """Content word of a question, in lower case → its inverse document frequency."""
+        return {word: self._weight(word, n) for word, n in self.counts(question).items()}
+
+    def counts(self, question: str) -> dict[str, int]:
+        """Content word of a question, in lower case → how many texts hold it."""
         counted = "SELECT count(*) FROM words WHERE words MATCH ?"
         return {
-            word: self._weight(word, self._db.execute(counted, (f'"{word}"',)).fetchone()[0])
+            word: self._db.execute(counted, (f'"{word}"',)).fetchone()[0]
             for word in content_words(question)
         }
 
@@ -135,6 +139,21 @@ class LexicalIndex:
             (f'"{word}"', rows),
         )
         return {row for (row,) in found}
+
+
+class SharedWords(LexicalIndex):
+    """The words of some texts of a larger collection, where a word is as rare as it is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size, self._counts = 0, dict[str, int]()
+
+    def tell(self, size: int, counts: Mapping[str, int]) -> None:
+        """How many of the collection's `size` texts hold each word of the next question."""
+        self._size, self._counts = size, dict(counts)
+
+    def _weight(self, word: str, count: int) -> float:
+        return rarity(word, self._counts.get(word, count), max(self._size, len(self)))
 
 
 def rarity(

@@ -45,12 +45,14 @@ class _Asked(NamedTuple):
         scales: what each counts in BM25, [n].
         weights: content word → its inverse document frequency.
         stems: the hashes of the stems of each content word.
+        counts: content word → how many texts hold it.
     """
 
     terms: Numbers
     scales: npt.NDArray[np.float64]
     weights: dict[str, float]
     stems: list[Numbers]
+    counts: dict[str, int]
 
 
 def stores_words(bank: MemoryBank, levels: Container[str], limit: int) -> bool:
@@ -163,16 +165,18 @@ class StoredIndex(Following):
         terms = np.unique(np.concatenate(stems)) if stems else np.empty(0, np.uint64)
         counts, scales = self._index.counts(terms), np.zeros(len(terms))
         weights: dict[str, float] = {}
+        held: dict[str, int] = {}
         for word, own in zip(words, stems, strict=True):
             places = np.searchsorted(terms, own).tolist()
-            weights[word] = rarity(word, min((int(counts[at]) for at in places), default=0), size)
+            held[word] = min((int(counts[at]) for at in places), default=0)
+            weights[word] = rarity(word, held[word], size)
             for at in places:
                 count = int(counts[at])
                 weight = rarity(word, count, size)
                 if size >= LEAST_COLLECTION:
                     weight = max(math.log((size - count + 0.5) / (count + 0.5)), _LEAST_WEIGHT)
                 scales[at] += weight / len(own)  # the parts of "foo_bar" count as one word
-        asked = _Asked(terms, scales, weights, stems)
+        asked = _Asked(terms, scales, weights, stems, held)
         self._last = question, asked
         return asked
 
@@ -254,6 +258,10 @@ class StoredIndex(Following):
     def weights(self, question: str) -> dict[str, float]:
         """Content word of a question, in lower case → its inverse document frequency."""
         return dict(self._whole(lambda: self._asked(question)).weights)
+
+    def counts(self, question: str) -> dict[str, int]:
+        """See `LexicalIndex.counts`."""
+        return dict(self._whole(lambda: self._asked(question)).counts)
 
     def short(self, id: str) -> npt.NDArray[np.uint16]:
         """The words of a short text in order, as 16-bit hashes; see `ShortTexts`."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from latentbank.answering import Answer, AnswerStream, check_questions
 from latentbank.answering.chat import ChatAnswer, ChatStream
+from latentbank.answering.chat.sentences import asks_fact
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.server.failures import Refusal, Stopped
 from latentbank.server.hosting.engine import ServedBackbone, ServedModel
@@ -73,14 +74,20 @@ class Question:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it has no history and wants a few words: such questions are answered together."""
+        """Whether it has no history and wants a few words."""
         return self.style == SHORT and len(self.messages) == 1
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it has no history and asks for a fact: such questions are answered together."""
+        fact = self.style in (SHORT, "sentence") or asks_fact(self.text)
+        return len(self.messages) == 1 and fact
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for questions that may be answered together."""
-        own = 0 if self.is_plain else id(self)
-        return own, id(self.bank), self.decoding, self.memory, self.quality
+        own = 0 if self.is_single else id(self)
+        return own, self.style, id(self.bank), self.decoding, self.memory, self.quality
 
     @property
     def is_over(self) -> bool:
@@ -265,7 +272,7 @@ class Asker:
 
     def _can_be_asked(self, model: ServedModel, question: Question) -> bool:
         try:
-            if question.is_plain:
+            if question.is_single:
                 check_questions(model.backbone, [question.text], question.decoding)
         except Exception as error:
             question.fail(error)
@@ -296,13 +303,24 @@ class Asker:
 
     def _together(self, model: ServedModel, asked: Sequence[Question]) -> None:
         first, texts = asked[0], [question.text for question in asked]
+        if not first.is_plain:
+            options = {"style": first.style, "decoding": first.decoding}
+            chats = model.chats(texts, memory=first.memory, quality=first.quality, **options)  # type: ignore[arg-type]
+            with closing(chats):
+                for question, one in zip(asked, chats, strict=True):
+                    self._told(question, one)
+                    self._done(model, [question], [one])
+            return
         answers = model.ask_many(
             texts, first.decoding, first.memory, None, len(asked), first.quality
         )
         for question, answer in zip(asked, answers, strict=True):
-            if question.on_piece is not None and answer.text:
-                question.on_piece(answer.text)
+            self._told(question, answer)
         self._done(model, asked, answers)
+
+    def _told(self, question: Question, answer: Answer | ChatAnswer) -> None:
+        if question.on_piece is not None and answer.text:
+            question.on_piece(answer.text)
 
     def _done(
         self,

@@ -29,7 +29,7 @@ from latentbank.server.routes.common import (
 from latentbank.server.schemas import ChatRequest, CompletionRequest
 from latentbank.server.service import Reply, Service, Waiting
 
-__all__ = ["Ends", "cited_addresses", "event", "router", "usage"]
+__all__ = ["Ends", "cited_addresses", "completion", "event", "router", "usage"]
 
 router = APIRouter(tags=["OpenAI"])
 _END = b"data: [DONE]\n\n"
@@ -130,6 +130,13 @@ async def complete(
 
     replies = [await connected(request, one.reply(), stop) for one in begun]
     return reply_json(form.whole(replies, [_cut(reply, body.stop) for reply in replies]))
+
+
+def completion(
+    name: str, reply: Reply, created: int, stop: str | list[str] | None = None
+) -> dict[str, Any]:
+    """A whole chat completion of the bank `name`."""
+    return _Chat(name, name, created).whole([reply], [_cut(reply, stop)])
 
 
 def _cut(reply: Reply, stop: str | list[str] | None) -> str:
