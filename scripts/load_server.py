@@ -60,7 +60,7 @@ class Server:
              "--data", str(self.folder / "banks")],
             env={**os.environ, **values}, stdout=log, stderr=log,
         )  # fmt: skip
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600  # the machine may be busy
         while time.monotonic() < end:
             with suppress(httpx.HTTPError):
                 if httpx.get(f"{self.address}/healthz", timeout=2).status_code == 200:
@@ -68,7 +68,9 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.1)
-        raise SystemExit(f"the server does not start: {(self.folder / 'server.log').read_text()}")
+        said = (self.folder / "server.log").read_text()[-2000:]
+        self.kill()
+        raise SystemExit(f"the server does not start: {said}")
 
     def kill(self) -> None:
         """Ends it at once, as a failure of power would."""

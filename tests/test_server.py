@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from latentbank.answering import Answer, AnswerStream
 from latentbank.bank import MemoryBank
 from latentbank.errors import InputError, UnknownNameError
 from latentbank.server.app import create_app
 from latentbank.server.guards import LOG
-from latentbank.server.hosting.questions import Pace
+from latentbank.server.hosting import questions
+from latentbank.server.hosting.questions import Asker, Pace, Question
 from latentbank.server.settings import Limits, hash_token, load_settings
 from latentbank.server.tenants import Rate
 from server_world import ADA, EVE, FACTS, MODEL, running, settings_of, two_tenants
@@ -460,3 +466,59 @@ def test_a_pace_learns_what_a_batch_takes() -> None:
     for size in (1, 2, 4, 8, 16, 1, 3, 9):
         pace.note(size, 0.2 + 0.05 * size)
     assert pace.seconds(1) == pytest.approx(0.25) and pace.seconds(16) == pytest.approx(1.0)
+
+
+class _Model:
+    """Answers at once; the first answer waits for `begin`."""
+
+    def __init__(self) -> None:
+        self.backbone, self.begin = self, threading.Event()
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        return [1] * len(texts)
+
+    def reader(self) -> _Model:
+        return self
+
+    def note_answer(self, answer: Answer) -> None:
+        pass
+
+    def stream(self, text: str, *options: Any) -> AnswerStream:
+        def growing() -> Generator[Answer, None, None]:
+            self.begin.wait(30)
+            yield Answer(text, (), 1.0, 0.0, 0.0)
+
+        return AnswerStream(growing())
+
+    def ask_many(self, texts: list[str], *options: Any) -> list[Answer]:
+        return [Answer(text, (), 1.0, 0.0, 0.0) for text in texts]
+
+
+def test_those_who_asked_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "check_questions", lambda *given: None)
+    monkeypatch.setattr(questions, "_GATHER", 20.0)
+    model = _Model()
+    view = SimpleNamespace(stop=None, until=lambda stop: nullcontext())
+    asker = Asker(view, Limits(together=3))  # type: ignore[arg-type]
+
+    def ask(text: str) -> Any:
+        turns = (("user", text),)
+        one = Question(model, turns, "short", None, True, "fast", math.inf)  # type: ignore[arg-type]
+        asker.submit(one)
+        return one.future
+
+    try:
+        first = ask("first")
+        while asker.waiting:
+            time.sleep(0.01)
+        together = [ask(f"a{i}") for i in range(3)]
+        model.begin.set()
+        assert [one.result(30).answer.text for one in [first, *together]][1:] == ["a0", "a1", "a2"]
+        again = []
+        for i in range(3):  # one after the other
+            again.append(ask(f"b{i}"))
+            time.sleep(0.05)
+        assert [one.result(30).answer.text for one in again] == ["b0", "b1", "b2"]
+        assert asker.batches == {1: 1, 3: 2}
+    finally:
+        asker.close(5)

@@ -27,6 +27,7 @@ __all__ = ["Answered", "Asked", "Asker", "Pace", "Question"]
 
 SHORT = "short"  # the style of `ask`
 _DECAY = 0.9  # weight of the batches before the last one
+_GATHER = 0.03  # seconds to wait for as many questions as the last batch had
 
 
 class Asked(Protocol):
@@ -140,6 +141,7 @@ class Asker:
         self._stopping = False
         self._busy_until = 0.0
         self._busy = 0
+        self._last = 1  # questions of the last batch
         self.batches: dict[int, int] = {}  # size → how many batches
         self._thread = threading.Thread(target=self._work, name="latentbank-asker", daemon=True)
         self._thread.start()
@@ -217,6 +219,7 @@ class Asker:
             with self._changed:
                 while not (self._waiting or self._calls or self._stopping):
                     self._changed.wait()
+                self._gather()
                 calls, self._calls = self._calls, []
                 batch = self._take()
                 if not batch and not calls and self._stopping:
@@ -227,7 +230,19 @@ class Asker:
                 _run(work, future)
             if batch:
                 self._answer(batch)
+                self._last = len(batch)
             self._busy = 0
+
+    def _gather(self) -> None:
+        """Waits a moment for those whose last questions were answered together to ask again.
+
+        Else the first of them would be answered alone while the others wait.
+        """
+        last, self._last = self._last, 1
+        if last > 1:
+            self._changed.wait_for(
+                lambda: len(self._waiting) >= last or self._calls or self._stopping, _GATHER
+            )
 
     def _take(self) -> list[Question]:
         """The oldest question and those that are answered with it."""
