@@ -7,10 +7,13 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from latentbank.answering.chat import ChatAnswer
 from latentbank.backbone.generate import DecodingConfig
@@ -21,7 +24,7 @@ from latentbank.errors import BankError, InputError
 from latentbank.model import MemoryModel
 from latentbank.parts.retrieval.lexical import LexicalIndex, SharedWords
 from latentbank.server import sharded
-from latentbank.server.sharded import Found, Part, Reader, parts_of
+from latentbank.server.sharded import Door, Found, Part, Reader, parts_of
 
 PLACES = ("harbour", "mill", "chapel", "orchard", "quarry", "library")
 DOCUMENTS = [
@@ -85,6 +88,37 @@ def test_documents_of_parts_are_answered_as_those_of_one_bank(tmp_path: Path, ti
             assert reply.text == answer.text
             assert reply.citations == answer.citations
             assert reply.answered.answer.confidence == pytest.approx(answer.confidence, rel=1e-3)
+
+
+def test_the_door_speaks_as_openai_does(tmp_path: Path, tiny: str) -> None:
+    part = own_part(tmp_path, tiny, DOCUMENTS, "town")
+    answer = Reader(part, [Handle(Part(part))]).answer
+    reader = SimpleNamespace(answer=SimpleNamespace(remote=answer))
+    door = Door(reader, "town", "short", "fast")
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await (await door(Request(scope, receive)))(scope, receive, send)
+
+    client = TestClient(serve)
+    assert client.get("/v1/models").json()["data"][0]["id"] == "town"
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/v1/banks").status_code == 404
+    body = {"model": "town", "messages": [{"role": "user", "content": QUESTIONS[0]}]}
+    said = client.post("/v1/chat/completions", json=body).json()
+    assert said["object"] == "chat.completion"
+    assert said["choices"][0]["message"]["annotations"]
+    assert said["latentbank"]["citations"][0]["source"] == "town.txt"
+    for wrong, status in (
+        ({"model": "other"}, 404),
+        ({"stream": True}, 400),
+        ({"style": "loud"}, 400),
+        ({"messages": []}, 400),
+        ({"messages": [{"role": "user", "content": "  "}]}, 400),
+    ):
+        reply = client.post("/v1/chat/completions", json={**body, **wrong})
+        assert reply.status_code == status and reply.json()["error"]["message"], wrong
+    assert client.post("/v1/chat/completions", content=b"{").status_code == 400
+    assert client.post("/v1/chat/completions", content=b" " * (9 << 20)).status_code == 413
 
 
 def test_a_reader_starts_anew_before_its_bank_grows_large(

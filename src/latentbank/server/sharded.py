@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.responses import Response
 
-from latentbank import __version__
 from latentbank.adapter import normalised_overrides
 from latentbank.answering.chat import STYLES, as_messages, resolved
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
 from latentbank.capabilities import Retrieving
 from latentbank.documents.document import Document
-from latentbank.errors import InputError, LatentbankError, unknown
+from latentbank.errors import InputError, unknown
 from latentbank.integrations.common import Passage, passages
 from latentbank.integrations.ray_ingest import start_ray
 from latentbank.model import MemoryModel
@@ -36,8 +36,9 @@ from latentbank.server.hosting.questions import Answered
 from latentbank.server.routes.chat import completion
 from latentbank.server.schemas import ChatRequest
 from latentbank.server.service import Reply
+from latentbank.server.settings import Limits
 
-__all__ = ["Found", "Part", "Reader", "application", "parts_of", "serve_parts"]
+__all__ = ["Door", "Found", "Part", "Reader", "application", "parts_of", "serve_parts"]
 
 TOP = 32  # documents that a part sends for a question; 16 of all are reranked
 _KEPT = 800  # documents that a reader keeps between questions; below `LEAST_COLLECTION`
@@ -179,64 +180,73 @@ def parts_of(banks: Sequence[str | Path]) -> tuple[str, list[str]]:
     return name, [str(file.absolute()) for file in files]
 
 
+class Door:
+    """Answers HTTP in OpenAI's form; `reader` is a handle of `Reader`."""
+
+    def __init__(self, reader: Any, name: str, style: str, quality: str) -> None:
+        self._reader, self._name = reader, name
+        self._style, self._quality = style, quality
+
+    async def __call__(self, request: Request) -> Response:
+        """The response to any request."""
+        try:
+            return _json(await self._said(request))
+        except Exception as error:
+            cause = getattr(error, "cause", None)  # of an error in another process
+            refusal = refusal_of(cause if isinstance(cause, Exception) else error)
+            return _json(refusal.body(), refusal.status, refusal.headers)
+
+    async def _said(self, request: Request) -> dict[str, Any]:
+        asked = request.method, request.url.path
+        if asked == ("GET", "/healthz"):
+            return {"status": "ok"}
+        if asked == ("GET", "/v1/models"):
+            model = {"id": self._name, "object": "model", "created": 0, "owned_by": "latentbank"}
+            return {"object": "list", "data": [model]}
+        if asked == ("POST", "/v1/chat/completions"):
+            return await self._chat(await request.body())
+        raise Refusal(404, "not_found", "There is nothing at this address.")
+
+    async def _chat(self, given: bytes) -> dict[str, Any]:
+        """The completion that answers the last message of the user."""
+        if len(given) > Limits().body_bytes:
+            raise Refusal(413, "body_too_large", "The body is too large.")
+        try:
+            body = ChatRequest.model_validate_json(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))[:200] or "body"
+            raise Refusal(400, "invalid_value", f"{place}: {first['msg'][:200]}.") from None
+        if body.model != self._name:
+            raise Refusal(404, "model_not_found", f"There is no bank {body.model[:64]!r}.")
+        if body.stream:
+            raise Refusal(400, "no_stream", "A bank in parts does not stream answers.")
+        turns = [(message.role, message.text()) for message in body.messages]
+        tokens = body.max_completion_tokens or body.max_tokens
+        reply = await self._reader.answer.remote(
+            turns, body.style or self._style, tokens, body.quality or self._quality
+        )
+        return completion(self._name, reply, int(time.time()), body.stop)
+
+
+def _json(
+    value: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(json_bytes(value), status, headers, "application/json")
+
+
 def application(name: str, banks: Sequence[str], replicas: int, style: str, quality: str) -> Any:
     """The application for `ray.serve.run`: a `Part` for each bank, `replicas` readers, one door."""
     serve: Any = import_module("ray.serve")
-    parts = [
-        serve.deployment(Part)
-        .options(name=f"part-{place}", ray_actor_options={"num_cpus": 0})
-        .bind(bank)
-        for place, bank in enumerate(banks)
-    ]
-    reader = (
-        serve.deployment(Reader)
-        .options(num_replicas=replicas, ray_actor_options={"num_cpus": 1})
-        .bind(banks[0], parts)
-    )
-    door = FastAPI(title="latentbank", version=__version__, docs_url=None, redoc_url=None)
-    door.add_exception_handler(LatentbankError, _refused)
-    door.add_exception_handler(Refusal, _refused)
 
-    @serve.deployment(name="door", ray_actor_options={"num_cpus": 0})
-    @serve.ingress(door)
-    class Door:
-        """Answers HTTP in OpenAI's form."""
+    def deployed(kind: type, label: str, cores: int, copies: int = 1) -> Any:
+        made = serve.deployment(kind)
+        options = {"num_replicas": copies, "ray_actor_options": {"num_cpus": cores}}
+        return made.options(name=label, **options)
 
-        def __init__(self, reader: Any) -> None:
-            self._reader = reader
-
-        @door.get("/healthz")
-        async def health(self) -> dict[str, str]:
-            """Whether it answers."""
-            return {"status": "ok"}
-
-        @door.get("/v1/models")
-        async def models(self) -> dict[str, Any]:
-            """The bank."""
-            model = {"id": name, "object": "model", "created": 0, "owned_by": "latentbank"}
-            return {"object": "list", "data": [model]}
-
-        @door.post("/v1/chat/completions")
-        async def chat(self, body: ChatRequest) -> Response:
-            """Answers the last message of the user."""
-            if body.model != name:
-                raise Refusal(404, "model_not_found", f"There is no bank {body.model[:64]!r}.")
-            if body.stream:
-                raise Refusal(400, "no_stream", "A bank in parts does not stream answers.")
-            turns = [(message.role, message.text()) for message in body.messages]
-            tokens = body.max_completion_tokens or body.max_tokens
-            reply = await self._reader.answer.remote(
-                turns, body.style or style, tokens, body.quality or quality
-            )
-            made = completion(name, reply, int(time.time()), body.stop)
-            return Response(json_bytes(made), media_type="application/json")
-
-    return Door.bind(reader)  # type: ignore[attr-defined]
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    refusal = refusal_of(error)
-    return Response(json_bytes(refusal.body()), refusal.status, refusal.headers, "application/json")
+    parts = [deployed(Part, f"part-{i}", 0).bind(bank) for i, bank in enumerate(banks)]
+    reader = deployed(Reader, "reader", 1, replicas).bind(banks[0], parts)
+    return deployed(Door, "door", 0).bind(reader, name, style, quality)
 
 
 def serve_parts(
