@@ -116,7 +116,7 @@ def _serve_parts(
         raise InputError("serve --ray needs --bank: the parts, or the folder that they are in.")
     _need("serve", "fastapi")
     quiet_libraries()
-    from latentbank.server.sharded import serve_parts
+    from latentbank.server.sharded import QUALITY, serve_parts
 
     def started(place: str) -> None:
         if json_output:
@@ -124,7 +124,7 @@ def _serve_parts(
         notice(f"latentbank serves {place} (/v1/chat/completions); Ctrl-C stops it")
 
     where = host or "127.0.0.1", 8000 if port is None else port
-    serve_parts(banks, *where, replicas, started, address=address, quality=quality or "best")
+    serve_parts(banks, *where, replicas, started, address=address, quality=quality or QUALITY)
 
 
 def mcp(

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from latentbank.adapter import normalised_overrides
+from latentbank.answering.asking import QUALITY
 from latentbank.answering.chat import STYLES, as_messages, resolved
 from latentbank.backbone.generate import DecodingConfig
 from latentbank.bank import MemoryBank
@@ -38,7 +39,7 @@ from latentbank.server.schemas import ChatRequest
 from latentbank.server.service import Reply
 from latentbank.server.settings import Limits
 
-__all__ = ["Door", "Found", "Part", "Reader", "application", "parts_of", "serve_parts"]
+__all__ = ["QUALITY", "Door", "Found", "Part", "Reader", "application", "parts_of", "serve_parts"]
 
 TOP = 32  # documents that a part sends for a question; 16 of all are reranked
 _KEPT = 800  # documents that a reader keeps between questions; below `LEAST_COLLECTION`
@@ -258,7 +259,7 @@ def serve_parts(
     *,
     address: str | None = None,
     style: str = "chat",
-    quality: str = "best",
+    quality: str = QUALITY,
     until: Callable[[], None] | None = None,
 ) -> None:
     """Serves a bank in parts until Ctrl-C, or until `until` returns; `started` gets the address.
