@@ -52,7 +52,7 @@ def own_part(folder: Path, tiny: str, documents: list[Document], name: str) -> s
 def alone(model: MemoryModel, question: str) -> ChatAnswer:
     """The answer of one process."""
     decoding = DecodingConfig(max_new_tokens=6, whole_words=True)
-    return model.chat(question, style="short", decoding=decoding, read_documents=1)
+    return model.chat(question, style="short", decoding=decoding, read_documents=1, quality="fast")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_documents_of_parts_are_answered_as_those_of_one_bank(tmp_path: Path, ti
     reader = Reader(parts[0], [Handle(Part(part)) for part in parts])
     with MemoryModel.open(whole, quick=True) as model:
         for question in QUESTIONS:
-            reply = asyncio.run(reader.answer([("user", question)], "short", 6, "best"))
+            reply = asyncio.run(reader.answer([("user", question)], "short", 6, "fast"))
             answer = alone(model, question)
             assert reply.text == answer.text
             assert reply.citations == answer.citations
