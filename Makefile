@@ -195,7 +195,8 @@ bench-recall: $(STAMP)
 	$(BIN)/python scripts/measure_recall.py --out results/bench-recall $(RECALL_ARGS)
 
 # An agent in BabyAI with and without a memory of episodes. Run again, it goes on.
-AGENTS_ARGS ?= --levels GoToRedBallGrey --tasks 8 --trials 1 --steps 20 --rows random none memory
+# docs/agents.md shows all rows and three seeds: python scripts/bench_agents.py.
+AGENTS_ARGS ?= --demonstrations 400 --tasks 8 --seeds 0 --rows random none fixed memory flood '0.25 blend'
 bench-agents: $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[agents]'
 	$(BIN)/python scripts/bench_agents.py --out results/bench-agents --runs runs/bench-agents $(AGENTS_ARGS)

@@ -228,13 +228,13 @@ def main() -> None:
     levels = ["GoToObj", "GoToRedBallGrey", "OpenRedDoor"]
     parser.add_argument("--levels", nargs="+", default=levels)
     parser.add_argument("--others", nargs="+", default=["OpenDoor", "PickupLoc", "GoToLocal"])
-    parser.add_argument("--demonstrations", type=int, default=300, help="of each level")
+    parser.add_argument("--demonstrations", type=int, default=1000, help="of each level")
     parser.add_argument("--tasks", type=int, default=20, help="held-out tasks of each level")
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--batches", type=int, default=4, help="in which the memory is filled")
-    parser.add_argument("--practice", type=int, default=5, help="tasks after each batch")
+    parser.add_argument("--practice", type=int, default=3, help="tasks after each batch")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--flood", type=float, default=0.75, help="share of distractor episodes")
     parser.add_argument("--policies", nargs="+", default=[*BANKS, *CLASSIC])
@@ -246,8 +246,8 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options)
     found: dict[str, list[dict]] = {}  # type: ignore[type-arg]
-    for seed in options.seeds:
-        for name in rows_of(options):
+    for name in rows_of(options):
+        for seed in options.seeds:
             done = bench.row(name, seed)
             found.setdefault(name, []).append(done)
             rates = " ".join(f"{100 * np.mean(one):.1f}" for one in done["by_trial"])

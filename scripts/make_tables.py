@@ -99,6 +99,7 @@ PLOTS = {
     "retention-plot": ("retention",),
     "latency-plot": ("latency",),
     "learning-plot": ("learning",),
+    "recall-plot": ("recall",),
 }
 
 

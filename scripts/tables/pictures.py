@@ -17,6 +17,7 @@ from latentbank.bench.report.figures import frontier_figure, method_order
 from latentbank.bench.report.results import Group, groups, load_results
 from tables.latency import levels
 from tables.learning import family, over_seeds, rows_of
+from tables.recall import depths_drawing
 
 _AXES = ("rise", "gain_stream")  # of the plot of learning
 _FAR = 2.0  # nats a token; what forgot more is in the table alone
@@ -110,17 +111,32 @@ def learning(results: Path) -> Picture | None:
     return Picture(figure, "Learning and forgetting", text, "frontier-learning")
 
 
+def recall(results: Path) -> Picture | None:
+    """Retrieval over the speed of writing, by the layers that are spent."""
+    path = results / "recall" / "depths.json"
+    if not path.exists():
+        return None
+    text = (
+        "A number is the layer after which writing stops. The dashed line is 95 % of what keys of "
+        "full depth reach."
+    )
+    record = read_record(path)
+    return Picture(depths_drawing(record), "Found over the speed of writing", text)
+
+
 PICTURES: dict[str, Callable[[Path], Picture | None]] = {
     "frontier": frontier,
     "retention": retention,
     "latency": latency,
     "learning": learning,
+    "recall": recall,
 }
 MISSING = {
     "frontier": "no two records of the task online-qa have a score and bytes",
     "retention": "no record of the task retention has the curve f1",
     "latency": "results/speed/latency.json is missing",
     "learning": "no record of frontier-learning in results/learning",
+    "recall": "results/recall/depths.json is missing",
 }
 
 

@@ -6,8 +6,10 @@ Knows the record of scripts/measure_recall.py; measures nothing.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from latentbank.bench.record import Record
+from latentbank.bench.report import plots
 from tables.markdown import table
 
 _TEXTS = re.compile(r"(.+)_texts_per_second$")
@@ -35,3 +37,33 @@ def depths_table(record: Record) -> str:
     head = ["stops after layer", "layers, mean", "texts/s", "times as fast", "among ten, coarse"]
     head += [f"{count} refined" for count in counts]
     return f"{table(head, rows)}\n\n*`{record.command}`, code {record.code_revision}.*"
+
+
+def depths_drawing(record: Record) -> Any:
+    """Found among ten over texts a second; lines for coarse keys and each refinement."""
+    metrics = record.metrics
+    depths = [found[1] for name in metrics if (found := _TEXTS.match(name))]
+    counts = [int(found[1]) for name in metrics if (found := _REFINED.match(name))]
+    speed = {depth: metrics[f"{depth}_texts_per_second"].value for depth in depths}
+    depths.sort(key=lambda depth: speed[depth])
+    kinds = {"coarse": "coarse keys", **{f"refined_{n}": f"{n} refined" for n in counts}}
+    with plots.canvas() as figure:
+        axes = figure.add_subplot()
+        for at, (kind, label) in enumerate(kinds.items()):
+            values = [metrics[f"{depth}_{kind}"].value for depth in depths]
+            axes.plot(
+                [speed[depth] for depth in depths], values, label=label, linewidth=1.4,
+                color=plots.COLOURS[at], marker=plots.MARKERS[at],
+            )  # fmt: skip
+        best = metrics["full_coarse"].value
+        axes.axhline(0.95 * best, color=plots.MUTED, linewidth=1, linestyle=plots.DASHES[1])
+        for at, depth in enumerate(depths):
+            top = max(metrics[f"{depth}_{kind}"].value for kind in kinds)
+            axes.annotate(
+                depth.replace("_", " "), (speed[depth], top), (0, 6 + 11 * (at % 2)), ha="center",
+                textcoords="offset points", fontsize=9, color=plots.MUTED,
+            )  # fmt: skip
+        axes.set(xlabel="texts written a second", ylabel="own paragraph among ten (%)")
+        axes.margins(y=0.15)
+        axes.legend(loc="lower left")
+    return figure

@@ -97,9 +97,11 @@ def contestants(
 def run_test(objective: Objective, contestants: list[Contestant], read: bool) -> list[Report]:
     """Every contestant once on the test, the default first.
 
-    With `read` the model also answers the last questions of a policy's streams.
+    With `read` the model also answers the last questions of a policy's streams, for the default and
+    for the one that was best where the best were chosen.
     """
-    played = [_played(objective, one, read) for one in contestants]
+    chosen = max(contestants[1:], key=lambda one: one.chosen_score, default=contestants[0])
+    played = [_played(objective, o, read and o in (contestants[0], chosen)) for o in contestants]
     base, reports = played[0], []
     for contestant, own in zip(contestants, played, strict=True):
         against, by_document, f1 = None, None, None

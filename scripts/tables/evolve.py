@@ -1,0 +1,34 @@
+"""The table of a search for expressions: what each way found, and what it reached on the test.
+
+Knows the records of `latentbank evolve`; measures nothing.
+"""
+
+from __future__ import annotations
+
+from latentbank.bench.record import Record
+from tables.markdown import table
+
+_NAMES = {"default": "the default", "evolved": "evolved", "random": "random search", "cem": "CEM"}
+_PARTS = {"old": "old documents, %", "new": "new ones, %", "f1": "F1 of answers"}
+
+
+def evolve_table(record: Record) -> str:
+    """A row for the default, the evolved expression, random search and CEM."""
+    known = record.metrics
+    parts = [part for part in _PARTS if f"default_test_{part}" in known]
+    rows = []
+    for name, label in _NAMES.items():
+        over = known.get(f"{name}_over_default_by_document")
+        difference = (
+            "" if over is None else f"{over.value:+.1f} [{over.low:+.1f}, {over.high:+.1f}]"
+        )
+        scores = [known[f"{name}_{kind}_score"].value for kind in ("train", "choice", "test")]
+        cells = [f"{value:.1f}" for value in scores]
+        cells += [f"{known[f'{name}_test_{part}'].value:.1f}" for part in parts]
+        rows.append([label, *cells, difference, f"`{record.config['expressions'][name]}`"])
+    head = ["", "search, %", "choice, %", "test, %", *(_PARTS[part] for part in parts)]
+    questions = known["test_questions"].value
+    return (
+        f"{table([*head, 'over the default', 'expression'], rows)}\n\n"
+        f"*{questions:,.0f} test questions; `{record.command}`, code {record.code_revision}.*"
+    )
