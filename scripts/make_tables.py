@@ -17,6 +17,7 @@ from latentbank.bench.task import TASKS
 from latentbank.errors import InputError, unknown
 from latentbank.method import METHODS
 from tables.ablation import ablation_table
+from tables.agents import agents_table
 from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
 from tables.chat import chat_table
@@ -75,6 +76,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "kb-prune": ("kblam/prune.json", lambda path: prune_table(read_record(path))),
     "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
     "recall": ("recall/depths.json", lambda path: depths_table(read_record(path))),
+    "agents": ("agents/babyai.json", lambda path: agents_table(read_record(path))),
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
     "needle": ("titans/needle.json", needle_table),

@@ -23,13 +23,14 @@ _NAMES = {
 
 
 def agents_table(record: Record) -> str:
-    """A row for each agent without a limit of bytes."""
+    """A row for each agent without a limit of bytes; then `policies_table`, if there are such."""
     rows = []
     for name, label in _NAMES.items():
         if f"{name}: success" in record.metrics:
             rows.append([label, *_cells(record, name)])
     head = ["agent", "solved in the trials, %", "in the first, %", "episodes", "bytes"]
-    return f"{table(head, rows)}\n\n*`{record.command}`, code {record.code_revision}.*"
+    parts = [table(head, rows), *([policies_table(record)] if _limited(record) else [])]
+    return "\n\n".join([*parts, f"*`{record.command}`, code {record.code_revision}.*"])
 
 
 def policies_table(record: Record) -> str:
