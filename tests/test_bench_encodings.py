@@ -89,7 +89,8 @@ def test_texts_by_predictions_are_coded_once(
             found.append(method.texts.encode(TEXTS, "lm"))
             assert method.texts.decode([Entry("a", "lm", found[0][1])]) == [TEXTS[1]]
         assert type(method.texts.predictor) is TokenTextCodec, "given back"
-        assert method.texts.encode(TEXTS[:1], "lm") == found[0][:1]
+        assert method.texts.encode(TEXTS[:1], "lm") == found[0][:1]  # remembered
+        method.texts.encode(["A text that nobody coded before."], "lm")
     assert found[0] == found[1]
     assert asked == [1, 1, 1, 1, 1], "three together, and one by each method's own"
     assert shared.saved_seconds > 0
