@@ -40,9 +40,12 @@ from tables.training import standing_table, step_table
 ROOT = Path(__file__).resolve().parent.parent
 Maker = Callable[[Path], str]  # from the folder or file of records
 
+EARLIER = "squad-online-earlier"  # rows of an earlier revision, not measured anew
+
 # The place in the pages → (what lies in results/, what is made of it).
 TABLES: dict[str, tuple[str, Maker]] = {
     "squad-online": ("squad-online", results_table),
+    "squad-earlier": (EARLIER, results_table),
     "frontier-matrix": ("frontier", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
     "frontier": ("frontier", results_table),
     "frontier-shares": ("frontier", lambda folder: shares_table(folder, "mac")),
@@ -88,6 +91,13 @@ TABLES: dict[str, tuple[str, Maker]] = {
         "strata/without-gain", lambda folder: ablation_table(folder, "strata"),
     ),
 }  # fmt: skip
+
+
+def _rows_of(method: str, results: Path) -> str:
+    """The folder with the newest rows of a method."""
+    earlier = results / EARLIER / f"{method}.json"
+    present = results / "squad-online" / f"{method}.json"
+    return EARLIER if earlier.exists() and not present.exists() else "squad-online"
 
 
 def _all(folder: Path, pattern: str) -> list[Record]:
@@ -137,7 +147,7 @@ def main(root: Path = ROOT) -> None:
         if kind == "bench":
             return _protocols(results).get(rest)
         if kind == "method":
-            source, make = "squad-online", partial(method_table, method=rest)
+            source, make = _rows_of(rest, results), partial(method_table, method=rest)
         else:
             source, make = TABLES[name]
         path = results / source
