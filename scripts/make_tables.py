@@ -33,6 +33,7 @@ from tables.pictures import MISSING, PICTURES
 from tables.recall import depths_table
 from tables.results import method_table, results_table
 from tables.retrieval import features_table, languages_table, recall_table, small_table
+from tables.scale import ingest_table, machines_table
 from tables.search import forms_table, sweep_table, training_table
 from tables.titans import memory_table, needle_table
 from tables.training import standing_table, step_table
@@ -64,6 +65,8 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "retrieval-features": (
         "retrieval/features.json", lambda path: features_table(read_record(path)),
     ),
+    "scale": ("scale/simulation.json", lambda path: machines_table(read_record(path))),
+    "ray-ingest": ("scale/ingest.json", lambda path: ingest_table(read_record(path))),
     "retrieval-small": ("retrieval/small.json", lambda path: small_table(read_record(path))),
     "retrieval-languages": (
         "retrieval/languages.json", lambda path: languages_table(read_record(path)),
