@@ -115,6 +115,7 @@ PLOTS = {
     "latency-plot": ("latency",),
     "learning-plot": ("learning",),
     "recall-plot": ("recall",),
+    "knowledge-plot": ("knowledge",),
 }
 
 

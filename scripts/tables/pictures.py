@@ -5,6 +5,7 @@ Knows records and `bench.report.plots`; measures nothing.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,12 +125,49 @@ def recall(results: Path) -> Picture | None:
     return Picture(depths_drawing(record), "Found over the speed of writing", text)
 
 
+def knowledge(results: Path) -> Picture | None:
+    """What KBLaM answers, finds and refuses, by the number of triples."""
+    paths = sorted((results / "kblam" / "qa").rglob("kb-qa--kblam--*.json"))
+    records = [read_record(path) for path in paths]
+    plain = [one for one in records if re.match(r"kb-\d", one.data.name)]
+    if not plain:
+        return None
+    with plots.canvas() as figure:
+        axes = figure.add_subplot()
+        for at, (name, label) in enumerate(_ASKED.items()):
+            points = sorted(
+                pair
+                for one in plain
+                if name in one.series and max(one.series[name].x) >= _USUAL
+                for pair in zip(one.series[name].x, one.series[name].y, strict=True)
+            )
+            x, y = zip(*points, strict=True)
+            axes.plot(
+                x, y, label=label, linewidth=1.4, color=plots.COLOURS[at], marker=plots.MARKERS[at]
+            )
+        axes.set(xscale="log", ylim=(0, 103), xlabel="triples", ylabel="percent")
+        axes.set_xticks(x, [f"{count:,.0f}" for count in x])
+        axes.legend(loc="lower left")
+    text = "Held-out entities, 64 questions (10 at 10 triples). The last points are another base."
+    return Picture(figure, "A knowledge base in the attention", text)
+
+
+_USUAL = 100  # triples of the largest base of a record that is drawn
+_ASKED = {
+    "first_source_right": "the right triple comes first",
+    "exact_match": "answers exactly right",
+    "refusal_recall": "unanswerable questions refused",
+    "refusal_precision": "refusals that are right",
+}
+
+
 PICTURES: dict[str, Callable[[Path], Picture | None]] = {
     "frontier": frontier,
     "retention": retention,
     "latency": latency,
     "learning": learning,
     "recall": recall,
+    "knowledge": knowledge,
 }
 MISSING = {
     "frontier": "no two records of the task online-qa have a score and bytes",
@@ -137,6 +175,7 @@ MISSING = {
     "latency": "results/speed/latency.json is missing",
     "learning": "no record of frontier-learning in results/learning",
     "recall": "results/recall/depths.json is missing",
+    "knowledge": "no record of kblam in results/kblam/qa",
 }
 
 
