@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from latentbank.backbone.model import Backbone
+from latentbank.backbone.prompts import answer_texts, continued
 from latentbank.backbone.text_run import log_likelihoods
 from latentbank.errors import InputError
 
 _CHECKED = 64  # tokens that a step may check in all rows: few cost hardly more than one
 _GUESSES = 6  # of them, at most, in a row
-_COMPARED = 3  # last tokens of an answer that tell where it quotes
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class PromptRun:
             tokens, mean = _beam(run, logits, self._config)
         else:
             tokens, mean = _greedy(run, logits, self._config, quotable)
-        texts = _texts(self._backbone, tokens, self._run.end_id)
+        texts = answer_texts(self._backbone, tokens, self._run.end_id)
         return [
             Generation(text, math.exp(sure), self._seconds, self._run.end_id in row)
             for text, sure, row in zip(texts, mean, tokens, strict=True)
@@ -199,7 +199,7 @@ class PromptRun:
         backbone = self._backbone
         run, logits = self._taken([row])
         for rows, sums in _greedy_steps(run, logits, self._config, quotable):
-            [text], tokens = _texts(backbone, rows, run.end_id), rows[0]
+            [text], tokens = answer_texts(backbone, rows, run.end_id), rows[0]
             finished = run.end_id in tokens
             sure = math.exp(sums[0] / len(tokens))
             yield Generation(text, sure, self._seconds, finished), len(tokens)
@@ -305,7 +305,7 @@ def _greedy_steps(
         for place, i in enumerate(fed):
             if i in waiting:
                 room = min(guesses, limit - len(rows[i]) - 1)
-                guessed = _continued(rows[i], quotable[i])[:room] if room > 0 else []
+                guessed = continued(rows[i], quotable[i])[:room] if room > 0 else []
                 blocks[place] = [rows[i][-1], *guessed]
         ids, mask = run.backbone.pad(blocks)
         scores, tokens = _likeliest(run.feed(ids, mask))
@@ -332,16 +332,6 @@ def _likeliest(logits: Tensor) -> tuple[list[Any], list[Any]]:
     """(log-probabilities, tokens) [...] of the likeliest tokens of logits [..., V]."""
     score, token = torch.log_softmax(logits, -1).max(-1)
     return score.tolist(), token.tolist()
-
-
-def _continued(tokens: Sequence[int], text: Sequence[int]) -> Sequence[int]:
-    """What follows in `text` where it first has the end of `tokens`, the longest end it has."""
-    for size in range(min(_COMPARED, len(tokens)), 0, -1):
-        end = list(tokens[-size:])
-        for at in range(len(text) - size):
-            if list(text[at : at + size]) == end:
-                return text[at + size :]
-    return []
 
 
 def _beam(run: _Run, logits: Tensor, config: DecodingConfig) -> tuple[list[list[int]], list[float]]:
@@ -400,12 +390,3 @@ def _advance(
         totals.append(candidates.view(batch, -1).gather(1, index))
         penalty = penalty.scatter_add(1, token, torch.ones_like(token, dtype=penalty.dtype))
     return torch.cat(parents, 1), torch.cat(tokens, 1), torch.cat(totals, 1)
-
-
-def _texts(backbone: Backbone, rows: Sequence[Sequence[int]], end_id: int) -> list[str]:
-    """Decodes rows of tokens up to the end token."""
-    texts = []
-    for row in rows:
-        cut = row.index(end_id) if end_id in row else len(row)
-        texts.append(backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip())
-    return texts

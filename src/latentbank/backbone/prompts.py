@@ -21,14 +21,17 @@ __all__ = [
     "PLAIN",
     "Template",
     "answer_ids",
+    "answer_texts",
     "chat_template",
     "chat_text",
+    "continued",
     "disarmed",
     "end_id_of",
     "passage_ids",
     "prompt_ids",
 ]
 
+_COMPARED = 3  # last tokens of an answer that tell where it quotes
 _PASSAGE, _QUESTION, _ANSWER = "<<passage>>", "<<question>>", "<<answer>>"
 IN_SHORT = "Answer in a few words."
 
@@ -203,3 +206,22 @@ def _refuse(message: str) -> None:
 
 def _special(backbone: Backbone, text: str) -> list[int]:
     return backbone.encode([text], start=False)[0] if text else []
+
+
+def answer_texts(backbone: Backbone, rows: Sequence[Sequence[int]], end_id: int) -> list[str]:
+    """Decodes rows of tokens up to the end token."""
+    texts = []
+    for row in rows:
+        cut = row.index(end_id) if end_id in row else len(row)
+        texts.append(backbone.tokenizer.decode(row[:cut], skip_special_tokens=True).strip())
+    return texts
+
+
+def continued(tokens: Sequence[int], text: Sequence[int]) -> Sequence[int]:
+    """What follows in `text` where it first has the end of `tokens`, the longest end it has."""
+    for size in range(min(_COMPARED, len(tokens)), 0, -1):
+        end = list(tokens[-size:])
+        for at in range(len(text) - size):
+            if list(text[at : at + size]) == end:
+                return text[at + size :]
+    return []
