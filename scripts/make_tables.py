@@ -22,6 +22,7 @@ from tables.bank import bank_table
 from tables.benchmarks import benchmark_tables
 from tables.chat import chat_table
 from tables.contest import contest_table, quality_table, ratio_table
+from tables.evolve import evolve_table
 from tables.frontier import frontier_table, shares_table
 from tables.knowledge import cost_table, keys_table, prune_table
 from tables.latency import answers_table, latency_table
@@ -82,6 +83,9 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "kb-prune": ("kblam/prune.json", lambda path: prune_table(read_record(path))),
     "kb-keys": ("kblam/keys.json", lambda path: keys_table(read_record(path))),
     "recall": ("recall/depths.json", lambda path: depths_table(read_record(path))),
+    "evolve-policy": (
+        "evolve/policy/evolve.json", lambda path: evolve_table(read_record(path)),
+    ),
     "agents": ("agents/babyai.json", lambda path: agents_table(read_record(path))),
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
@@ -116,6 +120,7 @@ PLOTS = {
     "learning-plot": ("learning",),
     "recall-plot": ("recall",),
     "knowledge-plot": ("knowledge",),
+    "agents-plot": ("agents",),
 }
 
 

@@ -16,6 +16,7 @@ from latentbank.bench.record import Record, read_record, write_atomically
 from latentbank.bench.report import plots
 from latentbank.bench.report.figures import frontier_figure, method_order
 from latentbank.bench.report.results import Group, groups, load_results
+from tables.agents import policies_drawing
 from tables.latency import levels
 from tables.learning import family, over_seeds, rows_of
 from tables.recall import depths_drawing
@@ -152,6 +153,17 @@ def knowledge(results: Path) -> Picture | None:
     return Picture(figure, "A knowledge base in the attention", text)
 
 
+def agents(results: Path) -> Picture | None:
+    """Success of an agent by the policy of a memory with a share of the bytes."""
+    path = results / "agents" / "babyai.json"
+    drawing = policies_drawing(read_record(path)) if path.exists() else None
+    text = (
+        "A line is the 95 % interval over held-out tasks. A dashed line is the memory without a "
+        "limit of bytes."
+    )
+    return drawing and Picture(drawing, "Tasks solved at equal bytes", text, "BabyAI")
+
+
 _USUAL = 100  # triples of the largest base of a record that is drawn
 _ASKED = {
     "first_source_right": "the right triple comes first",
@@ -168,6 +180,7 @@ PICTURES: dict[str, Callable[[Path], Picture | None]] = {
     "learning": learning,
     "recall": recall,
     "knowledge": knowledge,
+    "agents": agents,
 }
 MISSING = {
     "frontier": "no two records of the task online-qa have a score and bytes",
@@ -176,6 +189,7 @@ MISSING = {
     "learning": "no record of frontier-learning in results/learning",
     "recall": "results/recall/depths.json is missing",
     "knowledge": "no record of kblam in results/kblam/qa",
+    "agents": "results/agents/babyai.json has no row with a share of the bytes",
 }
 
 
