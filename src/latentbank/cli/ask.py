@@ -16,13 +16,6 @@ import typer
 from latentbank.backbone.hub import check_model
 from latentbank.cli.answers import Asker, Explaining, QuestionRow
 from latentbank.cli.common import (
-    BankPath,
-    Device,
-    Dtype,
-    Engine,
-    Json,
-    Options,
-    Quality,
     complete_overrides,
     console,
     notice,
@@ -32,6 +25,18 @@ from latentbank.cli.common import (
     share_processor,
 )
 from latentbank.cli.explain import check_explainable
+from latentbank.cli.options import (
+    AdapterPlace,
+    AsOf,
+    BankPath,
+    Device,
+    Dtype,
+    Engine,
+    Json,
+    ModelPlace,
+    Options,
+    Quality,
+)
 from latentbank.errors import BankError, InputError, unknown
 
 if TYPE_CHECKING:
@@ -80,13 +85,9 @@ def ask(
     before: Annotated[
         str | None, typer.Option(metavar="TIME", help="Read only documents before this time.")
     ] = None,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", metavar="TIME", help="Read only what was known then.")
-    ] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="Where the bank's adapter lies now.")
-    ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Where the bank's model lies now.")] = None,
+    as_of: AsOf = None,
+    adapter: AdapterPlace = None,
+    backbone: ModelPlace = None,
     option: Options = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from latentbank.cli.common import Json, count, format_bytes, print_json, progress_bar
+from latentbank.cli.common import count, format_bytes, print_json, progress_bar
 from latentbank.cli.inspect import BankArgument
+from latentbank.cli.options import Json
 
 Out = Annotated[str, typer.Option("--out", "-o", metavar="PATH", help="Where to write.")]
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from latentbank.cli.bank_copy import Out, stepping
-from latentbank.cli.common import Json, count, print_json
+from latentbank.cli.common import count, print_json
 from latentbank.cli.inspect import BankArgument
+from latentbank.cli.options import Json
 from latentbank.errors import InputError
 
 

@@ -7,17 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from latentbank.cli.bank_copy import stepping
-from latentbank.cli.common import (
-    Device,
-    Dtype,
-    Json,
-    count,
-    format_bytes,
-    notice,
-    print_json,
-    quiet_libraries,
-)
+from latentbank.cli.common import count, format_bytes, notice, print_json, quiet_libraries
 from latentbank.cli.inspect import BankArgument
+from latentbank.cli.options import Device, Dtype, Json
 from latentbank.cli.verify import Decode, entry_check
 
 

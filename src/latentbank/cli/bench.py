@@ -17,9 +17,6 @@ from typer.core import TyperGroup
 
 from latentbank.cli.bench_results import compare, report
 from latentbank.cli.common import (
-    Device,
-    Dtype,
-    Json,
     console,
     count,
     interrupts,
@@ -31,6 +28,7 @@ from latentbank.cli.common import (
     quiet_libraries,
 )
 from latentbank.cli.failures import Interrupted
+from latentbank.cli.options import Device, Dtype, Json
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from latentbank.cli.common import Json, console, count, format_bytes, notice, print_json
+from latentbank.cli.common import console, count, format_bytes, notice, print_json
+from latentbank.cli.options import Json
 
 
 def compare(

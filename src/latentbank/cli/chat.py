@@ -19,18 +19,17 @@ from latentbank.cli.answers import (
     print_stream,
 )
 from latentbank.cli.ask import open_for_asking, within
-from latentbank.cli.common import (
+from latentbank.cli.common import console, count, notice, parse_pairs, print_json
+from latentbank.cli.options import (
+    AdapterPlace,
+    AsOf,
     Device,
     Dtype,
     Engine,
     Json,
+    ModelPlace,
     Options,
     Quality,
-    console,
-    count,
-    notice,
-    parse_pairs,
-    print_json,
 )
 from latentbank.errors import InputError, unknown
 
@@ -52,17 +51,13 @@ def chat(
         int | None, typer.Option(min=1, help="Longest answer in tokens; by style.")
     ] = None,
     no_memory: Annotated[bool, typer.Option("--no-memory", help="The plain model.")] = False,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", metavar="TIME", help="Read only what was known then.")
-    ] = None,
+    as_of: AsOf = None,
     abstain_at: Annotated[
         float | None,
         typer.Option(metavar="RATE", help="As for ask: at most this share of false answers."),
     ] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="Where the bank's adapter lies now.")
-    ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Where the bank's model lies now.")] = None,
+    adapter: AdapterPlace = None,
+    backbone: ModelPlace = None,
     option: Options = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",

@@ -1,4 +1,4 @@
-"""What the commands share: options, sizes, key=value pairs, progress bars, Ctrl-C, printing.
+"""What the commands share: sizes, key=value pairs, progress bars, Ctrl-C, printing.
 
 Knows terminals and JSON; imports torch and transformers only inside functions.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,14 +22,7 @@ from latentbank.errors import InputError, unknown
 from latentbank.sizes import parse_size
 
 __all__ = [
-    "BankPath",
-    "Device",
-    "Dtype",
-    "Engine",
     "Interrupts",
-    "Json",
-    "Options",
-    "Quality",
     "complete_overrides",
     "console",
     "count",
@@ -48,28 +41,6 @@ __all__ = [
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-BankPath = Annotated[str, typer.Option("--bank", "-b", help="The bank's file.", metavar="FILE")]
-AdaptersModel = Annotated[str, typer.Option(help="Model that the adapters are for.")]
-OwnAdapters = Annotated[
-    str | None, typer.Option(metavar="FOLDER", help="Adapters METHOD-MODEL of your own.")
-]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto (measured once), float32, bfloat16 or float16.")]
-Engine = Annotated[
-    str, typer.Option(help="What runs the model: auto, torch or openvino (8-bit weights, CPU).")
-]
-Quality = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="fast, or best: whole answers of all candidates compete."),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", "-o", metavar="KEY=VALUE", help="Change the method's config; may be repeated."
-    ),
-]
 
 # ---- parsing
 

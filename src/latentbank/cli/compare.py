@@ -16,10 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.cli.common import (
-    AdaptersModel,
-    Dtype,
-    Json,
-    OwnAdapters,
     console,
     count,
     interrupts,
@@ -29,6 +25,7 @@ from latentbank.cli.common import (
     quiet_libraries,
 )
 from latentbank.cli.failures import Interrupted
+from latentbank.cli.options import AdaptersModel, Dtype, Json, OwnAdapters
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentbank.cli.common import (
-    BankPath,
-    Device,
-    Dtype,
-    Json,
-    count,
-    notice,
-    print_json,
-    quiet_libraries,
-    share_processor,
-)
+from latentbank.cli.common import count, notice, print_json, quiet_libraries, share_processor
+from latentbank.cli.options import BankPath, Device, Dtype, Json
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,18 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentbank.cli.common import (
-    AdaptersModel,
-    Dtype,
-    Json,
-    OwnAdapters,
-    console,
-    notice,
-    print_json,
-    quiet_libraries,
-    share_processor,
-)
+from latentbank.cli.common import console, notice, print_json, quiet_libraries, share_processor
 from latentbank.cli.demo_steps import BANK, Reader, Tour
+from latentbank.cli.options import AdaptersModel, Dtype, Json, OwnAdapters
 from latentbank.errors import AdapterError, BankError
 
 if TYPE_CHECKING:

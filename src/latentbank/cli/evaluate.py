@@ -13,10 +13,6 @@ import typer
 
 from latentbank.backbone.hub import check_model
 from latentbank.cli.common import (
-    Device,
-    Dtype,
-    Json,
-    Options,
     complete_overrides,
     console,
     notice,
@@ -25,6 +21,7 @@ from latentbank.cli.common import (
     progress_bar,
     quiet_libraries,
 )
+from latentbank.cli.options import Device, Dtype, Json, Options
 from latentbank.cli.train import split_spec
 from latentbank.errors import BankError, InputError
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latentbank.cli.common import (
-    Json,
     console,
     count,
     notice,
@@ -21,6 +20,7 @@ from latentbank.cli.common import (
     share_processor,
 )
 from latentbank.cli.failures import Interrupted
+from latentbank.cli.options import Json
 from latentbank.errors import InputError, unknown
 
 if TYPE_CHECKING:

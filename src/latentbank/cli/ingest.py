@@ -8,11 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from latentbank.cli.common import (
-    BankPath,
-    Device,
-    Dtype,
-    Json,
-    Options,
     complete_overrides,
     count,
     parse_pairs,
@@ -20,6 +15,7 @@ from latentbank.cli.common import (
     print_json,
     quiet_libraries,
 )
+from latentbank.cli.options import BankPath, Device, Dtype, Json, Options
 from latentbank.cli.reading import Reading, SkipBad, Strict
 from latentbank.errors import InputError
 

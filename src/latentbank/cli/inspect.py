@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentbank.cli.common import Json, console, format_bytes, print_json
+from latentbank.cli.common import console, format_bytes, print_json
+from latentbank.cli.options import Json
 from latentbank.cli.places import list_documents, print_documents
 
 if TYPE_CHECKING:

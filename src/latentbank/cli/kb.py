@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.cli.ask import open_for_asking
-from latentbank.cli.common import BankPath, Json, console, count, notice, print_json
+from latentbank.cli.common import console, count, notice, print_json
+from latentbank.cli.options import BankPath, Json
 from latentbank.cli.reading import DayFirst, EncodingName, Reading, SkipBad, Strict, TextColumn
 from latentbank.errors import InputError
 

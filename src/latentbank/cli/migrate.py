@@ -10,10 +10,6 @@ import typer
 
 from latentbank.cli.bank_copy import stepping
 from latentbank.cli.common import (
-    Device,
-    Dtype,
-    Json,
-    Options,
     complete_overrides,
     count,
     notice,
@@ -24,6 +20,7 @@ from latentbank.cli.common import (
     share_processor,
 )
 from latentbank.cli.inspect import BankArgument
+from latentbank.cli.options import Device, Dtype, Json, Options
 from latentbank.cli.reading import SKIPPED
 from latentbank.errors import InputError
 

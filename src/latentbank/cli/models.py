@@ -6,8 +6,9 @@ import importlib.metadata
 import inspect
 from typing import Any
 
-from latentbank.cli.common import Json, console, format_bytes, print_json
+from latentbank.cli.common import console, format_bytes, print_json
 from latentbank.cli.common import quiet_libraries as quiet
+from latentbank.cli.options import Json
 
 _METRICS = (("exact_match", "EM"), ("f1", "F1"))
 

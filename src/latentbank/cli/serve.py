@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentbank.cli.common import Json, notice, print_json, quiet_libraries, share_processor
+from latentbank.cli.common import notice, print_json, quiet_libraries, share_processor
+from latentbank.cli.options import Json
 from latentbank.errors import BankError, InputError
 
 if TYPE_CHECKING:

@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.cli.common import (
-    Device,
-    Dtype,
     Interrupts,
-    Json,
     count,
     interrupts,
     merge,
@@ -29,6 +26,7 @@ from latentbank.cli.common import (
     quiet_libraries,
 )
 from latentbank.cli.failures import Interrupted
+from latentbank.cli.options import Device, Dtype, Json
 from latentbank.errors import InputError
 
 if TYPE_CHECKING:

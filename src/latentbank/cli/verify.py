@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latentbank.cli.bank_copy import stepping
-from latentbank.cli.common import Json, count, notice, print_json, quiet_libraries
+from latentbank.cli.common import count, notice, print_json, quiet_libraries
 from latentbank.cli.inspect import BankArgument
+from latentbank.cli.options import Json
 from latentbank.errors import BankError
 
 if TYPE_CHECKING:

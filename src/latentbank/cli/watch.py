@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentbank.cli.common import (
+from latentbank.cli.common import Interrupts, count, interrupts, notice, parse_pairs, print_json
+from latentbank.cli.opening import open_for_writing
+from latentbank.cli.options import (
     BankPath,
     Device,
     Dtype,
-    Interrupts,
     Json,
+    NewAdapter,
+    NewBudget,
+    NewMethod,
+    NewModel,
     Options,
-    count,
-    interrupts,
-    notice,
-    parse_pairs,
-    print_json,
 )
-from latentbank.cli.opening import open_for_writing
 from latentbank.cli.reading import SKIPPED, DayFirst, EncodingName
 from latentbank.errors import BankError, InputError, LatentbankError
 
@@ -53,19 +52,11 @@ def watch(
         bool,
         typer.Option("--allow-empty", help="Delete all documents of a folder that is empty now."),
     ] = False,
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Method of a new bank (default: strata).")
-    ] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="Adapter folder or packaged adapter.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Model of a new bank (default: smollm2-135m).")
-    ] = None,
+    method: NewMethod = None,
+    adapter: NewAdapter = None,
+    backbone: NewModel = None,
     option: Options = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Largest size of a new bank's file, such as 8MiB.")
-    ] = None,
+    budget: NewBudget = None,
     dayfirst: DayFirst = None,
     encoding: EncodingName = None,
     device: Device = "cpu",

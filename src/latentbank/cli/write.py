@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentbank.cli.common import (
-    BankPath,
-    Device,
-    Dtype,
     Interrupts,
-    Json,
-    Options,
     count,
     format_bytes,
     interrupts,
@@ -29,6 +24,17 @@ from latentbank.cli.common import (
 )
 from latentbank.cli.failures import Interrupted
 from latentbank.cli.opening import open_for_writing
+from latentbank.cli.options import (
+    BankPath,
+    Device,
+    Dtype,
+    Json,
+    NewAdapter,
+    NewBudget,
+    NewMethod,
+    NewModel,
+    Options,
+)
 from latentbank.cli.reading import (
     DayFirst,
     EncodingName,
@@ -68,19 +74,11 @@ LONG_TEXT = 100_000  # characters; writing such a document may be interrupted be
 def write(
     paths: Paths,
     bank: BankPath,
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Method of a new bank (default: strata).")
-    ] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="Adapter folder or packaged adapter.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Model of a new bank (default: smollm2-135m).")
-    ] = None,
+    method: NewMethod = None,
+    adapter: NewAdapter = None,
+    backbone: NewModel = None,
     option: Options = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Largest size of a new bank's file, such as 8MiB.")
-    ] = None,
+    budget: NewBudget = None,
     ledger: Annotated[
         str | None,
         typer.Option(help="Of a new bank: full (default), ids (no time, source, metadata), none."),
