@@ -36,6 +36,7 @@ from tables.results import method_table, results_table
 from tables.retrieval import features_table, languages_table, recall_table, small_table
 from tables.scale import ingest_table, machines_table
 from tables.search import forms_table, sweep_table, training_table
+from tables.server import server_table
 from tables.titans import memory_table, needle_table
 from tables.training import standing_table, step_table
 
@@ -77,6 +78,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
     "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),
     "bank": ("bank", bank_table),
+    "server": ("server", server_table),
     "kb-qa": ("kblam/qa", lambda folder: benchmark_tables(folder)["kb-qa"]),
     "kb-real": ("kblam/real", lambda folder: benchmark_tables(folder)["kb-qa"]),
     "kb-cost": ("kblam/cost.json", lambda path: cost_table(read_record(path))),

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latentbank.bench.record import Metric, Record, read_record
-from tables.markdown import table
+from tables.goals import Row, goals_table
 
-# record, metric, what must be reached ("≥" or "≤", number, unit); None: shown only
-_ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
+_ROWS: tuple[Row, ...] = (
     ("store", "stores in batches", ("≥", 20_000)),
     ("store", "stores in batches, by processor time", None),
     ("store", "fsyncs of 4 KiB", None),
@@ -78,30 +76,4 @@ _ROWS: tuple[tuple[str, str, tuple[str, float] | None], ...] = (
 
 def bank_table(folder: Path) -> str:
     """Markdown: a row for each figure that has a record. Raises InputError for a bad record."""
-    records: dict[str, Record] = {}
-    for name in dict.fromkeys(name for name, *_ in _ROWS):
-        path = folder / f"{name}.json"
-        if path.exists():
-            records[name] = read_record(path)
-    rows = []
-    for name, key, goal in _ROWS:
-        metric = records[name].metrics.get(key) if name in records else None
-        if metric is not None:
-            rows.append((f"`{name}.json`", key, _text(metric), _goal(metric, goal)))
-    return table(("record", "figure", "measured", "must reach"), rows, words=2)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def _text(metric: Metric) -> str:
-    return f"{_number(metric.value)} {metric.unit}".strip()
-
-
-def _goal(metric: Metric, goal: tuple[str, float] | None) -> str:
-    if goal is None:
-        return ""
-    sign, bound = goal
-    reached = metric.value >= bound if sign == "≥" else metric.value <= bound
-    return f"{sign} {_number(bound)}" + ("" if reached else " — missed")
+    return goals_table(folder, _ROWS)
