@@ -37,6 +37,7 @@ from tables.retrieval import features_table, languages_table, recall_table, smal
 from tables.scale import ingest_table, machines_table
 from tables.search import forms_table, sweep_table, training_table
 from tables.server import server_table
+from tables.speed import file_table, papers_table
 from tables.titans import memory_table, needle_table
 from tables.training import standing_table, step_table
 
@@ -57,6 +58,8 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "latency": ("speed/latency.json", lambda path: latency_table(read_record(path))),
     "answers": ("speed", lambda folder: answers_table(_all(folder, "answers*.json"))),
     "speed": ("speed/contest.json", lambda path: contest_table(read_record(path))),
+    "speed-file": ("speed/file.json", lambda path: file_table(path.parent)),
+    "papers-shapes": ("speed/papers.json", lambda path: papers_table(path.parent)),
     "quality": ("speed/quality.json", lambda path: quality_table(read_record(path))),
     "speed-ratios": ("speed/contest.json", lambda path: ratio_table(read_record(path))),
     "cmt-sweep": ("cmt/sweep/decoding.json", lambda path: sweep_table(read_record(path))),
