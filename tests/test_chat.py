@@ -17,6 +17,7 @@ from latentbank.answering.chat.growing import Growing
 from latentbank.answering.chat.prompting import Passage, build_prompt
 from latentbank.answering.chat.reading import PromptReader
 from latentbank.answering.chat.sentences import (
+    as_sentence,
     asks_fact,
     is_whole,
     parts_of,
@@ -145,6 +146,20 @@ def test_a_question_that_stands_alone_takes_nothing() -> None:
         assert asked.query == asked.question == question
 
 
+@pytest.mark.parametrize(
+    "question", ["Summarise what you know about the council in two sentences.", "Explain the fee."]
+)
+def test_a_request_that_names_its_subject_stands_alone(question: str) -> None:
+    before = ["Who repairs the lighthouse?", "Mara Venn repairs the lighthouse."]
+    assert resolved(as_messages(turns(*before, question))).query == question
+
+
+def test_a_request_without_a_subject_takes_the_last() -> None:
+    before = ["Who repairs the lighthouse?", "Mara Venn repairs the lighthouse."]
+    for question in ("Summarise it.", "Explain.", "Tell me more."):
+        assert "lighthouse" in resolved(as_messages(turns(*before, question))).query
+
+
 def test_a_greeting_keeps_what_is_spoken_of() -> None:
     messages = turns("Who is Mara Holt?", "A smith.", "Thanks!", "Welcome.", "Where does she live?")
     assert "Mara Holt" in resolved(as_messages(messages)).question
@@ -198,6 +213,11 @@ def test_the_number_of_sentences_that_is_asked_for() -> None:
     assert sentences_asked("Summarise Holm in two sentences.") == 2
     assert sentences_asked("Explain it in 12 sentences, please") == 12
     assert sentences_asked("Write in short sentences") is None
+
+
+def test_an_answer_that_no_text_says_becomes_one_sentence() -> None:
+    assert as_sentence("in 1911") == "The answer is in 1911."
+    assert as_sentence("The lamp is old. It is made of brass.") == "The lamp is old."
 
 
 def test_the_sentence_that_says_an_answer() -> None:

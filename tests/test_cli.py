@@ -88,6 +88,32 @@ def test_python_can_run_the_package_as_a_module() -> None:
     assert done.stdout.startswith("latentbank ")
 
 
+WATCHED = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os._exit(7 if os.environ.get("OMP_WAIT_POLICY") == "passive" else 9)
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize("command", ["chat {bank}", "bench", "train --method strata"])
+def test_threads_that_wait_sleep(
+    world: World, documents: Path, tmp_path: Path, command: str
+) -> None:
+    """The libraries of threads look at the environment when torch is imported."""
+    write_bank(world, tmp_path / "a.bank", documents)
+    words = command.format(bank=tmp_path / "a.bank").split()
+    words += {"bench": ["online-qa", "-m", "none"]}.get(command, [])
+    words += [] if "chat" in command else ["--data", "sample", "--out", str(tmp_path / "out")]
+    surroundings = environment()
+    surroundings.pop("OMP_WAIT_POLICY", None)
+    started = [sys.executable, "-c", WATCHED + START, *words]
+    done = subprocess.run(started, env=surroundings, capture_output=True, text=True, input="Who?\n")
+    assert done.returncode == 7, (done.returncode, done.stderr[-500:])
+
+
 def test_a_cold_ask_imports_neither_transformers_nor_other_methods(
     world: World, documents: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from latentbank.cli.bank_size import rebudget as rebudget_command
 from latentbank.cli.bank_size import repair as repair_command
 from latentbank.cli.bench import bench_app
 from latentbank.cli.chat import chat as chat_command
+from latentbank.cli.common import wait_passively
 from latentbank.cli.compare import compare as compare_command
 from latentbank.cli.delete import delete as delete_command
 from latentbank.cli.demo import demo as demo_command
@@ -128,6 +129,7 @@ def _root(
 
         typer.echo(f"latentbank {__version__}")
         raise typer.Exit
+    wait_passively()
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from latentbank.cli.answers import (
     print_stream,
 )
 from latentbank.cli.ask import open_for_asking, within
-from latentbank.cli.common import console, count, notice, parse_pairs, print_json
+from latentbank.cli.common import console, count, notice, parse_pairs, print_json, share_processor
 from latentbank.cli.options import (
     AdapterPlace,
     AsOf,
@@ -66,6 +66,7 @@ def chat(
     json_output: Json = False,
 ) -> None:
     """Talk about the documents of a bank; answers name their sources."""
+    share_processor()
     from latentbank.answering.chat.chat import STYLES
     from latentbank.documents.conditions import conditions_of
 

@@ -36,6 +36,7 @@ __all__ = [
     "progress_bar",
     "quiet_libraries",
     "share_processor",
+    "wait_passively",
 ]
 
 if TYPE_CHECKING:
@@ -199,15 +200,23 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def share_processor() -> None:
-    """Lets threads that wait for others sleep. Call it before torch is imported.
+def wait_passively() -> None:
+    """Lets threads that wait for others sleep. Works only before torch is imported.
 
     By default they spin, which costs a short command on a busy machine several times its own
-    processor time: `ask` with two threads took 12.2 s spinning and 3.5 s sleeping. Threads beside
-    those of other processes on a core wait for each other, so there are as many as cores are free.
+    processor time: `ask` with two threads took 12.2 s spinning and 3.5 s sleeping.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def share_processor() -> None:
+    """As `wait_passively`, with as many threads as cores are free now.
+
+    Threads beside those of other processes on a core wait for each other. Works only before torch
+    is imported.
+    """
+    wait_passively()
     os.environ.setdefault("OMP_NUM_THREADS", str(free_cores()))
 
 

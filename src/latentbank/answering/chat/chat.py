@@ -25,6 +25,7 @@ from latentbank.answering.chat.reading import (
 )
 from latentbank.answering.chat.remote import RemoteReader
 from latentbank.answering.chat.sentences import (
+    as_sentence,
     asks_fact,
     parts_of,
     saying,
@@ -210,7 +211,7 @@ class Chat:
             found = Found(tuple(passages), support=1.0)
             written = list(self._generated(own, asked, found))[-1].text
             holds = saying(answer.text, asked.question, [written]) is not None
-            said = (written if holds else f"The answer is {answer.text.rstrip('.')}."), 0
+            said = (written if holds else as_sentence(answer.text)), 0
         sentence, place = said
         marked = f"{sentence} [{place + 1}]" if turn.style == "chat" else sentence
         base = self._of(answer, asked, marked)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from latentbank.answering.chat.sentences import is_greeting
+from latentbank.answering.chat.sentences import is_greeting, is_request, subject_of
 from latentbank.errors import InputError
 from latentbank.parts.retrieval.analysis import COMMON, content_words
 
@@ -37,7 +37,7 @@ _AND = re.compile(r"\s*(?:and|what about|how about)\b", re.IGNORECASE)
 _ASKS = re.compile(r"\b(?:when|where|which|how (?:many|much|long))\b", re.IGNORECASE)
 _LINKED = re.compile(r"(?:\s+(?:of|the|de|van|von|der|la|le)){0,2}\s+")
 _CAPITAL = re.compile(r"(?<![^\W_])[^\W\d_a-zß-öø-ÿ][\w’'-]*(?![^\W_])|(?<!\w)\d[\w.,-]*\w")
-_FEW = 2  # content words; a question of fewer than this and an earlier turn stands not alone
+_FEW = 2  # content words; a question of fewer does not stand alone. A request needs one.
 _MOST_NAMES, _MOST_WORDS = 3, 8
 _TURNS = 3  # earlier questions that are looked at
 
@@ -159,7 +159,8 @@ def _resolved(question: str, subject: _Subject) -> Asked:
     own = names(question)
     person, owner, thing = (one.search(question) for one in (_PERSON, _OWNER, _THING))
     bare = bool(_BARE.match(question))
-    few = len([word for word in content_words(question) if word not in COMMON]) < _FEW and not own
+    said = sum(word not in COMMON for word in content_words(subject_of(question)))
+    few = said < (1 if is_request(question) else _FEW) and not own
     refers = bool(person or owner or thing or bare or few or _ELLIPTIC.match(question))
     if not refers or not subject.question:
         return Asked(question, question)
@@ -173,8 +174,8 @@ def _resolved(question: str, subject: _Subject) -> Asked:
         known += subject.answered
     people = [one for one in known if not one[0].isdigit()]
     if people and (person or owner) and not own:
-        said = (person or owner or [""])[0].lower()
-        name = " and ".join(people[:2]) if said in ("they", "them", "their") else people[0]
+        pronoun = (person or owner or [""])[0].lower()
+        name = " and ".join(people[:2]) if pronoun in ("they", "them", "their") else people[0]
         text = _PERSON.sub(name, _OWNER.sub(f"{name}'s", text))
         if not thing:
             return Asked(text, text)

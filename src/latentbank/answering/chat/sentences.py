@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from latentbank.parts.retrieval.analysis import COMMON
 
 __all__ = [
+    "as_sentence",
     "asks_fact",
     "closed_sentences",
     "is_greeting",
@@ -21,6 +22,7 @@ __all__ = [
     "saying",
     "sentences_asked",
     "split_sentences",
+    "subject_of",
     "words_of",
 ]
 
@@ -95,6 +97,11 @@ def is_request(question: str) -> bool:
     return bool(_REQUEST.match(question)) or is_greeting(question)
 
 
+def subject_of(question: str) -> str:
+    """A question without the words of a request: "Explain the fee" has "the fee"."""
+    return _REQUEST.sub("", question, count=1)
+
+
 def sentences_asked(question: str) -> int | None:
     """How many sentences a request asks for: "in two sentences"; None where it does not say."""
     found = _SENTENCES.search(question)
@@ -155,6 +162,12 @@ def saying(answer: str, question: str, texts: Sequence[str]) -> tuple[str, int] 
         if holding:
             return max(holding, key=lambda one: len(words_of(one) & asked)), place
     return None
+
+
+def as_sentence(answer: str) -> str:
+    """A short answer as a sentence: its first whole one, else "The answer is …"."""
+    whole = [one for one in split_sentences(answer) if is_whole(one)]
+    return whole[0] if whole else f"The answer is {answer.rstrip('.')}."
 
 
 def _holds(sentence: str, wanted: Sequence[str]) -> bool:
