@@ -6,6 +6,7 @@ Each part is one call and one record in results/chat/:
     python scripts/measure_chat.py sentences --questions 200
     python scripts/measure_chat.py summaries --entities 50
     python scripts/measure_chat.py babi --data path/to/babi/en --questions 100
+    python scripts/measure_chat.py several --questions 300
 
 A fact of a document is a name or a number in it. A summary mentions those that its text holds.
 """
@@ -33,7 +34,7 @@ from latentbank.bench.record import DataInfo, Metric
 from latentbank.documents.document import Document
 from latentbank.documents.identity import content_hash
 from latentbank.evaluate.data import load_sample
-from latentbank.evaluate.metrics import mean_interval, normalize_answer
+from latentbank.evaluate.metrics import f1, mean_interval, normalize_answer, paired_bootstrap
 from latentbank.model import MemoryModel
 from measured import write_measured
 
@@ -198,6 +199,36 @@ def summaries(options: argparse.Namespace) -> None:
     )
 
 
+# ---- several documents where one holds the answer
+
+
+def several(options: argparse.Namespace) -> None:
+    """F1 of short answers when a conversation may read one document, and three."""
+    data = load_sample()
+    asked = data.sample_questions(options.questions, options.seed).questions
+    found: dict[int, list[float]] = {1: [], 3: []}
+    with opened() as model:
+        model.write(data.documents)
+        for one in asked:
+            for count, row in found.items():
+                said = model.chat(one.text, style="short", read_documents=count)
+                row.append(100 * f1(said.text, one.answers))
+    first, third = found.values()
+    gain = paired_bootstrap(third, first)
+    metrics = {
+        **{
+            f"F1, reading {count}": Metric(float(np.mean(r)), "percent")
+            for count, r in found.items()
+        },
+        "three over one": Metric(gain.difference, "percent points", gain.low, gain.high),
+        "questions": Metric(len(asked), "questions"),
+    }
+    show(metrics)
+    write_measured(
+        OUT / "several.json", "several", metrics, data, method="strata", seed=options.seed
+    )
+
+
 # ---- two facts
 
 
@@ -255,7 +286,7 @@ def babi(options: argparse.Namespace) -> None:
 def main() -> None:
     """One part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["history", "sentences", "summaries", "babi"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--data", help="the folder of bAbI's English files")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--entities", type=int, default=50)
@@ -263,8 +294,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
-    parts = {"history": history, "sentences": sentences, "summaries": summaries, "babi": babi}
-    parts[options.part](options)
+    PARTS[options.part](options)
+
+
+PARTS = {one.__name__: one for one in (history, sentences, summaries, several, babi)}
 
 
 if __name__ == "__main__":

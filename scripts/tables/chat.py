@@ -38,6 +38,13 @@ _PARTS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("right document read", "… reads the right document"),
         ),
     ),
+    "several": (
+        "questions",
+        (
+            ("F1, reading 1", "F1 of short answers, reading one document"),
+            ("F1, reading 3", "… up to three"),
+        ),
+    ),
     "babi": (
         "questions",
         (
