@@ -37,6 +37,13 @@ def test_the_curve_is_linear_between_its_knots() -> None:
             PLAIN.threshold(rate)
 
 
+def test_a_rate_counts_with_its_standard_error() -> None:
+    few = replace(PLAIN, unanswerable=100)  # 0.01 ± 0.00995, 0.05 ± 0.0218
+    assert [few.threshold(rate) for rate in (0.02, 0.05, 0.072, 1.0)] == [0.9, 0.9, 0.5, 0.0]
+    with pytest.raises(InputError, match=r"from 0\.02 on"):
+        few.threshold(0.01)
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=300))
 def test_the_fitted_curve_never_falls_and_keeps_the_mean(rows: list[tuple[float, bool]]) -> None:
@@ -57,7 +64,8 @@ def test_a_fit_makes_probabilities_true_and_keeps_its_rate() -> None:
     assert expected_calibration_error(sure[rest], right[rest]) > 0.2
     assert expected_calibration_error(told, right[rest]) < 0.05
     unknown = sure[:2000][~known[:2000]]
-    assert 0.04 < (unknown >= made.threshold(0.05)).mean() <= 0.05
+    assert 0.03 < (unknown >= made.threshold(0.05)).mean() < 0.05
+    assert (sure[rest][~known[rest]] >= made.threshold(0.05)).mean() <= 0.05
     assert made.threshold(1.0) == 0.0
 
 

@@ -16,7 +16,8 @@ from latentbank.parts.calibration import Calibration
 
 __all__ = ["expected_calibration_error", "fit_calibration", "isotonic"]
 
-RATES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+RATES = (0.005, 0.01, 0.02, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06, 0.07, 0.08, 0.1, 0.15, 0.2, 0.3,
+         0.5, 1.0)  # fmt: skip
 KNOTS = 64  # of the curve that is kept, at most
 
 
@@ -41,7 +42,7 @@ def fit_calibration(
     told = [rate for rate in rates if rate * len(unknown) >= 1 or rate == 1.0]
     thresholds = [_threshold(unknown, rate) for rate in told]
     curves = tuple(x), tuple(y), tuple(told), tuple(thresholds)
-    return Calibration(*curves, dict(fitted_on or {}), quality)
+    return Calibration(*curves, dict(fitted_on or {}), quality, len(unknown))
 
 
 def _threshold(unknown: NDArray[np.float64], rate: float) -> float:

@@ -7,6 +7,7 @@ numbers; knows no method and no model.
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,7 @@ class Calibration:
             questions that get an answer is `rates[i]`. Rates rise, thresholds fall.
         fitted_on: data, questions, seed, command and code of the fit.
         quality: of the answers that it was fitted on; other qualities are sure in another way.
+        unanswerable: questions of the fit that no document answers; 0: not known.
     """
 
     confidence: tuple[float, ...]
@@ -40,6 +42,7 @@ class Calibration:
     thresholds: tuple[float, ...]
     fitted_on: Mapping[str, Any] = field(default_factory=dict, hash=False)
     quality: str = "best"
+    unanswerable: int = 0
 
     def of(self, confidence: float) -> float:
         """The probability that an answer of this confidence is right; linear between knots."""
@@ -53,6 +56,9 @@ class Calibration:
     def threshold(self, rate: float) -> float:
         """The confidence to answer from, so that at most `rate` of unanswerable questions are.
 
+        A rate that was measured counts with its standard error: on other questions it may be
+        larger by that.
+
         Raises:
             InputError: `rate` is no share, or smaller than the questions of the fit can tell.
         """
@@ -60,13 +66,20 @@ class Calibration:
             raise InputError(
                 f"the rate of false answers must lie between 0 and 1, such as 0.05, got {rate}"
             )
-        at = bisect_right(self.rates, rate)
+        safe = [self._at_most(measured) for measured in self.rates]
+        at = bisect_right(safe, rate)
         if at == 0:
             raise InputError(
                 f"the calibration of this adapter tells rates of false answers from "
-                f"{self.rates[0]:g} on, got {rate:g}"
+                f"{safe[0]:.2g} on, got {rate:g}"
             )
         return self.thresholds[at - 1]
+
+    def _at_most(self, measured: float) -> float:
+        """A measured rate with its standard error; at most 1."""
+        if not self.unanswerable:
+            return measured
+        return min(1.0, measured + math.sqrt(measured * (1 - measured) / self.unanswerable))
 
     def save(self, folder: Path) -> None:
         """Writes it beside an adapter."""
@@ -94,6 +107,7 @@ def read_calibration(folder: Path) -> Calibration | None:
             _numbers(values["thresholds"]),
             dict(values.get("fitted_on") or {}),
             str(values.get("quality", "best")),
+            int(values.get("unanswerable", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"the calibration '{file}' is damaged: {error}") from error
