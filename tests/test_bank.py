@@ -69,6 +69,20 @@ def test_entries_come_back_after_reopening(bank: MemoryBank, path: Path) -> None
         assert again.get_blob("codebook") == b"c" * 5000
 
 
+def test_what_was_read_is_forgotten_when_the_bank_changes(bank: MemoryBank, path: Path) -> None:
+    bank.append([entry(number) for number in range(400)])
+    ids = [hex_id(number) for number in (3, 399, 77, 3)]
+    with MemoryBank.open(path, read_only=True) as other:
+        for one in (bank, other):
+            assert one.get_all([*ids, "gone"]) == [*map(bank.get, ids), None]
+        bank.delete([hex_id(77)])
+        for one in (bank, other):
+            found = one.get_all(ids)
+            assert found[2] is None and [each.id for each in found if each] == [
+                ids[at] for at in (0, 1, 3)
+            ]
+
+
 def test_writing_order_is_kept_within_a_level(bank: MemoryBank) -> None:
     for first in range(0, 1000, 10):
         level = "codes" if first % 20 else "text"

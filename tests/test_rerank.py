@@ -35,7 +35,7 @@ def found(question: str, text: str, weight: float = 1.0) -> Evidence:
     """The evidence where every content word of the question weighs the same."""
     index = LexicalIndex(background=None)
     words = dict.fromkeys(index.weights(question), weight)
-    return evidence(Asked.of(question, words, STEMMER), Passage.of(text, STEMMER), 2.0)
+    return evidence(Asked.of(question, words, STEMMER), Passage.of_all([text], STEMMER)[0], 2.0)
 
 
 # ---- texts
@@ -55,7 +55,7 @@ def test_the_stemmer_forgets_when_it_knows_too_many(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_passage_knows_its_sentences_names_and_numbers() -> None:
-    one = Passage.of("The ship left. Mara Venn came in 1907 with 3 dogs.", STEMMER)
+    [one] = Passage.of_all(["The ship left. Mara Venn came in 1907 with 3 dogs."], STEMMER)
     assert list(one.sentences) == [0] * 3 + [1] * 8
     assert one.stems[:3] == ("the", "ship", "left")
     kinds = dict(zip(one.stems, one.kinds, strict=True))

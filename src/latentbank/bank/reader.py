@@ -6,7 +6,7 @@ writing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,12 @@ class BankReader:
         """The entry of that id, or None."""
         place = self._find(id)
         return None if place is None else place[0].entry(place[1])
+
+    def get_all(self, ids: Sequence[str]) -> list[Entry | None]:
+        """The entry of each id, or None, as of one moment."""
+        with self.session.reading():
+            places = [self._place(id) for id in ids]
+        return [None if place is None else place[0].entry(place[1]) for place in places]
 
     def count(self, id: str) -> int:
         """How often the document was written; 0 if it is not here."""
@@ -196,10 +202,14 @@ class BankReader:
     def _find(self, id: str) -> tuple[Page, int] | None:
         """The page that holds an id and the position there."""
         with self.session.reading():
-            seq = self.session.locate(id)
-            if seq is None:
-                return None
-            page = self.session.read_page(seq)
+            return self._place(id)
+
+    def _place(self, id: str) -> tuple[Page, int] | None:
+        """As `_find`, inside a transaction that reads."""
+        seq = self.session.locate(id)
+        if seq is None:
+            return None
+        page = self.session.kept_page(seq)
         at = (page.id_keys == np.uint64(self.session.number(id) or 0)).nonzero()[0]
         same = [int(index) for index in at if page.document_id(int(index)) == id]
         return (page, same[0]) if same else None

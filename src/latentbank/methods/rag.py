@@ -91,7 +91,7 @@ class Rag(Trained, Candidates, WordIndexed):
             config.retrieval,
             words_of=lambda id: content(self.text(id)),
             age_of=lambda id: self.require_bank().age(id),
-            texts_of=lambda ids: self.texts.stored(map(self.require_bank().get, ids)),
+            texts_of=lambda ids: self.texts.stored(self.require_bank().get_all(ids)),
         )
 
     def bind(self, bank: MemoryBank) -> None:

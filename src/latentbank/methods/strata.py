@@ -163,7 +163,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
             config.retrieval,
             self._content,
             self._age,
-            lambda ids: self.texts.stored(map(self.require_bank().get, ids)),
+            lambda ids: self.texts.stored(self.require_bank().get_all(ids)),
             config.key_width,
             self._question_keys,
         )

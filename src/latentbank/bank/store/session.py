@@ -30,6 +30,7 @@ DELETING = "deleting"  # the item of the tombstones of a deletion that is not fi
 PENDING = "pending"  # the item that says from which order on documents do not count yet
 UNKNOWN_LOG = 1 << 62  # bytes of a log that was not looked at
 _LEFT_TO_PARENTS: list[sqlite3.Connection] = []  # connections of the process that forked
+_KEPT_PAGES = 64  # that were read last; some 10 kB each
 _CHECKPOINT_PAGES = 4000  # of the log of a bank without a budget
 
 
@@ -61,6 +62,8 @@ class Session:
         self._process = os.getpid()
         self._open = True
         self._version: int | None = None  # of the file, as the directory knows it
+        self._kept: dict[int, Page] = {}  # the page read last is last
+        self._kept_of: tuple[int | None, int] = None, 0
 
     # ------------------------------------------------------------------------ transactions
 
@@ -124,6 +127,7 @@ class Session:
         version, self._version = self._version, None
         self.connection.execute("COMMIT")
         self.commits += 1
+        self._kept.clear()
         yield
         self._version = version
 
@@ -292,6 +296,21 @@ class Session:
         if left is None:
             raise BankError(f"Page {seq} of the bank is being deleted.")
         return left
+
+    def kept_page(self, seq: int) -> Page:
+        """As `read_page`, for a transaction that only reads: remembers the last pages.
+
+        They are forgotten when anything in the bank changes.
+        """
+        state = self._version, self.commits
+        if state != self._kept_of:
+            self._kept_of = state
+            self._kept.clear()
+        page = self._kept.pop(seq, None) or self.read_page(seq)
+        self._kept[seq] = page
+        if len(self._kept) > _KEPT_PAGES:
+            del self._kept[next(iter(self._kept))]
+        return page
 
     def page_and_facts(self, seq: int) -> tuple[Page, Facts] | None:
         """A page and its facts as a reader sees them; None if the page is gone."""

@@ -77,20 +77,27 @@ class Passage:
         return "".join(f"\n{stem}" for stem in self.stems)
 
     @classmethod
-    def of(cls, text: str, stemmer: Stemmer) -> Passage:
-        """The words of `text`."""
-        text = analysed(text)
-        found = [(match.group(), match.start()) for match in WORD.finditer(text)]
-        stems = stemmer.stems([word.lower() for word, _ in found])
+    def of_all(cls, texts: Sequence[str], stemmer: Stemmer) -> list[Passage]:
+        """The words of each of `texts`; new words are learnt together."""
+        texts = [analysed(text) for text in texts]
+        found = [[(one.group(), one.start()) for one in WORD.finditer(text)] for text in texts]
+        words = [[word.lower() for word, _ in row] for row in found]
+        stemmer.stems([word for row in words for word in row])
+        stems = map(stemmer.stems, words)
+        return [cls._of(*row) for row in zip(texts, found, stems, strict=True)]
+
+    @classmethod
+    def _of(cls, text: str, found: Sequence[tuple[str, int]], stems: Sequence[str]) -> Passage:
         ends = [match.end() for match in _SENTENCE.finditer(text)]
         sentences = bytes(min(bisect_right(ends, at), _MOST_SENTENCES) for _, at in found)
         kinds, before = bytearray(len(found)), -1
         for i, (word, _) in enumerate(found):
-            kinds[i] = kind_of(word, first=sentences[i] != before)
+            kinds[i] = kind_of(word, sentences[i] != before)
             before = sentences[i]
         return cls(tuple(stems), sentences, bytes(kinds))
 
 
+@functools.lru_cache(_REMEMBERED)
 def kind_of(word: str, first: bool) -> int:
     """The sum of what a word is; `first`: a sentence begins with it."""
     kind = 0 if word.lower() in COMMON else CONTENT
@@ -120,8 +127,7 @@ class Passages:
         known = self._known
         cold = [id for id in ids if id not in known]
         texts = self._texts_of(cold) if cold else ()
-        for id, text in zip(cold, texts, strict=True):
-            known[id] = Passage.of(text, self.stemmer)
+        known.update(zip(cold, Passage.of_all(texts, self.stemmer), strict=True))
         for id in ids:
             known.move_to_end(id)
         found = [known[id] for id in ids]
