@@ -13,7 +13,10 @@ _PARTS = {"old": "old documents, %", "new": "new ones, %", "f1": "F1 of answers"
 
 
 def evolve_table(record: Record) -> str:
-    """A row for the default, the evolved expression, random search and CEM."""
+    """A row for the default, the evolved expression, random search and CEM.
+
+    The model answers for the default and the best other only: the F1 of the rest is empty.
+    """
     known = record.metrics
     parts = [part for part in _PARTS if f"default_test_{part}" in known]
     rows = []
@@ -24,7 +27,8 @@ def evolve_table(record: Record) -> str:
         )
         scores = [known[f"{name}_{kind}_score"].value for kind in ("train", "choice", "test")]
         cells = [f"{value:.1f}" for value in scores]
-        cells += [f"{known[f'{name}_test_{part}'].value:.1f}" for part in parts]
+        told = [known.get(f"{name}_test_{part}") for part in parts]
+        cells += ["" if one is None else f"{one.value:.1f}" for one in told]
         rows.append([label, *cells, difference, f"`{record.config['expressions'][name]}`"])
     head = ["", "search, %", "choice, %", "test, %", *(_PARTS[part] for part in parts)]
     questions = known["test_questions"].value
