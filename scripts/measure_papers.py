@@ -149,7 +149,7 @@ def time_questions(
 
 def time_every_code(method: Any, asked: Sequence[str], clock: Clock) -> None:
     """The first question with a slot for every code: projection and attention."""
-    slots = method._words.float()[method._codes]
+    slots = method.codewords.all.float()[method._codes]
     for question in asked:
 
         @torch.no_grad()
