@@ -497,6 +497,7 @@ class _Model:
 def test_those_who_asked_together_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "check_questions", lambda *given: None)
     monkeypatch.setattr(questions, "_GATHER", 20.0)
+    monkeypatch.setattr(questions, "_LONGEST", 20.0)
     model = _Model()
     view = SimpleNamespace(stop=None, until=lambda stop: nullcontext())
     asker = Asker(view, Limits(together=3))  # type: ignore[arg-type]

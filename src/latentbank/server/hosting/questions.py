@@ -27,7 +27,7 @@ __all__ = ["Answered", "Asked", "Asker", "Pace", "Question"]
 
 SHORT = "short"  # the style of `ask`
 _DECAY = 0.9  # weight of the batches before the last one
-_GATHER = 0.03  # seconds to wait for as many questions as the last batch had
+_GATHER, _LONGEST = 0.03, 0.25  # seconds to wait for one more question, and for all of them
 
 
 class Asked(Protocol):
@@ -239,10 +239,18 @@ class Asker:
         Else the first of them would be answered alone while the others wait.
         """
         last, self._last = self._last, 1
-        if last > 1:
-            self._changed.wait_for(
-                lambda: len(self._waiting) >= last or self._calls or self._stopping, _GATHER
-            )
+        end = time.monotonic() + _LONGEST
+        while last > 1 and len(self._waiting) < self._limits.together:
+            came = self._comes(min(_GATHER, max(0.0, end - time.monotonic())))
+            if not came or self._calls or self._stopping:
+                return
+
+    def _comes(self, seconds: float) -> bool:
+        """Whether one more question, or something else to do, comes within `seconds`."""
+        count = len(self._waiting)
+        return self._changed.wait_for(
+            lambda: len(self._waiting) > count or bool(self._calls) or self._stopping, seconds
+        )
 
     def _take(self) -> list[Question]:
         """The oldest question and those that are answered with it."""
