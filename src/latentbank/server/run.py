@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +16,6 @@ from latentbank.server.app import create_app
 from latentbank.server.settings import Settings
 
 __all__ = ["JsonLines", "serve"]
-
-SWITCH_SECONDS = 0.0005
-"""Python's switch interval. Each tensor operation gives the interpreter's lock away, and waits for
-it as long as this while another thread handles requests; by default that is 5 ms."""
 
 
 class JsonLines(logging.Formatter):
@@ -51,7 +46,6 @@ def serve(settings: Settings, started: Callable[[str], None], prepare: Any = Non
     """
     import uvicorn
 
-    sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(settings)
     if prepare is not None:
         prepare(app)
