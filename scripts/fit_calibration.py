@@ -98,6 +98,7 @@ def main() -> None:
     known = np.array(found.answerable)
     probability = [calibration.of(one) for one in found.confidence]
     answered = sure >= calibration.threshold(RATE)
+    exactly = sure > np.quantile(sure[~known], 1 - RATE)  # where the share of these is RATE
     metrics = {
         "expected_calibration_error": expected_calibration_error(probability, right),
         "expected_calibration_error_uncalibrated": expected_calibration_error(sure, right),
@@ -108,6 +109,7 @@ def main() -> None:
         "right_without_abstention_percent": 100 * right[known].mean(),
         "right_with_abstention_percent": 100 * (right * answered)[known].mean(),
         "right_still_answered_percent": 100 * (right * answered).sum() / right.sum(),
+        "right_still_answered_at_the_rate_percent": 100 * (right * exactly).sum() / right.sum(),
         "answered_wrongly_percent_of_answered": 100 * (1 - right[answered].mean()),
         "questions": len(right),
     }

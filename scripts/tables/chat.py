@@ -58,6 +58,10 @@ _PARTS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("expected_calibration_error", "expected calibration error"),
             ("false_answers_percent", "unanswerable questions answered at `--abstain-at 0.05`"),
             ("right_still_answered_percent", "right answers still given then"),
+            (
+                "right_still_answered_at_the_rate_percent",
+                "… where exactly 5 % of the unanswerable get an answer",
+            ),
         ),
     ),
 }
