@@ -126,6 +126,7 @@ PLOTS = {
     "recall-plot": ("recall",),
     "knowledge-plot": ("knowledge",),
     "agents-plot": ("agents",),
+    "evolve-plot": ("evolve",),
 }
 
 

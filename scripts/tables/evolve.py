@@ -1,11 +1,14 @@
-"""The table of a search for expressions: what each way found, and what it reached on the test.
+"""Table and plot of a search for expressions: what each way found, and what it reached on the test.
 
 Knows the records of `latentbank evolve`; measures nothing.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from latentbank.bench.record import Record
+from latentbank.bench.report import plots
 from tables.markdown import table
 
 _NAMES = {"default": "the default", "evolved": "evolved", "random": "random search", "cem": "CEM"}
@@ -36,3 +39,26 @@ def evolve_table(record: Record) -> str:
         f"{table([*head, 'over the default', 'expression'], rows)}\n\n"
         f"*{questions:,.0f} test questions; `{record.command}`, code {record.code_revision}.*"
     )
+
+
+def evolve_drawing(record: Record) -> Any:
+    """How far each way's expression lies above the default on the test, with 95 % intervals."""
+    known = record.metrics
+    found = {
+        label: known[f"{name}_over_default_by_document"]
+        for name, label in _NAMES.items()
+        if f"{name}_over_default_by_document" in known
+    }
+    if not found:
+        return None
+    with plots.canvas(7.6, 0.42 * len(found) + 1.2) as figure:
+        axes = figure.add_subplot()
+        for at, one in enumerate(found.values()):
+            axes.hlines(at, one.low, one.high, color=plots.COLOURS[0], linewidth=1.4)
+            axes.plot(one.value, at, plots.MARKERS[0], color=plots.COLOURS[0])
+        axes.axvline(0, color=plots.MUTED, linewidth=0.8, zorder=0.5)
+        axes.set_yticks(range(len(found)), list(found))
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlabel("questions answered on the test, over the default (points)")
+        axes.grid(axis="y", visible=False)
+    return figure

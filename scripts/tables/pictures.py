@@ -17,6 +17,7 @@ from latentbank.bench.report import plots
 from latentbank.bench.report.figures import frontier_figure, method_order
 from latentbank.bench.report.results import Group, groups, load_results
 from tables.agents import policies_drawing
+from tables.evolve import evolve_drawing
 from tables.latency import levels
 from tables.learning import family, over_seeds, rows_of
 from tables.recall import depths_drawing
@@ -164,6 +165,14 @@ def agents(results: Path) -> Picture | None:
     return drawing and Picture(drawing, "Tasks solved at equal bytes", text, "BabyAI")
 
 
+def evolve(results: Path) -> Picture | None:
+    """What each way to search for a policy gained over the default."""
+    path = results / "evolve" / "policy" / "evolve.json"
+    drawing = evolve_drawing(read_record(path)) if path.exists() else None
+    text = "A line is the 95 % interval; all questions about one document are drawn together."
+    return drawing and Picture(drawing, "Fading policies over the default", text, "other streams")
+
+
 _USUAL = 100  # triples of the largest base of a record that is drawn
 _ASKED = {
     "first_source_right": "the right triple comes first",
@@ -181,6 +190,7 @@ PICTURES: dict[str, Callable[[Path], Picture | None]] = {
     "recall": recall,
     "knowledge": knowledge,
     "agents": agents,
+    "evolve": evolve,
 }
 MISSING = {
     "frontier": "no two records of the task online-qa have a score and bytes",
@@ -189,6 +199,7 @@ MISSING = {
     "learning": "no record of frontier-learning in results/learning",
     "recall": "results/recall/depths.json is missing",
     "knowledge": "no record of kblam in results/kblam/qa",
+    "evolve": "results/evolve/policy/evolve.json is missing",
     "agents": "results/agents/babyai.json has no row with a share of the bytes",
 }
 
