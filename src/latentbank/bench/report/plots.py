@@ -105,6 +105,8 @@ def frontier(points: Sequence[Point], tones: Mapping[str, str], x_name: str, y_n
             else:
                 _row(axes, [p for p in members if p.x > 0], tone, variants[row])
         axes.set_ylim(bottom=0)
+        if len(sizes := {p.x for p in points if p.x > 0}) == 1:  # rounding must not be the range
+            axes.set_xlim(min(sizes) / 2, 2 * min(sizes))
         axes.set(xlabel=f"{x_name} (logarithmic)", ylabel=y_name)
         axes.grid(axis="x", visible=False)
         label_ends(figure, axes, ends)
