@@ -125,9 +125,9 @@ class Session:
         If either is interrupted, the next transaction reads everything anew.
         """
         version, self._version = self._version, None
+        self._kept.clear()
         self.connection.execute("COMMIT")
         self.commits += 1
-        self._kept.clear()
         yield
         self._version = version
 
