@@ -69,6 +69,7 @@ _LENGTH = re.compile(
 _IDENTIFIER = re.compile(
     r"(?<![^\W_])(?P<word>[A-Za-z]*(?:[a-z][A-Z]|[A-Z][A-Z][a-z])[A-Za-z]*)(?![^\W_])"
 )
+_HUMPS = re.compile(r"[a-z][A-Z]|[A-Z][A-Z][a-z]")  # what every identifier has: quick to rule out
 _CAMEL = re.compile(r"[a-z](?=[A-Z])|[A-Z](?=[A-Z][a-z])")
 _RARE = re.compile(
     rf"[{_HAN}{_KANA}{_THAI}{_HANGUL}\u0370-\u03ff\u0400-\u04ff\u0600-\u06ff\u0900-\u097f]"
@@ -149,6 +150,8 @@ def _rewritten(text: str, language: str, question: bool) -> str:
     """Normal text with its terms; a question leaves compounds whole."""
     plain = text.isascii() or not _RARE.search(text)
     if plain and language == "english":
+        if not _HUMPS.search(text):
+            return text
         return _IDENTIFIER.sub(lambda found: _terms(found, language, question), text)
     marked = text.translate(_marks())  # FTS5 takes private characters for letters
     return _PIECE.sub(lambda found: _terms(found, language, question), marked)

@@ -20,12 +20,12 @@ from latentbank.bank.words.folder import index_folder, remove_index
 from latentbank.bank.words.following import Following, Take
 from latentbank.bank.words.index import Spots, WordIndex
 from latentbank.bank.words.search import Found
-from latentbank.bank.words.segment import Row, signature
+from latentbank.bank.words.segment import Row
 from latentbank.errors import BankError
-from latentbank.parts.retrieval.analysis import COMMON, analysed, content_words, with_stems
+from latentbank.parts.retrieval.analysis import content_words, with_stems
 from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, rarity
-from latentbank.parts.retrieval.tokens import KIND, Numbers, Stemmer
-from latentbank.parts.retrieval.versions import NEAR, REACH, is_short, word_list
+from latentbank.parts.retrieval.tokens import KIND, Numbers, TextHasher
+from latentbank.parts.retrieval.versions import NEAR, REACH
 
 __all__ = ["INDEX_FROM", "StoredIndex", "Take", "open_stored", "stores_words"]
 
@@ -34,7 +34,6 @@ _LEAST_WEIGHT = 1e-6  # FTS5's, of a word that more than half of the documents h
 _MOST = 4096  # texts to look for versions in
 
 _UNKNOWN = 0, 0, ""
-_REMEMBERED = 1 << 16  # words with their hashes
 
 
 class _Asked(NamedTuple):
@@ -88,9 +87,8 @@ class StoredIndex(Following):
 
     def __init__(self, bank: MemoryBank, limit: int, take: Take) -> None:
         """`take` gets the ids that are gone and the entries that are new, and adds the latter."""
-        self._stemmer = Stemmer()
+        self._hashed = TextHasher()
         self._only: tuple[frozenset[str], Numbers] | None = None
-        self._hashes: dict[str, int] = {}  # of words
         self._last: tuple[str, _Asked] | None = None  # the last question
         self._ages: dict[str, tuple[str, int]] = {}  # of documents that it found
         self._shorts: dict[str, npt.NDArray[np.uint16]] = {}
@@ -106,31 +104,12 @@ class StoredIndex(Following):
     def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Indexes documents in place of those with the same ids."""
         self._forget()
-        written = [analysed(text) for text in texts]
-        stems = self._stemmer.hashes(written)
         rows = []
-        for id, text, words, terms in zip(ids, texts, written, stems, strict=True):
+        for id, hashed in zip(ids, self._hashed(texts), strict=True):
             digest, order, time = self._pending.pop(id, _UNKNOWN)
-            short, sign = self._hashed(text, words)
+            terms, short, sign = hashed
             rows.append(Row(self._number(id), id, digest, terms, short, order, time, sign))
         self._index.add(rows)
-
-    def _hashed(self, text: str, written: str) -> tuple[bytes, bytes]:
-        """(`Row.short`, `Row.sign`) of a text that `analysed` has rewritten."""
-        found, known = word_list(written), self._hashes
-        if len(known) > _REMEMBERED:
-            known.clear()
-        hashes = []
-        for word in found:
-            hash = known.get(word)
-            if hash is None:
-                hash = known[word] = crc32(word.encode(errors="replace"))
-            hashes.append(hash)
-        short = b""
-        if is_short(text, found):
-            short = np.array(hashes, np.uint32).astype(np.uint16).tobytes()
-        told = {hash for hash, word in zip(hashes, found, strict=True) if word not in COMMON}
-        return short, signature(told)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Removes documents; unknown ids are ignored."""
@@ -161,7 +140,7 @@ class StoredIndex(Following):
         if self._last is not None and self._last[0] == question:
             return self._last[1]
         words, size = content_words(question), len(self._index)
-        stems = self._stemmer.hashes(words)
+        stems = self._hashed.stemmer.hashes(words)
         terms = np.unique(np.concatenate(stems)) if stems else np.empty(0, np.uint64)
         counts, scales = self._index.counts(terms), np.zeros(len(terms))
         weights: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""Texts as hashes of their stems, word by word as SQLite's FTS5 would index them.
+"""Texts as the word index holds them: hashes of their stems, and which words they may hold.
 
-FTS5 (Porter stemming, no accents, no case) is asked once for each word that comes up. Knows words;
-knows no index and no bank.
+Stems are those of SQLite's FTS5 (Porter stemming, no accents, no case), which is asked once for
+each word that comes up. Knows words; knows no index and no bank.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
+from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KIND", "Stemmer"]
+from latentbank.bank.words.segment import signature
+from latentbank.parts.retrieval.analysis import COMMON, analysed
+from latentbank.parts.retrieval.versions import is_short, word_list
+
+__all__ = ["KIND", "Hashed", "Stemmer", "TextHasher"]
 
 KIND = "fts5 porter unicode61, scripts, 2"  # changes when the same text would give other hashes
 _WORD = re.compile(r"(?:[^\W_]|[\u0300-\u036f\ue000-\uf8ff])+")  # accents may be characters
 _REMEMBERED = 1 << 18  # words
+_TEXTS_REMEMBERED = 1 << 13
 
 Numbers = npt.NDArray[np.uint64]
 
@@ -50,13 +57,66 @@ class Stemmer:
     def _learn(self, words: list[str]) -> None:
         if not words:
             return
-        stems: list[list[int]] = [[] for _ in words]
-        self._db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", enumerate(words))
-        for at, stem in self._db.execute("SELECT doc, term FROM stems ORDER BY doc, offset"):
+        plain = [word for word in words if word.isascii()]  # of one stem each: asked as one text
+        rest = [word for word in words if not word.isascii()]
+        stems: list[list[int]] = [[] for _ in rest]
+        self._db.execute("INSERT INTO words(rowid, text) VALUES (-1, ?)", (" ".join(plain),))
+        self._db.executemany("INSERT INTO words(rowid, text) VALUES (?, ?)", enumerate(rest))
+        found = self._db.execute("SELECT doc, term FROM stems ORDER BY doc, offset")
+        first = [(_hash(stem),) for _, stem in islice(found, len(plain))]
+        for at, stem in found:
             stems[at].append(_hash(stem))
         self._db.execute("INSERT INTO words(words) VALUES ('delete-all')")
-        self._known.update(zip(words, map(tuple, stems), strict=True))
+        self._known.update(zip(plain, first, strict=True))
+        self._known.update(zip(rest, map(tuple, stems), strict=True))
 
 
 def _hash(stem: str) -> int:
     return int.from_bytes(blake2b(stem.encode(), digest_size=8).digest(), "little")
+
+
+class Hashed(NamedTuple):
+    """What the index holds of a text; see `Row` for `short` and `sign`."""
+
+    terms: Numbers
+    short: bytes
+    sign: bytes
+
+
+class TextHasher:
+    """Hashes of texts. Remembers the last ones: a text that fades to another level comes again."""
+
+    def __init__(self) -> None:
+        self.stemmer = Stemmer()
+        self._words = _WordHashes()
+        self._texts: dict[str, Hashed] = {}
+
+    def __call__(self, texts: Sequence[str]) -> list[Hashed]:
+        """What the index holds of each text."""
+        known = self._texts
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if len(known) + len(new) > _TEXTS_REMEMBERED:
+            kept = list(islice(reversed(known), max(_TEXTS_REMEMBERED // 2 - len(new), 0)))
+            known = self._texts = {text: known[text] for text in {*kept, *texts} if text in known}
+        written = [analysed(text) for text in new]
+        for text, words, terms in zip(new, written, self.stemmer.hashes(written), strict=True):
+            known[text] = Hashed(terms, *self._rest(text, word_list(words)))
+        return [known[text] for text in texts]
+
+    def _rest(self, text: str, words: list[str]) -> tuple[bytes, bytes]:
+        """(`Row.short`, `Row.sign`)."""
+        if len(self._words) > _REMEMBERED // 4:
+            self._words.clear()
+        hashed, short = self._words.__getitem__, b""
+        if is_short(text, words):
+            hashes = np.fromiter(map(hashed, words), np.uint32, len(words))
+            short = hashes.astype(np.uint16).tobytes()
+        return short, signature(map(hashed, set(words) - COMMON))
+
+
+class _WordHashes(dict[str, int]):
+    """The CRC-32 of words, each computed once."""
+
+    def __missing__(self, word: str) -> int:
+        found = self[word] = crc32(word.encode(errors="replace"))
+        return found
