@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "depth1": {"depth": 1},
     "depth2": {"depth": 2},
     "depth4": {"depth": 4},
+    "no-cost": {},  # of what is written; see --write-cost
 }
 SIZES = {"width": 64, "layers": 2, "heads": 2, "head_dim": 32, "window": 32, "chunk": 16}
 EVENT_NAMES = 8  # names in one training text, at most
@@ -132,10 +135,30 @@ def recall_rate(model: MemoryLM, hay: Haystack, length: int, count: int, seed: i
     return float(right.float().mean())
 
 
+class Asked:
+    """Rates that a run's model has been asked for, kept beside its checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rates: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def once(self, what: str, ask: Callable[[], float]) -> float:
+        """The rate that was kept, or what `ask` gives."""
+        if what not in self.rates:
+            self.rates[what] = ask()
+            self.path.write_text(json.dumps(self.rates))
+        return self.rates[what]
+
+
 def measure(name: str, hay: Haystack, options: argparse.Namespace, seed: int) -> dict[str, Metric]:
     """Trains a model where its run is not done, and asks it."""
     model = build(name, len(hay.vocabulary), seed, options.parameters, options.depth)
-    config = LanguageConfig(steps=options.steps, learning_rate=options.rate, seed=seed)
+    config = LanguageConfig(
+        steps=options.steps,
+        learning_rate=options.rate,
+        seed=seed,
+        write_cost=0.0 if name.endswith("/no-cost") else options.write_cost,
+    )
     long_from = options.steps - options.long_steps
     draw = training_batches(hay, options.length, options.batch, seed, long_from)
     folder = options.runs / f"{name.replace('/', '-')}-{seed}"
@@ -150,14 +173,17 @@ def measure(name: str, hay: Haystack, options: argparse.Namespace, seed: int) ->
         f"{label}: training": Metric(trainer.seconds, "s"),
         f"{label}: tokens": Metric(trainer.tokens, "count"),
     }
+    asked, test = Asked(folder / "asked.json"), options.test_seed
     for length in options.lengths:
+        count = options.needles if length <= 8192 else max(4, options.needles // 4)
         for kind in KINDS:
-            count = options.needles if length <= 8192 else max(4, options.needles // 4)
-            rate = needle_rate(model, hay, kind, length, count, options.test_seed)
+            ask = partial(needle_rate, model, hay, kind, length, count, test)
+            rate = asked.once(f"{kind} {length} {count} {test}", ask)
             metrics[f"{label}: {kind} {length}"] = Metric(100 * rate, "percent")
         shown = {k: round(metrics[f"{label}: {k} {length}"].value) for k in KINDS}
         print(f"{label:<28} length {length:>6}  {shown}", flush=True)
-    rate = recall_rate(model, hay, options.length, 64, options.test_seed)
+    ask = partial(recall_rate, model, hay, options.length, 64, test)
+    rate = asked.once(f"recall {options.length} {test}", ask)
     metrics[f"{label}: recall {options.length}"] = Metric(100 * rate, "percent")
     metrics[f"{label}: asking"] = Metric(time.perf_counter() - began, "s")
     if options.checkpoints is not None:
@@ -184,6 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--long-steps", type=int, default=0, help="last ones, on 4 times the length"
     )
     parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument(
+        "--write-cost", type=float, default=0.03, help="of what memories write; 0 for none"
+    )
     parser.add_argument("--depth", type=int, default=1, help="layers of the memory's network")
     parser.add_argument("--parameters", type=int, default=110_000, help="of every model, about")
     parser.add_argument("--lengths", default="128,512,2048,8192", help="of the texts with a needle")
@@ -216,7 +245,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "depth": options.depth,
             "lengths": options.lengths,
             "needles": options.needles,
-            "train": asdict(LanguageConfig(steps=options.steps, learning_rate=options.rate)),
+            "train": asdict(
+                LanguageConfig(
+                    steps=options.steps,
+                    learning_rate=options.rate,
+                    write_cost=options.write_cost,
+                )
+            ),
         },
     )
     return 0

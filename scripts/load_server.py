@@ -128,7 +128,7 @@ def ask(client: httpx.Client, question: str, load: Load, seconds: list[float]) -
             with load.lock:
                 seconds.append(time.perf_counter() - began if first is None else first)
         elif response.status_code == 429:
-            time.sleep(min(1.0, float(response.headers.get("retry-after", 1))))
+            time.sleep(float(response.headers.get("retry-after", 1)))
         return response.status_code
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from latentbank.backbone.processor import flushed_denormals
 from latentbank.config import require_at_least, setting
 from latentbank.errors import InputError
+from latentbank.parts.memory_lm.written import Written
 from latentbank.training.log import append_log, trim_log
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -37,11 +38,13 @@ class LanguageConfig:
     warmup: int = setting(50, "Steps to the largest rate; then it falls linearly to a tenth.")
     weight_decay: float = setting(0.01, "Of AdamW.")
     clip: float = setting(1.0, "Largest norm of the gradient.")
+    write_cost: float = setting(0.0, "Weight of what a memory writes, beside the loss.")
     seed: int = setting(0, "Of the model's start.")
     checkpoint_seconds: float = setting(60.0, "Between two checkpoints.")
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "steps")
+        require_at_least(self, 0, "write_cost")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""
@@ -102,11 +105,14 @@ class LanguageTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad()
-        logits = self.model(ids).logits[:, :-1]
+        with Written(self.model) as written:
+            logits = self.model(ids).logits[:, :-1]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
         if not torch.isfinite(loss):
             raise InputError(f"the loss is not finite at step {self.step}; lower the learning rate")
-        loss.backward()  # type: ignore[no-untyped-call]
+        cost = written.cost() if self.config.write_cost else None
+        whole = loss if cost is None else loss + self.config.write_cost * cost
+        whole.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.step += 1

@@ -28,6 +28,7 @@ __all__ = ["Answered", "Asked", "Asker", "Pace", "Question"]
 SHORT = "short"  # the style of `ask`
 _DECAY = 0.9  # weight of the batches before the last one
 _GATHER, _LONGEST = 0.03, 0.25  # seconds to wait for one more question, and for all of them
+_RETRY = 30.0  # seconds, the longest that a refused question is sent away for
 
 
 class Asked(Protocol):
@@ -128,6 +129,12 @@ class Pace:
         slope = max(0.0, (xy / weight - mean * y / weight) / spread)
         return max(y / weight * 0.1, y / weight + slope * (size - mean))
 
+    @property
+    def each(self) -> float:
+        """Seconds for one question of the last batches; 0 before the first one."""
+        _, sizes, seconds, _, _ = self._sums
+        return seconds / sizes if sizes else 0.0
+
 
 class Asker:
     """The thread that answers. `submit` questions, or `call` other work on the models."""
@@ -140,6 +147,7 @@ class Asker:
         self._changed = threading.Condition()
         self._stopping = False
         self._busy_until = 0.0
+        self._promised = 0.0  # when the question that was refused last may come back
         self._busy = 0
         self._last = 1  # questions of the last batch
         self.batches: dict[int, int] = {}  # size → how many batches
@@ -170,7 +178,7 @@ class Asker:
             delay = self._delay()
             late = delay > self._limits.first_token_seconds
             if len(self._waiting) >= self._limits.waiting_questions or late:
-                seconds = max(1, math.ceil(delay - self._limits.first_token_seconds))
+                seconds = self._appointment(delay - self._limits.first_token_seconds)
                 raise Refusal(
                     429,
                     "overloaded",
@@ -211,6 +219,17 @@ class Asker:
         full, rest = divmod(len(self._waiting), together)
         left = max(0.0, self._busy_until - time.monotonic()) if self._busy else 0.0
         return left + full * self.pace.seconds(together) + self.pace.seconds(rest + 1)
+
+    def _appointment(self, least: float) -> int:
+        """Whole seconds, `least` or more, after which a refused question may come back.
+
+        Each is given a time of its own, so that those who wait as they are told come back one after
+        another, about as fast as they can be answered.
+        """
+        now = time.monotonic()
+        self._promised = max(self._promised, now + max(least, 0.0)) + self.pace.each
+        self._promised = min(self._promised, now + _RETRY)
+        return max(1, math.ceil(self._promised - now))
 
     # ---- in its thread
 
