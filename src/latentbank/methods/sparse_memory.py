@@ -72,7 +72,7 @@ class SparseMemoryConfig:
     active: str = setting("", "With apart: sources to read, separated by commas; empty: all.")
     combine: str = setting("sum", "With apart: how the deltas merge, sum or mean of each row.")
     chunk_tokens: int = setting(512, "Tokens of the longest text that one step learns.")
-    answer_weight: float = setting(1.0, "Training: weight of the answer loss of lora; 0: frozen.")
+    answer_weight: float = setting(1.0, "Training: weight of the answers' loss; 0: texts only.")
     lora: LoraSettings = NO_LORA
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class SparseMemory(Learning):
         self.table: Any = table
         self.counted = Background(table.background, table.batches, config.background)
         self.lora = config.lora.build(backbone)
-        self._pass: Tensor | None = None
+        self._passes: list[Tensor] = []
 
     # ---- what was learned
 
@@ -291,6 +291,12 @@ class SparseMemory(Learning):
 
     # ---- the warm-up
 
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The memory, and the low-rank weights where answers train them."""
+        found = super().trainable()
+        answers = bool(self.config.answer_weight)
+        return {k: p for k, p in found.items() if answers or k.startswith("network.")}
+
     @torch.no_grad()
     def prepare(self, documents: Sequence[Document], questions: Sequence[str] = ()) -> None:
         """Measures the queries of the first documents, so that they spread over the slots."""
@@ -309,27 +315,37 @@ class SparseMemory(Learning):
             layer.finder.measure(torch.cat(seen))
 
     def loss(self, batch: Batch) -> Loss:
-        """Next-token loss of the documents, and the answer loss that tunes the low-rank weights."""
-        seen = Accesses()
+        """Next-token loss of the documents, and the loss of the answers closed book.
+
+        Both are read as they will be: with the memory and the low-rank weights. `answer_weight` is
+        the weight of the answers. At 0 they are not read, and the low-rank weights stay.
+        """
+        seen, asked = Accesses(), Accesses()
         texts = [document.text for document in batch.documents]
         ids = document_ids(self.backbone, texts, self.config.chunk_tokens)
-        with self._attached(None, seen).attach(self.backbone):
+        with self._warming(seen).attach(self.backbone):
             losses, mask = next_token_losses(self.backbone, ids)
         text = losses.sum() / mask.sum().clamp_min(1)
         places = torch.nn.functional.pad(mask, (1, 0), value=True)
-        self._pass = seen.counts(places)[0]
-        if self.lora is None or not self.config.answer_weight:
+        self._passes = [seen.counts(places)[0]]
+        if not self.config.answer_weight:
             return Loss(text, {"text": text.item()})
-        with self.closed_book().attach(self.backbone):
+        with self._warming(asked).attach(self.backbone):
             answer = mean_answer_loss(self.backbone, batch)
+        self._passes.append(asked.counts()[0])
         parts = {"text": text.item(), "answer": answer.item()}
         return Loss(text + self.config.answer_weight * answer, parts)
 
+    def _warming(self, seen: Accesses) -> Conditioning:
+        """The low-rank weights and the memory; without answers the former do not learn."""
+        transports = super().closed_book().transports
+        return Conditioning((*transports, *self._attached(None, seen).transports))
+
     def after_step(self, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
-        """Counts the slots that the step accessed as a background batch."""
-        if self._pass is not None:
-            self.counted.add(self._pass)
-            self._pass = None
+        """Counts the slots that texts and questions accessed, as background batches."""
+        for used in self._passes:
+            self.counted.add(used)
+        self._passes = []
         return ()
 
     def training_state(self) -> dict[str, Tensor]:
