@@ -24,6 +24,7 @@ from latentbank.errors import InputError, UnknownNameError
 from latentbank.server.app import create_app
 from latentbank.server.guards import LOG
 from latentbank.server.hosting import questions
+from latentbank.server.hosting.engine import ServedBackbone
 from latentbank.server.hosting.questions import Asker, Pace, Question
 from latentbank.server.settings import Limits, hash_token, load_settings
 from latentbank.server.tenants import Rate
@@ -371,8 +372,22 @@ def test_a_slow_body_and_a_full_queue(tmp_path: Path, backbones: Backbones) -> N
             while sum(one.done() for one in waiting) < 2 and time.monotonic() - began < 20:
                 time.sleep(0.01)
         codes = sorted(one.result().status_code for one in waiting)
+        waits = [int(w) for one in waiting if (w := one.result().headers.get("retry-after"))]
+        assert len(waits) == codes.count(429) and all(1 <= wait <= 30 for wait in waits)
         # two may wait, and the batch that was begun before holds none, one or two others
         assert codes in [[200] * taken + [429] * (6 - taken) for taken in (2, 3, 4)]
+
+
+def test_refused_questions_are_given_times_one_after_another(backbones: Backbones) -> None:
+    asker = Asker(ServedBackbone.of(backbones.fresh(MODEL)), Limits())
+    for _ in range(3):
+        asker.pace.note(2, 8.0)  # four seconds a question
+    assert asker.pace.each == pytest.approx(4.0)
+    assert [asker._appointment(0.0) for _ in range(3)] == [4, 8, 12]
+    assert [asker._appointment(0.0) for _ in range(6)][-3:] == [30, 30, 30]
+    asker._promised = 0.0  # all of them came
+    assert asker._appointment(10.5) == 15
+    asker.close(1)
 
 
 def test_two_servers_on_one_bank(tmp_path: Path, backbones: Backbones) -> None:

@@ -229,7 +229,7 @@ class Asker:
         now = time.monotonic()
         self._promised = max(self._promised, now + max(least, 0.0)) + self.pace.each
         self._promised = min(self._promised, now + _RETRY)
-        return max(1, math.ceil(self._promised - now))
+        return max(1, math.ceil(self._promised - now - 0.01))
 
     # ---- in its thread
 
