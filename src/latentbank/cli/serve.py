@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentbank.cli.common import notice, print_json, quiet_libraries, share_processor
+from latentbank.cli.common import notice, print_json, quiet_libraries, wait_passively
 from latentbank.cli.options import Json
 from latentbank.errors import BankError, InputError
 
@@ -193,7 +193,7 @@ def _need(extra: str, *modules: str) -> None:
 
 def _prepare() -> None:
     quiet_libraries()
-    share_processor()
+    wait_passively()  # all cores: a server's start does not tell how busy they will be
 
 
 def _mounted_mcp(app: Any) -> None:
