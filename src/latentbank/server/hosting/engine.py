@@ -8,12 +8,15 @@ contract; knows no tenants.
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from latentbank.adapter import (
     bank_fingerprint,
@@ -25,6 +28,7 @@ from latentbank.adapter import (
 )
 from latentbank.backbone.hub import PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
+from latentbank.backbone.processor import settle_threads
 from latentbank.bank import AppendReport, MemoryBank
 from latentbank.capabilities import Trained
 from latentbank.errors import BankError, unknown
@@ -72,6 +76,16 @@ class ServedBackbone(Backbone):
         return view
 
 
+@torch.no_grad()
+def _usual_question(backbone: Backbone) -> None:
+    """About the work of a question: a document, the question twice, and an answer."""
+    limit = backbone.geometry.max_positions
+    for length in (min(128, limit), min(24, limit), min(24, limit), 1, 1, 1):
+        ids = torch.full((1, length), backbone.start_id, device=backbone.device)
+        hidden = backbone.session(1).feed(ids, torch.ones_like(ids, dtype=torch.bool))
+        backbone.logits(hidden[:, -1:])
+
+
 class WatchedBank(MemoryBank):
     """A bank that keeps the reports of what was appended, for the caller to take."""
 
@@ -113,6 +127,8 @@ class Engine:
     def _add(self, spec: str, loaded: Backbone) -> None:
         reading = ServedBackbone.of(loaded)
         self._views[spec] = (reading, reading.second())
+        if reading.engine is None and "OMP_NUM_THREADS" not in os.environ:
+            settle_threads(lambda: _usual_question(reading))
 
     def views(self, spec: str | None = None) -> tuple[ServedBackbone, ServedBackbone]:
         """(view that answers, view that writes) of a backbone, loaded on first use."""
