@@ -202,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parses the command line, trains, asks and writes the record; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="MAC,MAG,MAL,window,delta,lstm")
+    parser.add_argument("--single", default="", help="more models, of the first seed only")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--length", type=int, default=128, help="tokens of a training text")
@@ -226,16 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     hay = Haystack.of([d.text for d in load_sample().documents], 128)
     metrics: dict[str, Metric] = {}
-    for seed in map(int, options.seeds.split(",")):
-        for name in options.models.split(","):
-            metrics |= measure(name, hay, options, seed)
+    seeds = [int(part) for part in options.seeds.split(",")]
+    models = [(name, seed) for name in options.models.split(",") for seed in seeds]
+    models += [(name, seeds[0]) for name in options.single.split(",") if name]
+    for name, seed in models:
+        metrics |= measure(name, hay, options, seed)
     write_measured(
         options.out,
         "needle",
         metrics,
         DataInfo("sample", fingerprint(hay)),
         dtype=torch.float32,
-        seed=int(options.seeds.split(",")[0]),
+        seed=seeds[0],
         config={
             **SIZES,
             "steps": options.steps,

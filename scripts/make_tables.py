@@ -38,7 +38,7 @@ from tables.scale import ingest_table, machines_table
 from tables.search import forms_table, sweep_table, training_table
 from tables.server import server_table
 from tables.speed import file_table, papers_table
-from tables.titans import memory_table, needle_table
+from tables.titans import language_table, memory_table, needle_table
 from tables.training import standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +95,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
     "needle": ("titans/needle.json", needle_table),
+    "language": ("titans/language.json", language_table),
     "needle-parts": ("titans/parts.json", needle_table),
     "neural-memory": ("titans", memory_table),
     "cmt-parts": ("cmt", lambda folder: ablation_table(folder, "cmt full")),
