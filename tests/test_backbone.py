@@ -261,6 +261,17 @@ def test_both_dtypes_load_and_run(backbones: Backbones, backbone: Backbone, dtyp
     assert loaded.fingerprint == backbone.fingerprint, "dtype does not count"
 
 
+def test_a_local_model_loads_without_a_bar(
+    backbones: Backbones, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    load_backbone(str(backbones.folder(NAMES[0])), dtype="float32")
+    assert "Loading weights" not in capsys.readouterr().err
+    assert logging.is_progress_bar_enabled() == shown
+
+
 def test_fingerprints_tell_backbones_apart(backbones: Backbones) -> None:
     prints = {backbones.shared(name).fingerprint for name in NAMES}
     assert len(prints) == len(NAMES)

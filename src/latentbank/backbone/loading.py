@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +163,28 @@ def load_pretrained(
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         dtype = fastest_dtype() if dtype is None else dtype
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        with nullcontext() if on_hub(source) else _without_bar():
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"model '{spec}' could not be loaded: {first}") from error
     model.train(False)
     return model, tokenizer
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keeps transformers from drawing a bar for a file that is read in a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def fastest_dtype() -> torch.dtype:
