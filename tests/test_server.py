@@ -514,7 +514,9 @@ def test_those_who_asked_together_are_waited_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(questions, "_GATHER", 20.0)
     monkeypatch.setattr(questions, "_LONGEST", 20.0)
     model = _Model()
-    view = SimpleNamespace(stop=None, until=lambda stop: nullcontext())
+    view = SimpleNamespace(
+        stop=None, until=lambda stop: nullcontext(), take_threads=lambda count: None
+    )
     asker = Asker(view, Limits(together=3))  # type: ignore[arg-type]
 
     def ask(text: str) -> Any:

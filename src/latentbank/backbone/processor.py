@@ -16,7 +16,7 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["Exclusive", "flushed_denormals", "settle_threads"]
+__all__ = ["Exclusive", "flushed_denormals", "quickest_threads"]
 
 
 @contextmanager
@@ -39,12 +39,11 @@ def _flushing() -> bool:
     return float(least * 0.5) == 0
 
 
-def settle_threads(work: Callable[[], object], rounds: int = 3) -> int:
-    """Makes torch use as many threads as `work` is quickest with, and returns how many.
+def quickest_threads(work: Callable[[], object], rounds: int = 3) -> int:
+    """With how many threads of torch `work` is quickest here.
 
     It tries 1, 2, 4 … up to the number that torch uses now. More threads have to save a tenth: the
-    products of a short question gain less than it costs to wake a thread. Threads that begin to
-    compute afterwards use as many.
+    products of a short question gain less than it costs to wake a thread.
     """
     most, count = torch.get_num_threads(), 1
     best, least = 1, float("inf")
@@ -55,7 +54,7 @@ def settle_threads(work: Callable[[], object], rounds: int = 3) -> int:
         if took < 0.9 * least:
             best, least = count, took
         count *= 2
-    torch.set_num_threads(best)
+    torch.set_num_threads(most)
     return best
 
 

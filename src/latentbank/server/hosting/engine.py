@@ -28,7 +28,7 @@ from latentbank.adapter import (
 )
 from latentbank.backbone.hub import PACKAGED
 from latentbank.backbone.model import Backbone, load_backbone
-from latentbank.backbone.processor import settle_threads
+from latentbank.backbone.processor import quickest_threads
 from latentbank.bank import AppendReport, MemoryBank
 from latentbank.capabilities import Trained
 from latentbank.errors import BankError, unknown
@@ -39,11 +39,25 @@ from latentbank.server.settings import Settings
 
 __all__ = ["Engine", "ServedBackbone", "ServedModel", "WatchedBank"]
 
+_SEVERAL = 4  # questions at once from which on more threads may pay
+
 
 class ServedBackbone(Backbone):
     """A backbone whose work can be given up between two steps of generation."""
 
     stop: Callable[[], bool] | None = None
+    threads: tuple[int, int] | None = None  # of torch, for a question and for several at once
+
+    def take_threads(self, questions: int) -> None:
+        """The calling thread computes with as many threads as so many questions want."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads[questions >= _SEVERAL])
+
+    def settle(self) -> None:
+        """Measures how many threads PyTorch is quickest with, unless the operator has set it."""
+        if self.engine is None and "OMP_NUM_THREADS" not in os.environ:
+            one = quickest_threads(lambda: _usual_work(self, 1))
+            self.threads = one, quickest_threads(lambda: _usual_work(self, 2 * _SEVERAL))
 
     def run(self, *args: Any, **options: Any) -> Any:
         """See `Backbone.run`. Raises Stopped where `stop` says so."""
@@ -77,12 +91,16 @@ class ServedBackbone(Backbone):
 
 
 @torch.no_grad()
-def _usual_question(backbone: Backbone) -> None:
-    """About the work of a question: a document, the question twice, and an answer."""
+def _usual_work(backbone: Backbone, questions: int) -> None:
+    """About the work of a question: a document, the question twice, an answer.
+
+    Of several at once, without documents: as if they had been read before.
+    """
     limit = backbone.geometry.max_positions
-    for length in (min(128, limit), min(24, limit), min(24, limit), 1, 1, 1):
-        ids = torch.full((1, length), backbone.start_id, device=backbone.device)
-        hidden = backbone.session(1).feed(ids, torch.ones_like(ids, dtype=torch.bool))
+    lengths = (24, 24, 1, 1, 1) if questions > 1 else (128, 24, 24, 1, 1, 1)
+    for length in (min(length, limit) for length in lengths):
+        ids = torch.full((questions, length), backbone.start_id, device=backbone.device)
+        hidden = backbone.session(questions).feed(ids, torch.ones_like(ids, dtype=torch.bool))
         backbone.logits(hidden[:, -1:])
 
 
@@ -127,8 +145,7 @@ class Engine:
     def _add(self, spec: str, loaded: Backbone) -> None:
         reading = ServedBackbone.of(loaded)
         self._views[spec] = (reading, reading.second())
-        if reading.engine is None and "OMP_NUM_THREADS" not in os.environ:
-            settle_threads(lambda: _usual_question(reading))
+        reading.settle()
 
     def views(self, spec: str | None = None) -> tuple[ServedBackbone, ServedBackbone]:
         """(view that answers, view that writes) of a backbone, loaded on first use."""

@@ -299,6 +299,7 @@ class Asker:
                 question.fail(error)
             return
         asked = [question for question in batch if self._can_be_asked(model, question)]
+        self._view.take_threads(len(asked))
         try:
             with self._view.until(lambda: all(question.is_over for question in asked)):
                 if len(asked) == 1:
