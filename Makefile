@@ -158,16 +158,18 @@ bench-speed: $(STAMP)
 LEARNING ?= results/bench-learning
 LEARNING_SEEDS ?= 0
 LEARNING_METHODS ?= none+LoRA,rag+LoRA,mbc,mac,strata
-SPARSE := sparse_memory:sparse_memory-smollm2-135m,t=100,steps=6
+SPARSE := sparse_memory:sparse_memory-smollm2-135m,t=200,steps=6
 TUNED := finetune:finetune-smollm2-135m,steps=2
 bench-learning: $(STAMP)
 	for seed in $(LEARNING_SEEDS); do $(BIN)/latentbank bench frontier-learning \
 		--data invented:5:$$seed --seed $$seed --dtype float32 --max-new-tokens 8 \
-		-o held_out=12 -o answered=0 -o text_tokens=256 --out $(LEARNING)/seed$$seed \
+		-o held_out=24 -o answered=0 -o text_tokens=512 --out $(LEARNING)/seed$$seed \
 		--methods $(LEARNING_METHODS) --methods 'lora 0.0003=$(TUNED),rate=0.0003' \
-		--methods 'lora 0.001=$(TUNED),rate=0.001' --methods 'sparse 0.3=$(SPARSE),rate=0.3' \
-		--methods 'sparse 1=$(SPARSE),rate=1' --methods 'sparse tf 1=$(SPARSE),rate=1,select=tf' \
+		--methods 'lora 0.001=$(TUNED),rate=0.001' --methods 'sparse 30=$(SPARSE),rate=30' \
+		--methods 'sparse 100=$(SPARSE),rate=100' --methods 'sparse 200=$(SPARSE),rate=200' \
+		--methods 'sparse tf 100=$(SPARSE),rate=100,select=tf' \
 		--methods 'full 0.00001=$(TUNED),mode=full,targets=all,rate=0.00001' \
+		--methods 'full 0.00003=$(TUNED),mode=full,targets=all,rate=0.00003' \
 		$(LEARNING_ARGS) || exit; done
 	for seed in $(LEARNING_SEEDS); do $(BIN)/latentbank bench report $(LEARNING)/seed$$seed \
 		--out $(LEARNING)/seed$$seed/report.html || exit; done
