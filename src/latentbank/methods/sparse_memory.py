@@ -97,7 +97,7 @@ class SparseMemory(Learning):
     Config = SparseMemoryConfig
     claims = frozenset({EMPTY_IS_PLAIN, CALLS_ADD_UP})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smollm2-135m": {"lora": {"rank": 16, "layer": 12}},
+        "smollm2-135m": {"rate": 100.0, "steps": 6, "t": 200, "lora": {"rank": 16, "layer": 12}},
         "tiny": {
             "layers": [0, 2], "side": 8, "heads": 2, "top": 4, "key_width": 8, "value_width": 16,
             "t": 16, "steps": 2, "rate": 20.0, "background": 4,
