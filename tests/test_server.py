@@ -378,6 +378,26 @@ def test_a_slow_body_and_a_full_queue(tmp_path: Path, backbones: Backbones) -> N
         assert codes in [[200] * taken + [429] * (6 - taken) for taken in (2, 3, 4)]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("responses", {"input": []}),
+        ("responses", {"input": [], "instructions": "Be brief."}),
+        ("responses", {"input": ""}),
+        ("responses", {"input": [{"role": "user", "content": []}]}),
+        ("chat/completions", {"messages": []}),
+        ("chat/completions", {"messages": [{"role": "user", "content": ""}]}),
+        ("chat/completions", {"messages": [{"role": "user", "content": []}]}),
+        ("completions", {"prompt": ""}),
+        ("completions", {"prompt": []}),
+    ],
+)
+def test_nothing_to_answer_is_refused(client: TestClient, path: str, body: dict[str, Any]) -> None:
+    reply = client.post(f"/v1/{path}", json={"model": MODEL, **body})
+    assert reply.status_code in (400, 422), reply.text
+    assert reply.json()["error"]["message"]
+
+
 def test_refused_questions_are_given_times_one_after_another(backbones: Backbones) -> None:
     asker = Asker(ServedBackbone.of(backbones.fresh(MODEL)), Limits())
     for _ in range(3):

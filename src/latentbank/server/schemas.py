@@ -190,6 +190,6 @@ class InputItem(BaseModel):
 class ResponseRequest(Asking):
     """POST /v1/responses."""
 
-    input: str | list[InputItem]
+    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=256)]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)

@@ -131,6 +131,8 @@ class Service:
         """
         limits = self.settings.limits
         turns = (("user", messages),) if isinstance(messages, str) else tuple(messages)
+        if not turns:
+            raise Refusal(400, "invalid_input", "There is no message to answer.", "messages")
         if style not in STYLES:
             raise unknown("style", style, STYLES)
         chosen = quality or self.settings.quality
