@@ -337,7 +337,7 @@ class SparseMemory(Learning):
         return Loss(text + self.config.answer_weight * answer, parts)
 
     def _warming(self, seen: Accesses) -> Conditioning:
-        """The low-rank weights and the memory; without answers the former do not learn."""
+        """The low-rank weights and the memory; `seen` collects what it accesses."""
         transports = super().closed_book().transports
         return Conditioning((*transports, *self._attached(None, seen).transports))
 

@@ -71,6 +71,10 @@ class Stemmer:
         self._known.update(zip(rest, map(tuple, stems), strict=True))
 
 
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
 def _hash(stem: str) -> int:
     return int.from_bytes(blake2b(stem.encode(), digest_size=8).digest(), "little")
 
@@ -84,24 +88,28 @@ class Hashed(NamedTuple):
 
 
 class TextHasher:
-    """Hashes of texts. Remembers the last ones: a text that fades to another level comes again."""
+    """Hashes of texts. Remembers the last ones: a text that fades to another level comes again.
+
+    It keeps digests of texts and not the texts, which may have been deleted.
+    """
 
     def __init__(self) -> None:
         self.stemmer = Stemmer()
         self._words = _WordHashes()
-        self._texts: dict[str, Hashed] = {}
+        self._texts: dict[bytes, Hashed] = {}  # by digest
 
     def __call__(self, texts: Sequence[str]) -> list[Hashed]:
         """What the index holds of each text."""
+        digests = [_digest(text) for text in texts]
         known = self._texts
-        new = list(dict.fromkeys(text for text in texts if text not in known))
+        new = {d: text for d, text in zip(digests, texts, strict=True) if d not in known}
         if len(known) + len(new) > _TEXTS_REMEMBERED:
-            kept = list(islice(reversed(known), max(_TEXTS_REMEMBERED // 2 - len(new), 0)))
-            known = self._texts = {text: known[text] for text in {*kept, *texts} if text in known}
-        written = [analysed(text) for text in new]
-        for text, words, terms in zip(new, written, self.stemmer.hashes(written), strict=True):
-            known[text] = Hashed(terms, *self._rest(text, word_list(words)))
-        return [known[text] for text in texts]
+            known = self._texts = {d: known[d] for d in digests if d in known}
+        written = [analysed(text) for text in new.values()]
+        stems = self.stemmer.hashes(written)
+        for (digest, text), words, terms in zip(new.items(), written, stems, strict=True):
+            known[digest] = Hashed(terms, *self._rest(text, word_list(words)))
+        return [known[digest] for digest in digests]
 
     def _rest(self, text: str, words: list[str]) -> tuple[bytes, bytes]:
         """(`Row.short`, `Row.sign`)."""
