@@ -79,6 +79,16 @@ def test_both_transports_read_and_train(backbone: Backbone, transport: str) -> N
     assert [a.text for a in model.ask_many(list(QUESTIONS))] != [a.text for a in plain]
 
 
+def test_texts_that_are_read_again_count_in_the_loss(backbone: Backbone) -> None:
+    batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
+    plain, again = (made(backbone, retell=weight).loss(batch) for weight in (0.0, 0.5))
+    assert "retold" not in plain.parts
+    expected = plain.total.item() + 0.5 * again.parts["retold"]
+    assert again.total.item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(InputError, match="retell"):
+        TitansConfig(retell=-1.0)
+
+
 def test_a_failed_write_leaves_the_memory_as_it_was(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ from latentbank.parts.amortised.alignment import StateAlignment, as_states
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.neural_memory import MemorySettings, NeuralMemory, State
+from latentbank.parts.online.losses import document_ids, next_token_losses
 from latentbank.parts.pooling import Standardiser, segment_means
 
 LEVEL = "learned"
@@ -72,13 +73,14 @@ class TitansConfig:
     transport: str = setting("hook", "`hook`: added to every state; `states`: before the prompt.")
     tokens: int = setting(8, "Memory tokens of `transport=states`.")
     chunk_tokens: int = setting(512, "Tokens of the longest text in one entry.")
+    retell: float = setting(0.0, "Training: weight of the loss of texts that are read again.")
     lora: LoraSettings = NO_LORA
 
     def __post_init__(self) -> None:
         if self.transport not in ("hook", "states"):
             raise unknown("transport", self.transport, ["hook", "states"])
         require_at_least(self, 1, "tokens", "chunk_tokens")
-        require_at_least(self, 0, "layer")
+        require_at_least(self, 0, "layer", "retell")
 
 
 @register("titans")
@@ -249,7 +251,11 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         self.standard.measure(states[:, 1:], mask[:, 1:])
 
     def loss(self, batch: Batch) -> Loss:
-        """Answer loss after one memory has read all documents of the batch, and its surprise."""
+        """Answer loss after one memory has read all documents of the batch, and its surprise.
+
+        With `retell` also the loss of the first and the last text, read again with the memory: what
+        follows what is asked at every token, so projections and gates learn from more than answers.
+        """
         state, surprises = self.memory.start(1), []
         for document in batch.documents:
             read = self.memory(self._states([document.text])[0], state)
@@ -260,6 +266,13 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         else:
             transport = self._recalled(batch.questions, state)
         with Conditioning((*self.reading().transports, transport)).attach(self.backbone):
-            answer = mean_answer_loss(self.backbone, batch)
-        parts = {"answer": answer.item(), "surprise": sum(surprises) / len(surprises)}
-        return Loss(answer, parts)
+            loss = mean_answer_loss(self.backbone, batch)
+            parts = {"answer": loss.item(), "surprise": sum(surprises) / len(surprises)}
+            if self.config.retell:
+                ends = {batch.documents[0].text: None, batch.documents[-1].text: None}
+                ids = document_ids(self.backbone, list(ends), self.config.chunk_tokens)
+                losses, mask = next_token_losses(self.backbone, ids)
+                retold = losses.sum() / mask.sum().clamp_min(1)
+                parts["retold"] = retold.item()
+                loss = loss + self.config.retell * retold
+        return Loss(loss, parts)
