@@ -26,6 +26,7 @@ from latentbank.bank import MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, FingerprintError, InputError, StepWarning
 from latentbank.method import Method
+from latentbank.methods.sparse_memory import SparseMemoryConfig
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.online.losses import document_ids, next_token_losses
 from latentbank.parts.product_keys import table as tables
@@ -397,6 +398,22 @@ def test_a_resumed_warm_up_is_the_same(backbones: Backbones, tmp_path: Path) -> 
     one, two = states
     assert all(torch.equal(v, two[k]) for k, v in one.items())
     assert one["network.table.weight"].any() and int(one["network.table.batches"]) == 4
+
+
+def test_a_blank_table_is_never_trained_and_takes_nothing(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    method = made(backbones.fresh("llama"), blank=True, side=1024)
+    assert "network.table.weight" not in method.state()
+    assert all(name.startswith("lora.") for name in method.trainable())
+    fresh_bank(method)
+    plain = text_losses(method)
+    before = {k: v.clone() for k, v in method.state().items()}
+    method.write(DOCUMENTS)
+    assert text_losses(method).mean() < plain.mean(), "it learns all the same"
+    assert all(torch.equal(v, before[k]) for k, v in method.state().items())
+    with pytest.raises(InputError, match="blank"):
+        SparseMemoryConfig(blank=True, table_file=str(tmp_path / "table"))
 
 
 WRITER = """

@@ -7,7 +7,9 @@ https://arxiv.org/abs/2412.09764).
 Differs from the papers:
 
 - The layers stand beside the feed-forward part of a pretrained backbone and add nothing at the
-  start. The papers pretrain them in place of it. A warm-up on background text trains them here.
+  start. The papers pretrain them in place of it. With `blank` their values stay zero until a
+  document changes them, and a warm-up only measures queries and counts accesses; without, a warm-up
+  on background text trains them.
 - Each document is a batch of its own, so that N writes of one document equal one write of N.
 - Background accesses are counted over the last batches of the warm-up.
 - All layers share one table of values; each has keys of its own.
@@ -61,6 +63,9 @@ class SparseMemoryConfig:
     top: int = setting(8, "Slots that each query reads.")
     key_width: int = setting(64, "Width of a query; each half of a key has half of it.")
     value_width: int = setting(256, "Width of a value row; 0: the width of the backbone.")
+    blank: bool = setting(
+        False, "Values start at zero and the warm-up leaves them: it only counts."
+    )
     table_file: str = setting("", "File for the values, memory-mapped; empty: in memory.")
     rate: float = setting(1.0, "Step size of the value rows (SGD).")
     steps: int = setting(4, "Steps on each document.")
@@ -86,6 +91,8 @@ class SparseMemoryConfig:
                 raise InputError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        if self.blank and self.table_file:
+            raise InputError("a blank table keeps no values; leave table_file out")
         if not self.layers:
             raise InputError("layers must name at least one layer, got none")
 
@@ -97,7 +104,10 @@ class SparseMemory(Learning):
     Config = SparseMemoryConfig
     claims = frozenset({EMPTY_IS_PLAIN, CALLS_ADD_UP})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smollm2-135m": {"rate": 100.0, "steps": 6, "t": 200, "lora": {"rank": 16, "layer": 12}},
+        "smollm2-135m": {
+            "side": 256, "blank": True, "rate": 1e5, "steps": 6, "t": 200,
+            "lora": {"rank": 16, "layer": 12},
+        },
         "tiny": {
             "layers": [0, 2], "side": 8, "heads": 2, "top": 4, "key_width": 8, "value_width": 16,
             "t": 16, "steps": 2, "rate": 20.0, "background": 4,
@@ -112,14 +122,14 @@ class SparseMemory(Learning):
             raise InputError(f"layers must be below the backbone's {count}, got {wrong[0]}")
         self.value_width = config.value_width or width
         self.slots = config.side**2
-        table = ValueTable(self.slots, self.value_width, config.table_file)
+        table = ValueTable(self.slots, self.value_width, config.table_file, config.blank)
         super().__init__(config, backbone)
         sizes = self.value_width, config.side, config.heads, config.key_width, config.top
         self.network["table"] = table
         self.network["layers"] = nn.ModuleDict(
             {str(layer): MemoryLayer(width, *sizes) for layer in config.layers}
         )
-        self.network.to(backbone.device)
+        self.network.to(backbone.device).requires_grad_(not config.blank)
         self.table: Any = table
         self.counted = Background(table.background, table.batches, config.background)
         self.lora = config.lora.build(backbone)

@@ -35,6 +35,8 @@ class ValueTable(nn.Module):
 
     `background` [slots] counts the batches, of `batches` in all, that accessed a slot.
 
+    `blank`: nothing trains the values, so they stay zero and take no memory, whatever `slots` is.
+
     `file` keeps them in a memory-mapped file. A new file is sparse, so it takes space on the disk
     only where rows were changed. An existing file of the right size keeps its values.
 
@@ -45,17 +47,20 @@ class ValueTable(nn.Module):
     background: Tensor
     batches: Tensor
 
-    def __init__(self, slots: int, width: int, file: str = "") -> None:
+    def __init__(self, slots: int, width: int, file: str = "", blank: bool = False) -> None:
         super().__init__()
-        self.slots, self.width = slots, width
-        size = _NUMBER * slots * width
-        values = _mapped(Path(file), slots, width, size) if file else _in_memory(slots, width, size)
-        self.weight = nn.Parameter(values)
+        self.slots, self.width, self.blank = slots, width, blank
+        if not blank:
+            size = _NUMBER * slots * width
+            mapped = _mapped(Path(file), slots, width, size) if file else None
+            self.weight = nn.Parameter(_in_memory(slots, width, size) if mapped is None else mapped)
         self.register_buffer("background", torch.zeros(slots, dtype=torch.int32))
         self.register_buffer("batches", torch.zeros(1, dtype=torch.int32))
 
     def forward(self, slots: Tensor) -> Tensor:
         """Values [U, width] of slots [U]."""
+        if self.blank:
+            return torch.zeros(len(slots), self.width, device=slots.device)
         return nn.functional.embedding(slots, self.weight)
 
 
