@@ -69,7 +69,7 @@ def entry_id(document: str, chunk: int | None = None) -> str:
 
 def split(entry: str) -> tuple[str, int | None]:
     """(document id, chunk) of an entry id; the chunk of a whole document is None."""
-    match = _NUMBERED.fullmatch(entry)
+    match = _NUMBERED.fullmatch(entry) if "#" in entry else None
     if match is None:
         return entry, None
     signs = len(match["signs"])

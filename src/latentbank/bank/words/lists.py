@@ -149,15 +149,23 @@ def without_rows(lists: Lists, moved: Places) -> Lists:
 def _kept(lists: Lists, moved: Places) -> tuple[Numbers, Places, Packed]:
     """(words that are left, the size of each list, the postings with their new rows)."""
     packed = np.asarray(lists.postings[0 : len(lists.postings)])
-    rows = moved[packed >> _TIMES_BITS]
-    if not len(moved) or moved.min() >= 0:
-        counts = np.diff(lists.starts)
-        return lists.terms, counts, (rows << _TIMES_BITS | (packed & MOST_TIMES)).astype(np.uint32)
-    stays = rows >= 0
-    counts = np.add.reduceat(stays, lists.starts[:-1], dtype=np.int64) if len(packed) else rows
-    left = counts > 0
-    packed = (rows[stays] << _TIMES_BITS | (packed[stays] & MOST_TIMES)).astype(np.uint32)
-    return lists.terms[left], counts[left], packed
+    targets = moved.astype(np.int32)  # half the memory to gather from
+    rows = targets[packed >> _TIMES_BITS]
+    counts = np.diff(lists.starts)
+    gone = np.flatnonzero(rows < 0)
+    if not len(gone):
+        return lists.terms, counts, _packed(rows, packed)
+    lists_of_gone = np.searchsorted(lists.starts, gone, side="right") - 1
+    counts = counts - np.bincount(lists_of_gone, minlength=len(counts))
+    stays, left = rows >= 0, counts > 0
+    return lists.terms[left], counts[left], _packed(rows[stays], packed[stays])
+
+
+def _packed(rows: npt.NDArray[np.int32], times: Packed) -> Packed:
+    """Postings of these rows [n] that are at least 0, with the times of other postings [n]."""
+    found: Packed = rows.view(np.uint32) << np.uint32(_TIMES_BITS)
+    found |= times & np.uint32(MOST_TIMES)
+    return found
 
 
 def _bounded(

@@ -22,7 +22,6 @@ Found = list[tuple[float, int, int]]
 """(score, number of the segment, row), best first."""
 
 _SLACK = 1 + 1e-9  # sums in another order may differ in the last digits
-_SPARSE = 8  # fewer candidates than an eighth of the rows are kept as a list
 
 
 def best_rows(
@@ -142,7 +141,7 @@ def _search_one(
     if not asked or rest[0] < best.least:
         return nothing
     scores, norm = np.zeros(len(segment)), segment.norms(mean)
-    touched: list[Places] = []
+    touched = np.zeros(len(segment), bool)
     at = 0
     while at < len(asked) and rest[at] >= best.least:
         rows, times = lists.read(asked[at][2])
@@ -150,13 +149,10 @@ def _search_one(
             stays = mask[rows]
             rows, times = rows[stays], times[stays]
         scores[rows] += asked[at][1] * (times / (times + norm[rows]))
-        touched.append(rows)
+        touched[rows] = True
         best.raise_least(scores[rows])
         at += 1
-    if sum(map(len, touched)) * _SPARSE < len(segment):
-        rows = np.unique(np.concatenate(touched))
-    else:
-        rows = np.flatnonzero(scores)
+    rows = np.flatnonzero(touched)
     found = scores[rows]
     for place in range(at, len(asked)):
         stays = found + rest[place] >= best.least
