@@ -154,22 +154,26 @@ bench-speed: $(STAMP)
 	$(BIN)/python scripts/make_tables.py
 
 # What learning in the weights costs elsewhere: invented facts, a few minutes for each seed. The records
-# of docs/learning.md were made with LEARNING=results/learning.
+# of docs/learning.md were made with LEARNING=results/learning and the files that the page names.
 LEARNING ?= results/bench-learning
 LEARNING_SEEDS ?= 0
+LEARNING_FACTS ?= 5
+LEARNING_HELD ?= -o held_out=24 -o text_tokens=512
 LEARNING_METHODS ?= none+LoRA,rag+LoRA,mbc,mac,strata
 SPARSE := sparse_memory:sparse_memory-smollm2-135m,t=200,steps=6
 TUNED := finetune:finetune-smollm2-135m,steps=2
 bench-learning: $(STAMP)
 	for seed in $(LEARNING_SEEDS); do $(BIN)/latentbank bench frontier-learning \
-		--data invented:5:$$seed --seed $$seed --dtype float32 --max-new-tokens 8 \
-		-o held_out=24 -o answered=0 -o text_tokens=512 --out $(LEARNING)/seed$$seed \
+		--data invented:$(LEARNING_FACTS):$$seed --seed $$seed --dtype float32 --max-new-tokens 8 \
+		$(LEARNING_HELD) -o answered=0 --out $(LEARNING)/seed$$seed \
 		--methods $(LEARNING_METHODS) --methods 'lora 0.0003=$(TUNED),rate=0.0003' \
-		--methods 'lora 0.001=$(TUNED),rate=0.001' --methods 'sparse 30=$(SPARSE),rate=30' \
-		--methods 'sparse 100=$(SPARSE),rate=100' --methods 'sparse 200=$(SPARSE),rate=200' \
-		--methods 'sparse tf 100=$(SPARSE),rate=100,select=tf' \
+		--methods 'lora 0.001=$(TUNED),rate=0.001' --methods 'sparse 30000=$(SPARSE),rate=30000' \
+		--methods 'sparse 100000=$(SPARSE),rate=100000' \
+		--methods 'sparse 300000=$(SPARSE),rate=300000' \
+		--methods 'sparse tf 300000=$(SPARSE),rate=300000,select=tf' \
 		--methods 'full 0.00001=$(TUNED),mode=full,targets=all,rate=0.00001' \
 		--methods 'full 0.00003=$(TUNED),mode=full,targets=all,rate=0.00003' \
+		--methods 'full 0.0001=$(TUNED),mode=full,targets=all,rate=0.0001' \
 		$(LEARNING_ARGS) || exit; done
 	for seed in $(LEARNING_SEEDS); do $(BIN)/latentbank bench report $(LEARNING)/seed$$seed \
 		--out $(LEARNING)/seed$$seed/report.html || exit; done
