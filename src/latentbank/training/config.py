@@ -39,14 +39,15 @@ class TrainConfig:
     weight_decay: float = setting(0.0, "weight decay of AdamW")
     clip: float = setting(1.0, "largest norm of the gradient")
     seed: int = setting(0, "seed of the plan, of the start and of dropout")
-    validate_every: int = setting(250, "steps between validations")
+    validate_every: int = setting(250, "steps between validations; 0: none")
     validation_documents: int = setting(150, "documents of the validation bank, the first ones")
     validation_questions: int = setting(200, "validation questions, drawn by the seed")
     checkpoint_seconds: float = setting(180.0, "seconds between checkpoints")
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "steps", "documents_per_step", "neighbours")
-        require_at_least(self, 0, "questions_per_document", "distractors")
+        require_at_least(self, 0, "questions_per_document", "distractors", "validate_every")
+        require_at_least(self, 1, "validation_documents", "validation_questions")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be cosine, constant or decay, got {self.schedule!r}")
         if not 0 < self.decay_share <= 1:

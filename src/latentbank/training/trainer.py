@@ -248,7 +248,7 @@ class Trainer:
             self.seconds += time.monotonic() - tick
             self.cpu_seconds += worked
             scores = None
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+            if self._validates():
                 scores = self._validate()
             pace = (time.monotonic() - began) / (self.step - first)
             self._log(
@@ -287,6 +287,11 @@ class Trainer:
         for weight, rows in self.method.after_step(batch):
             clear_moments(lambda p: self.optimizer.state.get(p, {}), weight, rows)
         return loss
+
+    def _validates(self) -> bool:
+        """Whether a validation follows this step; none does at `validate_every` 0."""
+        every = self.config.validate_every
+        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def _validate(self) -> dict[str, float] | None:
         """Scores on the validation sample; keeps the adapter in `best/` where F1 is the highest."""
