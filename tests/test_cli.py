@@ -580,6 +580,8 @@ def test_merging_checks_names_and_types() -> None:
     merged = merge(base, {"lora": {"rank": 8}, "sizes": [3]})
     assert merged == {"lora": {"rank": 8, "dropout": 0.0}, "on": False, "sizes": [3]}
     assert merge(base, {"lora": {"dropout": 1}})["lora"]["dropout"] == 1
+    assert merge(base, {"sizes": "12, 20"})["sizes"] == [12, 20]
+    assert merge({"files": ()}, {"files": "a.json,b c.txt"})["files"] == ["a.json", "b c.txt"]
     with pytest.raises(UnknownNameError, match=r"lora\.rank"):
         merge(base, {"lora": {"rnk": 8}})
     for wrong in ({"lora": 3}, {"on": 1}, {"lora": {"rank": "8"}}, {"lora": {"rank": True}}):

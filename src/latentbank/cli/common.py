@@ -57,10 +57,7 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
         path = name.strip().split(".")
         if not sign or not all(path):
             raise InputError(f"{pair!r} is not KEY=VALUE, such as lora.rank=8.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
+        value = _value(text)
         place = values
         for part in path[:-1]:
             place = place.setdefault(part, {})
@@ -72,8 +69,18 @@ def parse_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
     return values
 
 
+def _value(text: str) -> Any:
+    """The value of a text: of JSON what it says, of anything else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`base` with `changes`, group by group; a value must have the type of the one it replaces.
+
+    A text in place of a list is one with commas between its parts: "12,20" is [12, 20].
 
     Raises UnknownNameError for a name that `base` has not, InputError for another type.
     """
@@ -86,6 +93,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") 
                 fields = ", ".join(f"{where}{name}.{key}" for key in base[name])
                 raise InputError(f"{where}{name} is a group; set one of {fields}.")
             value = merge(base[name], value, f"{where}{name}.")
+        elif isinstance(base[name], tuple | list) and isinstance(value, str):
+            value = [_value(part.strip()) for part in value.split(",")]
         elif not _same_kind(base[name], value):
             raise InputError(
                 f"{where}{name} is {_kind(base[name])} such as {base[name]!r}, got {value!r}."
