@@ -79,14 +79,35 @@ def test_both_transports_read_and_train(backbone: Backbone, transport: str) -> N
     assert [a.text for a in model.ask_many(list(QUESTIONS))] != [a.text for a in plain]
 
 
-def test_texts_that_are_read_again_count_in_the_loss(backbone: Backbone) -> None:
+def test_texts_count_in_the_loss_by_their_weights(backbone: Backbone) -> None:
     batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
-    plain, again = (made(backbone, retell=weight).loss(batch) for weight in (0.0, 0.5))
-    assert "retold" not in plain.parts
-    expected = plain.total.item() + 0.5 * again.parts["retold"]
+    plain, again = (made(backbone, retell=w, recall=2 * w).loss(batch) for w in (0.0, 0.5))
+    assert set(plain.parts) == {"answer", "surprise"}
+    expected = plain.total.item() + 0.5 * again.parts["retold"] + again.parts["recall"]
     assert again.total.item() == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(InputError, match="retell"):
-        TitansConfig(retell=-1.0)
+    for name in ("retell", "recall", "answer_weight"):
+        with pytest.raises(InputError, match=name):
+            TitansConfig(**{name: -1.0})
+    with pytest.raises(InputError, match="answer_weight"):
+        TitansConfig(answer_weight=0.0)
+
+
+def test_what_came_next_is_recalled_better_after_training_on_states_alone(
+    backbone: Backbone,
+) -> None:
+    method = made(backbone, answer_weight=0.0, recall=1.0)
+    method.prepare(DOCUMENTS)
+    assert all(name.startswith("network.memory") for name in method.trainable())
+    batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
+    optimiser = torch.optim.Adam(method.trainable().values(), 1e-2)
+    losses = []
+    for _ in range(30):
+        loss = method.loss(batch)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        losses.append(loss.parts["recall"])
+    assert losses[-1] < losses[0] - 0.3
 
 
 def test_a_failed_write_leaves_the_memory_as_it_was(

@@ -73,6 +73,8 @@ class TitansConfig:
     transport: str = setting("hook", "`hook`: added to every state; `states`: before the prompt.")
     tokens: int = setting(8, "Memory tokens of `transport=states`.")
     chunk_tokens: int = setting(512, "Tokens of the longest text in one entry.")
+    answer_weight: float = setting(1.0, "Training: weight of the answers' loss; 0: texts only.")
+    recall: float = setting(0.0, "Training: weight of the recall of the state that came next.")
     retell: float = setting(0.0, "Training: weight of the loss of texts that are read again.")
     lora: LoraSettings = NO_LORA
 
@@ -80,7 +82,21 @@ class TitansConfig:
         if self.transport not in ("hook", "states"):
             raise unknown("transport", self.transport, ["hook", "states"])
         require_at_least(self, 1, "tokens", "chunk_tokens")
-        require_at_least(self, 0, "layer", "retell")
+        require_at_least(self, 0, "layer", "answer_weight", "recall", "retell")
+        if not self.answer_weight + self.recall + self.retell:
+            raise InputError("one of answer_weight, recall and retell must be above 0")
+
+
+class ChannelScale(nn.Module):
+    """A factor for each channel, zero at the start, so that what is added begins as nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States [..., D], scaled."""
+        return states * self.weight
 
 
 @register("titans")
@@ -93,7 +109,19 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         "What deleted documents changed in the memory's weights stays; it fades as others come."
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smollm2-135m": {"layer": 12, "lora": {"rank": 16, "layer": 12}},
+        "smollm2-135m": {
+            "layer": 12,
+            "lora": {"rank": 16, "layer": 12},
+            "memory": {
+                "heads": 1,
+                "head_dim": 512,
+                "depth": 1,
+                "convolution": 2,
+                "chunk": 32,
+                "momentum": False,
+                "max_step": 1.0,
+            },
+        },
         "tiny": {"layer": 1, "memory": {"heads": 2, "head_dim": 8, "chunk": 16}},
     }
 
@@ -107,7 +135,7 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         if config.transport == "states":
             self.network["align"] = StateAlignment(geometry.width)
         else:
-            nn.init.zeros_(self.memory.to_output.weight)  # the hook starts by adding nothing
+            self.network["scale"] = ChannelScale(geometry.width)
         self.network.to(backbone.device)
         self.encoder = BackboneEncoder(backbone, config.layer)
         self.lora = config.lora.build(backbone)
@@ -200,7 +228,8 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         def recalled(hidden: Tensor) -> Tensor:
             rows = state.rows(torch.zeros(hidden.shape[0], dtype=torch.long, device=hidden.device))
             found = self.memory.recall(self.standard(hidden.float()), rows, apart=True)
-            return found * self.standard.std
+            added: Tensor = self.network["scale"](found) * self.standard.std
+            return added
 
         return LayerHook(recalled, self.config.layer)
 
@@ -250,29 +279,66 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         states, mask = self.features([d.text for d in documents[:64]])
         self.standard.measure(states[:, 1:], mask[:, 1:])
 
-    def loss(self, batch: Batch) -> Loss:
-        """Answer loss after one memory has read all documents of the batch, and its surprise.
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The memory; with answers or texts that are read again the low-rank weights, too."""
+        through = bool(self.config.answer_weight or self.config.retell)
+        return {
+            name: parameter
+            for name, parameter in super().trainable().items()
+            if through or name.startswith("network.memory")
+        }
 
-        With `retell` also the loss of the first and the last text, read again with the memory: what
-        follows what is asked at every token, so projections and gates learn from more than answers.
+    def loss(self, batch: Batch) -> Loss:
+        """What one memory knows of the documents of the batch after reading all of them.
+
+        `answer`: the loss of the answers. `recall`: 1 - the cosine of what each token's state
+        recalls and the state that came next; no upper layer is needed for it. `retold`: the loss of
+        the first and the last text, read again. The last two are asked at every token, so
+        projections and gates learn from more than answers.
         """
-        state, surprises = self.memory.start(1), []
+        own, parts = self.config, {}
+        state, surprises, read = self.memory.start(1), [], []
         for document in batch.documents:
-            read = self.memory(self._states([document.text])[0], state)
-            state = read.state.settled()
-            surprises.append(float(read.surprise.detach().mean()))
-        if self.config.transport == "hook":
+            read.append(self._states([document.text])[0])
+            found = self.memory(read[-1], state)
+            state = found.state.settled()
+            surprises.append(float(found.surprise.detach().mean()))
+        parts["surprise"] = sum(surprises) / len(surprises)
+        total = read[0].new_zeros(())
+        if own.recall:
+            recalled = torch.stack(
+                [self._recall_loss(x, state) for x in (read[0], read[-1])]
+            ).mean()
+            parts["recall"] = recalled.item()
+            total = total + own.recall * recalled
+        if own.answer_weight or own.retell:
+            total = total + self._through_the_backbone(batch, state, parts)
+        return Loss(total, parts)
+
+    def _recall_loss(self, states: Tensor, state: State) -> Tensor:
+        """1 - cosine of recalled and next state, the mean over the tokens of one text."""
+        found = self.memory.recall(states, state, apart=True)
+        alike = nn.functional.cosine_similarity(found[:, :-1], states[:, 1:], dim=-1)
+        return (1 - alike).mean() if alike.numel() else alike.sum()
+
+    def _through_the_backbone(self, batch: Batch, state: State, parts: dict[str, float]) -> Tensor:
+        """The weighted losses of answers and of texts read again; notes both in `parts`."""
+        own = self.config
+        if own.transport == "hook":
             transport: Any = self._hook(state)
         else:
             transport = self._recalled(batch.questions, state)
+        total = torch.zeros((), device=self.backbone.device)
         with Conditioning((*self.reading().transports, transport)).attach(self.backbone):
-            loss = mean_answer_loss(self.backbone, batch)
-            parts = {"answer": loss.item(), "surprise": sum(surprises) / len(surprises)}
-            if self.config.retell:
+            if own.answer_weight:
+                answer = mean_answer_loss(self.backbone, batch)
+                parts["answer"] = answer.item()
+                total = total + own.answer_weight * answer
+            if own.retell:
                 ends = {batch.documents[0].text: None, batch.documents[-1].text: None}
-                ids = document_ids(self.backbone, list(ends), self.config.chunk_tokens)
+                ids = document_ids(self.backbone, list(ends), own.chunk_tokens)
                 losses, mask = next_token_losses(self.backbone, ids)
                 retold = losses.sum() / mask.sum().clamp_min(1)
                 parts["retold"] = retold.item()
-                loss = loss + self.config.retell * retold
-        return Loss(loss, parts)
+                total = total + own.retell * retold
+        return total
