@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
+from latentbank.bank.space import least_budget
 from latentbank.errors import BudgetError, InputError
 from memory_folder import memory_path  # noqa: F401
 
@@ -52,3 +53,17 @@ def test_the_least_budget_that_a_refused_write_names_works(tmp_path: Path, size:
         bank.append([entry])
         assert bank.get("a") == entry
         assert bank.file_bytes() <= (bank.budget_bytes or 0)
+
+
+@pytest.mark.parametrize("budget", [-1, -64_227_221_133, -(10**40), 2**63, 10**40])
+def test_a_budget_that_no_file_can_have_is_refused_at_once(tmp_path: Path, budget: int) -> None:
+    with pytest.raises(InputError, match="8 EiB"):
+        MemoryBank.create(tmp_path / "a", PRINT, budget=budget)
+    with MemoryBank.create(tmp_path / "b", PRINT) as bank:
+        with pytest.raises(InputError, match="8 EiB"):
+            bank.rebudget(budget)
+        assert bank.budget_bytes is None
+
+
+def test_the_least_budget_does_not_count_up_from_below_nothing() -> None:
+    assert least_budget(4608, -64_227_221_133) == least_budget(4608, 0)

@@ -287,6 +287,8 @@ def test_a_bucket_fills_with_time() -> None:
         ("/v1/banks", b'{"name": "../etc"}', 400),
         ("/v1/banks", b'{"name": "a", "budget": "12 parsecs"}', 400),
         ("/v1/banks", b'{"name": "a", "budget": 100}', 400),
+        ("/v1/banks", b'{"name": "a", "budget": -64227221133}', 400),
+        ("/v1/banks", b'{"name": "a", "budget": 1000000000000000000000}', 400),
         ("/v1/banks", b'{"name": "a", "budget": 1e400}', 400),
         ("/v1/banks", b'{"name": "a", "method": "/etc/passwd"}', 400),
         ("/v1/banks/facts/documents", b'{"text": "\\ud800"}', 400),

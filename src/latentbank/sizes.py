@@ -15,6 +15,8 @@ _UNITS = {
     "k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30,
 }  # fmt: skip
 
+_MOST = 2**63
+
 
 def parse_size(text: str) -> int:
     """Bytes of a size such as "8MiB", "500kB", "1.5G" or "4096" (K, M, G are powers of 1024).
@@ -25,14 +27,21 @@ def parse_size(text: str) -> int:
     if match is None or match[2].lower() not in _UNITS:
         raise InputError(f"{text!r} is not a size; expected a number and B, KiB, MiB or GiB: 8MiB.")
     size = float(match[1]) * _UNITS[match[2].lower()]
-    if size < 1 or size >= 2**63:
+    if not 1 <= size < _MOST:
         raise InputError(f"The size {text!r} must be at least 1 byte and below 8 EiB.")
     return int(size)
 
 
 def size_bytes(size: int | str | None) -> int | None:
-    """A size given as a number of bytes or as a text; None stays None (no limit)."""
-    if size is None or (isinstance(size, int) and not isinstance(size, bool)):
+    """A size given as a number of bytes or as a text; None stays None (no limit).
+
+    Raises InputError for what is no size, a negative number, or one of 8 EiB and more.
+    """
+    if size is None:
+        return size
+    if isinstance(size, int) and not isinstance(size, bool):
+        if not 0 <= size < _MOST:
+            raise InputError(f"A size is at least 0 bytes and below 8 EiB, got {size}.")
         return size
     if not isinstance(size, str):
         raise InputError(f"A size is a number of bytes or a text such as '8MiB', got {size!r}.")

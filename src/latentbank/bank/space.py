@@ -179,7 +179,7 @@ def least_budget(file_bytes: int, above: int, cost: int = 0) -> int:
     Beside it lies the log of a change that costs `cost` in the present bank. Pages are larger in a
     larger bank, so some are kept free.
     """
-    budget = above
+    budget = max(0, above)
     while True:
         budget = (budget // 512 + max(1, budget >> 15)) * 512
         space = Space(budget)
