@@ -1,0 +1,127 @@
+"""What a neural memory over a frozen backbone keeps, by the number of documents it has read.
+
+Documents are written one after the other. At each of the counts: how well a token's state recalls
+the state that came next, in the first, the middle and the last document, beside what an empty
+memory says; and the loss of answers about documents that were written, with the memory and without.
+At the last count the answers themselves are scored. One record.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity
+
+from latentbank.adapter import find_adapter, load_adapter
+from latentbank.backbone.model import load_backbone
+from latentbank.backbone.prompts import answer_ids
+from latentbank.backbone.transports import Conditioning
+from latentbank.bench.record import Metric, Series
+from latentbank.evaluate.data import Question, load_dataset
+from latentbank.evaluate.metrics import f1, paired_bootstrap
+from latentbank.model import MemoryModel
+from measured import write_measured
+
+COUNTS = (1, 3, 10, 30, 100, 300)
+BATCH = 8
+
+
+@torch.no_grad()
+def recall(method: Any, text: str, state: Any) -> float:
+    """Mean cosine of what each token's state recalls and the state after it."""
+    states = method._states([text])[0]
+    found = method.memory.recall(states, state, apart=True)
+    return float(cosine_similarity(found[:, :-1], states[:, 1:], dim=-1).mean())
+
+
+@torch.no_grad()
+def losses(backbone: Any, read: Conditioning, questions: list[Question]) -> list[float]:
+    """Nats a token of the first answer of each question."""
+    found: list[float] = []
+    for at in range(0, len(questions), BATCH):
+        part = questions[at : at + BATCH]
+        prompts = read.prompts(backbone, [q.text for q in part])
+        with read.attach(backbone):
+            total, tokens = backbone.answer_loss(
+                prompts, answer_ids(backbone, [q.answers[0] for q in part])
+            )
+        found += (total / tokens).tolist()
+    return found
+
+
+def scores(model: MemoryModel, questions: list[Question]) -> list[float]:
+    """F1 of the answers."""
+    said = model.ask_many([q.text for q in questions], max_new_tokens=12)
+    return [f1(a.text, q.answers) for a, q in zip(said, questions, strict=True)]
+
+
+def main() -> None:
+    """Measures and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("adapter", help="of the method titans")
+    parser.add_argument("--data", required=True, help="folder of SQuAD")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--questions", type=int, default=60, help="at each count, at most")
+    parser.add_argument("--answered", type=int, default=100, help="of all documents")
+    parser.add_argument("--out", type=Path, default=Path("results/titans/method.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    backbone = load_backbone("smollm2-135m", dtype="float32")
+    method: Any = load_adapter(find_adapter(options.adapter), backbone)
+    data = load_dataset(options.data, options.split).take(documents=COUNTS[-1])
+    model = MemoryModel(method)
+    closed = method.closed_book()
+    metrics: dict[str, Metric] = {}
+    curves: dict[str, list[float]] = {}
+    empty = recall(method, data.documents[0].text, method.memory.start(1).detached())
+    metrics["recall, empty memory"] = Metric(empty, "cosine")
+    written = 0
+    for count in COUNTS:
+        model.write(data.documents[written:count])
+        written, state = count, method.learned()
+        for name, at in (("first", 0), ("middle", count // 2), ("last", count - 1)):
+            value = recall(method, data.documents[at].text, state)
+            metrics[f"recall, {name} of {count}"] = Metric(value, "cosine")
+            curves.setdefault(f"recall, {name}", []).append(value)
+        asked = [q for q in data.questions if q.document < count]
+        chosen = np.random.default_rng(count).permutation(len(asked))[: options.questions]
+        questions = [asked[i] for i in sorted(chosen)]
+        with_memory = losses(backbone, method.read([""]), questions)
+        without = losses(backbone, closed, questions)
+        gain = paired_bootstrap(without, with_memory)
+        metrics[f"gain of {count}"] = Metric(gain.difference, "nats/token", gain.low, gain.high)
+        metrics[f"p of {count}"] = Metric(gain.p_value, "p")
+        curves.setdefault("gain", []).append(gain.difference)
+        print(count, {k: round(v[-1], 3) for k, v in curves.items()}, flush=True)
+    drawn = data.sample_questions(options.answered, 0)
+    known = scores(model, list(drawn.questions))
+    metrics["bank"] = Metric(model.bank.file_bytes(), "bytes")
+    model.close()
+    plain = scores(MemoryModel(method), list(drawn.questions))
+    pair = paired_bootstrap(known, plain)
+    metrics["F1"] = Metric(100 * float(np.mean(known)), "percent")
+    metrics["F1, no memory"] = Metric(100 * float(np.mean(plain)), "percent")
+    metrics["F1, difference"] = Metric(
+        100 * pair.difference, "percent points", 100 * pair.low, 100 * pair.high
+    )
+    metrics["F1, p"] = Metric(pair.p_value, "p")
+    counts = tuple(float(count) for count in COUNTS)
+    series = {
+        name: Series(
+            counts, tuple(values), "documents", "count", name,
+            "nats/token" if name == "gain" else "cosine",
+        )
+        for name, values in curves.items()
+    }  # fmt: skip
+    write_measured(
+        options.out, "titans-method", metrics, data, method="titans", dtype=torch.float32,
+        series=series,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
