@@ -26,7 +26,6 @@ from latentbank.evaluate.metrics import f1, paired_bootstrap
 from latentbank.model import MemoryModel
 from measured import write_measured
 
-COUNTS = (1, 3, 10, 30, 100, 300)
 BATCH = 8
 
 
@@ -53,9 +52,9 @@ def losses(backbone: Any, read: Conditioning, questions: list[Question]) -> list
     return found
 
 
-def scores(model: MemoryModel, questions: list[Question]) -> list[float]:
-    """F1 of the answers."""
-    said = model.ask_many([q.text for q in questions], max_new_tokens=12)
+def scores(model: MemoryModel, questions: list[Question], memory: bool) -> list[float]:
+    """F1 of the answers, with memory or closed book."""
+    said = model.ask_many([q.text for q in questions], memory=memory)
     return [f1(a.text, q.answers) for a, q in zip(said, questions, strict=True)]
 
 
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument("adapter", help="of the method titans")
     parser.add_argument("--data", required=True, help="folder of SQuAD")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--documents", type=int, nargs="+", default=[1, 3, 10, 30, 100, 300])
     parser.add_argument("--questions", type=int, default=60, help="at each count, at most")
     parser.add_argument("--answered", type=int, default=100, help="of all documents")
     parser.add_argument("--out", type=Path, default=Path("results/titans/method.json"))
@@ -72,7 +72,7 @@ def main() -> None:
     torch.set_num_threads(1)
     backbone = load_backbone("smollm2-135m", dtype="float32")
     method: Any = load_adapter(find_adapter(options.adapter), backbone)
-    data = load_dataset(options.data, options.split).take(documents=COUNTS[-1])
+    data = load_dataset(options.data, options.split).take(documents=options.documents[-1])
     model = MemoryModel(method)
     closed = method.closed_book()
     metrics: dict[str, Metric] = {}
@@ -80,7 +80,7 @@ def main() -> None:
     empty = recall(method, data.documents[0].text, method.memory.start(1).detached())
     metrics["recall, empty memory"] = Metric(empty, "cosine")
     written = 0
-    for count in COUNTS:
+    for count in options.documents:
         model.write(data.documents[written:count])
         written, state = count, method.learned()
         for name, at in (("first", 0), ("middle", count // 2), ("last", count - 1)):
@@ -98,10 +98,9 @@ def main() -> None:
         curves.setdefault("gain", []).append(gain.difference)
         print(count, {k: round(v[-1], 3) for k, v in curves.items()}, flush=True)
     drawn = data.sample_questions(options.answered, 0)
-    known = scores(model, list(drawn.questions))
+    known, plain = (scores(model, list(drawn.questions), one) for one in (True, False))
     metrics["bank"] = Metric(model.bank.file_bytes(), "bytes")
     model.close()
-    plain = scores(MemoryModel(method), list(drawn.questions))
     pair = paired_bootstrap(known, plain)
     metrics["F1"] = Metric(100 * float(np.mean(known)), "percent")
     metrics["F1, no memory"] = Metric(100 * float(np.mean(plain)), "percent")
@@ -109,7 +108,7 @@ def main() -> None:
         100 * pair.difference, "percent points", 100 * pair.low, 100 * pair.high
     )
     metrics["F1, p"] = Metric(pair.p_value, "p")
-    counts = tuple(float(count) for count in COUNTS)
+    counts = tuple(float(count) for count in options.documents)
     series = {
         name: Series(
             counts, tuple(values), "documents", "count", name,
