@@ -38,7 +38,7 @@ from tables.scale import ingest_table, machines_table
 from tables.search import forms_table, sweep_table, training_table
 from tables.server import server_table
 from tables.speed import file_table, papers_table
-from tables.titans import language_table, memory_table, needle_table
+from tables.titans import kept_table, language_table, memory_table, needle_table
 from tables.training import standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +95,8 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
     "needle": ("titans/needle.json", needle_table),
+    "needle-long": ("titans/long.json", needle_table),
+    "titans-method": ("titans/method.json", kept_table),
     "language": ("titans/language.json", language_table),
     "needle-parts": ("titans/parts.json", needle_table),
     "neural-memory": ("titans", memory_table),

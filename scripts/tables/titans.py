@@ -85,3 +85,28 @@ def memory_table(folder: Path) -> str:
                 digits = 0 if metric.value >= 100 or metric.value == int(metric.value) else 3
                 rows.append([what, f"{metric.value:,.{digits}f}", metric.unit])
     return f"{table(['', 'value', 'unit'], rows)}\n\n{_notes(records)}"
+
+
+def kept_table(path: Path) -> str:
+    """The method on the frozen backbone: recall and gain by the number of documents; then F1."""
+    record = read_record(path)
+    values = record.metrics
+    counts = [int(name.rpartition(" ")[2]) for name in values if name.startswith("gain of ")]
+    rows = []
+    for count in counts:
+        recalled = [
+            f"{values[f'recall, {place} of {count}'].value:.2f}"
+            for place in ("first", "middle", "last")
+        ]
+        gain = values[f"gain of {count}"]
+        interval = f"{gain.value:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
+        rows.append([f"{count:,}", *recalled, interval])
+    head = ["documents", "recall, first", "middle", "last", "gain of answers, nats a token"]
+    score = values["F1, difference"]
+    said = (
+        f"An empty memory recalls {values['recall, empty memory'].value:.2f}. F1 after "
+        f"{counts[-1]:,} documents: {values['F1'].value:.1f}, without memory "
+        f"{values['F1, no memory'].value:.1f}, difference {score.value:+.1f} "
+        f"({score.low:+.1f} … {score.high:+.1f}), p {values['F1, p'].value:.3f}."
+    )
+    return f"{table(head, rows)}\n\n{said}\n\n{_notes([record])}"
