@@ -1,11 +1,12 @@
 """The server under wrong requests: made from its OpenAPI document, or by two tenants at random.
 
 `schema`: schemathesis makes requests, right and wrong ones, for every endpoint. None may give 500
-or hang. `tenants`: two tenants do random things with banks of the same names; a model of what each
-has tells every answer, and no secret of one may stand in a response to the other. A tiny random
-model answers, in this process: nothing leaves it.
+or hang. `--requests` are shared out among the operations; those without arguments need few of them,
+so about two thirds are sent. `tenants`: two tenants do random things with banks of the same names;
+a model of what each has tells every answer, and no secret of one may stand in a response to the
+other. A tiny random model answers, in this process: nothing leaves it.
 
-    python scripts/fuzz_server.py schema --requests 10000
+    python scripts/fuzz_server.py schema --requests 17000
     python scripts/fuzz_server.py tenants --steps 5000
 """
 
