@@ -160,17 +160,18 @@ LEARNING_SEEDS ?= 0
 LEARNING_FACTS ?= 5
 LEARNING_HELD ?= -o held_out=24 -o text_tokens=512
 LEARNING_METHODS ?= none+LoRA,rag+LoRA,mbc,mac,strata
-SPARSE := sparse_memory:sparse_memory-smollm2-135m,t=200,steps=6
+SPARSE := sparse_memory:sparse_memory-smollm2-135m,steps=6
 TUNED := finetune:finetune-smollm2-135m,steps=2
 bench-learning: $(STAMP)
 	for seed in $(LEARNING_SEEDS); do $(BIN)/latentbank bench frontier-learning \
 		--data invented:$(LEARNING_FACTS):$$seed --seed $$seed --dtype float32 --max-new-tokens 8 \
 		$(LEARNING_HELD) -o answered=0 --out $(LEARNING)/seed$$seed \
 		--methods $(LEARNING_METHODS) --methods 'lora 0.0003=$(TUNED),rate=0.0003' \
-		--methods 'lora 0.001=$(TUNED),rate=0.001' --methods 'sparse 30000=$(SPARSE),rate=30000' \
-		--methods 'sparse 100000=$(SPARSE),rate=100000' \
-		--methods 'sparse 300000=$(SPARSE),rate=300000' \
-		--methods 'sparse tf 300000=$(SPARSE),rate=300000,select=tf' \
+		--methods 'lora 0.001=$(TUNED),rate=0.001' --methods 'sparse 30000=$(SPARSE),rate=30000,t=200' \
+		--methods 'sparse 100000=$(SPARSE),rate=100000,t=200' \
+		--methods 'sparse 300000=$(SPARSE),rate=300000,t=200' \
+		--methods 'sparse 100000 t 500=$(SPARSE),rate=100000,t=500' \
+		--methods 'sparse tf 300000=$(SPARSE),rate=300000,t=200,select=tf' \
 		--methods 'full 0.00001=$(TUNED),mode=full,targets=all,rate=0.00001' \
 		--methods 'full 0.00003=$(TUNED),mode=full,targets=all,rate=0.00003' \
 		--methods 'full 0.0001=$(TUNED),mode=full,targets=all,rate=0.0001' \
