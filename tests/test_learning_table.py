@@ -38,6 +38,7 @@ def test_seeds_are_one_row(tmp_path: Path) -> None:
 
 def test_a_dial_is_one_line_of_the_plot(tmp_path: Path) -> None:
     assert family("sparse tf 100") == "sparse tf" and family("none") == "none"
+    assert family("sparse 100000 t 500") == "sparse t 500" and family("lora 0.001") == "lora"
     assert learning(tmp_path) is None
     for at, name in enumerate(("lora 0.001", "lora 0.01", "none")):
         put(tmp_path / "learning", name, 0, 0.5 * at, 0.1 * at)

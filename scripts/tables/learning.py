@@ -81,6 +81,7 @@ def _cell(values: Sequence[float], name: str) -> str:
 
 
 def family(label: str) -> str:
-    """`sparse 100` → `sparse`: what the settings of one dial share."""
-    head, _, last = label.rpartition(" ")
-    return head if head and last[:1].isdigit() else label
+    """`sparse 100 t 500` → `sparse t 500`: what settings share; the first number is the dial."""
+    words = label.split(" ")
+    dial = next((at for at, word in enumerate(words) if at and word[:1].isdigit()), len(words))
+    return " ".join([*words[:dial], *words[dial + 1 :]])
