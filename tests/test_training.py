@@ -204,6 +204,15 @@ def test_another_runs_folder_is_refused(
     trainer(method(backbones), tmp_path, checkpoint_seconds=5, validate_every=3)  # changes nothing
 
 
+def test_a_run_may_have_no_validation(backbones: Backbones, tmp_path: Path) -> None:
+    config = TrainConfig(**{**SHORT, "steps": 2, "validate_every": 0})
+    Trainer(method(backbones), DATA, DATA, config, tmp_path).run()
+    assert [row["validation"] for row in read_log(tmp_path)] == [None, None]
+    for wrong in ("validate_every", "validation_documents", "validation_questions"):
+        with pytest.raises(InputError, match=wrong):
+            TrainConfig(**{wrong: -1})
+
+
 def test_another_method_or_other_data_in_the_folder_is_refused(
     backbones: Backbones, tmp_path: Path
 ) -> None:

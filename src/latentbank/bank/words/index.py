@@ -46,7 +46,7 @@ class Spots(NamedTuple):
 
 
 KEPT_ROWS = 8192  # documents that wait in memory for a file of their own
-MOST_ROWS = 1 << 18  # of a segment: as many are rewritten at least when one of them is deleted
+MOST_ROWS = 1 << 17  # of a segment: as many are rewritten at least when one of them is deleted
 _DEAD_SHARE = 0.25  # of a segment's rows; with more it is rewritten
 _PATIENCE_SECONDS = 5.0
 

@@ -52,8 +52,9 @@ class ValueTable(nn.Module):
         self.slots, self.width, self.blank = slots, width, blank
         if not blank:
             size = _NUMBER * slots * width
-            mapped = _mapped(Path(file), slots, width, size) if file else None
-            self.weight = nn.Parameter(_in_memory(slots, width, size) if mapped is None else mapped)
+            self.weight = nn.Parameter(
+                _mapped(Path(file), slots, width, size) if file else _in_memory(slots, width, size)
+            )
         self.register_buffer("background", torch.zeros(slots, dtype=torch.int32))
         self.register_buffer("batches", torch.zeros(1, dtype=torch.int32))
 
