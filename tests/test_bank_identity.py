@@ -12,7 +12,7 @@ from latentbank.bank.admin.rows import insert_rows
 from latentbank.bank.admin.split import split_bank
 from latentbank.documents.conditions import conditions_of, parse_conditions
 from latentbank.documents.document import Document
-from latentbank.documents.identity import entry_id
+from latentbank.documents.identity import entry_id, find_entries
 from latentbank.errors import BankError, InputError
 
 PRINT = BankFingerprint("method", "adapter", "backbone", "tokenizer")
@@ -199,3 +199,22 @@ def test_conditions_choose_by_the_id_of_the_document() -> None:
         assert len(bank) == 3
         assert bank.select(conditions_of(["id=guide"])) == ["guide#0", "guide#1"]
         assert bank.select(conditions_of(["id=guide#1"])) == ["guide##1"]
+
+
+@pytest.mark.parametrize("ledger", ["full", "none"])
+def test_the_entries_of_documents_are_those_that_all_ids_would_give(ledger: str) -> None:
+    texts = [Document(f"Text {i}.") for i in range(300)]
+    named = [Document("A", id="guide"), Document("B", id="guide#1"), Document("C", id="c#x")]
+    chunks = [kept(texts[0], 0), kept(texts[0], 1), kept(named[0], 0), kept(named[0], 1)]
+    with MemoryBank.create(":memory:", PRINT, ledger=ledger) as bank:
+        if ledger == "full":
+            bank.append([*chunks, *map(kept, named[1:])])
+        bank.append([kept(text) for text in texts[1:]])
+        held = list(bank.ids())
+        own = [held[-1], held[-100]]
+        asked = [*own, texts[0].id, "guide", "guide#1", "guide#0", "c#x", "nobody", own[0], "no#0"]
+        found, missing = bank.entries_of(asked)
+        wanted, lost = find_entries(held, asked)
+        assert len(found) == len(set(found)) and set(found) == set(wanted) and missing == lost
+        assert found[:2] == own
+        assert len(bank.delete(found).deleted) == len(wanted) == (8 if ledger == "full" else 2)

@@ -34,7 +34,7 @@ from latentbank.backbone.hub import PACKAGED
 from latentbank.bank import Follower, Footprint, MemoryBank, Receipt
 from latentbank.capabilities import Incremental, follow, set_training
 from latentbank.config import merged
-from latentbank.documents.document import Counted, Document, chunk, find_entries, whole
+from latentbank.documents.document import Counted, Document, chunk, whole
 from latentbank.errors import BankError, DamageWarning
 from latentbank.method import METHODS, Method, WriteReport
 from latentbank.methods import DEFAULT_METHOD
@@ -248,7 +248,7 @@ class MemoryModel(Asking):
     def delete(self, ids: Sequence[str] | str) -> Receipt:
         """Removes documents by id, with all chunks of long ones; the receipt names the entries."""
         with self._writing():
-            receipt = self.method.delete(find_entries(list(self.bank.ids()), as_ids(ids))[0])
+            receipt = self.method.delete(self.bank.entries_of(as_ids(ids))[0])
             if self._conversation is not None:
                 self._conversation.forget()
             return receipt

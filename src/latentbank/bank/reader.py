@@ -20,6 +20,7 @@ from latentbank.bank.store.items import BLOB, META, STATE
 from latentbank.bank.store.pages import Page
 from latentbank.bank.store.session import MEMORY, Session
 from latentbank.documents.conditions import Conditions
+from latentbank.documents.identity import find_entries
 from latentbank.documents.time import time_key
 from latentbank.errors import InputError
 
@@ -136,6 +137,10 @@ class BankReader:
         """
         with self.session.reading():
             numbers = self.session.pages.numbers(level)
+        yield from self._checked(numbers)
+
+    def _checked(self, numbers: Iterable[int]) -> Iterator[Page]:
+        """Pages, each checked when it is its turn; skips those that are gone by then."""
         for seq in numbers:
             with self.session.reading():
                 page = self.session.find_page(seq)
@@ -198,6 +203,18 @@ class BankReader:
         """All ids, in the order of `entries`."""
         for page in self.pages():
             yield from page.document_ids
+
+    def entries_of(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """(the entries of these documents, chunks included, the ids that are not there).
+
+        See `find_entries`; whole documents come first. Only pages that hold names are read.
+        """
+        with self.session.reading():
+            named = self.session.pages.named()
+            plain = [id for id in dict.fromkeys(ids) if "#" not in id]
+            known = {id: None for id in plain if self.session.locate(id) is not None}
+        names = (id for page in self._checked(named) for id in page.document_ids)
+        return find_entries([*known, *(id for id in names if id not in known)], ids)
 
     def _find(self, id: str) -> tuple[Page, int] | None:
         """The page that holds an id and the position there."""

@@ -110,11 +110,9 @@ def _choose(
     bank: MemoryBank, ids: list[str], conditions: Conditions
 ) -> tuple[list[str], list[str]]:
     """The entries that are meant, and the ids that are not there."""
-    from latentbank.documents.identity import find_entries
-
     if conditions:
         return bank.select(conditions), []
-    return find_entries(list(bank.ids()), ids)
+    return bank.entries_of(ids)
 
 
 def _print_plan(

@@ -105,9 +105,9 @@ def find_entries(held: Sequence[str], ids: Sequence[str]) -> tuple[list[str], li
     written before ids were escaped. Entries come in the order of `held`, each once.
     """
     wanted = dict.fromkeys(ids)
-    owners = {entry: document_id(entry) for entry in held}
-    documents = set(owners.values())
+    owners = {entry: document_id(entry) for entry in held if "#" in entry}  # others are their own
+    documents = {*owners.values(), *(entry for entry in held if entry not in owners)} & {*wanted}
     exact = {name for name in wanted if name not in documents}
-    chosen = [entry for entry in held if owners[entry] in wanted or entry in exact]
-    entries = {*chosen, *(owners[entry] for entry in chosen)}
+    chosen = [entry for entry in held if owners.get(entry, entry) in wanted or entry in exact]
+    entries = {*chosen, *(owners.get(entry, entry) for entry in chosen)}
     return chosen, [name for name in wanted if name not in entries]

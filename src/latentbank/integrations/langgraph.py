@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentbank.documents.document import Document
-from latentbank.documents.identity import document_id, entry_id, find_entries
+from latentbank.documents.identity import document_id, entry_id
 from latentbank.errors import InputError
 from latentbank.integrations.common import missing, opened
 
@@ -100,7 +100,7 @@ class BankStore(BaseStore):
         bank = self._model.bank
         entry = bank.get(entry_id(id)) or bank.get(entry_id(id, 0))
         if entry is None:
-            found, _ = find_entries(list(bank.ids()), [id])
+            found, _ = bank.entries_of([id])
             entry = bank.get(found[0]) if found else None
         return entry
 

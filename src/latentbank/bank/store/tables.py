@@ -94,6 +94,11 @@ class PageTable:
         query = "SELECT seq FROM pages WHERE ? IS NULL OR level = ? ORDER BY seq"
         return [seq for (seq,) in self.connection.execute(query, (level, level))]
 
+    def named(self) -> list[int]:
+        """The numbers of the pages with a ledger, in the order of writing; others have no names."""
+        query = "SELECT seq FROM pages WHERE ledger IS NOT NULL ORDER BY seq"
+        return [seq for (seq,) in self.connection.execute(query)]
+
     def levels(self) -> list[Any]:
         """The levels that pages have; in a damaged bank, anything."""
         return [level for (level,) in self.connection.execute("SELECT DISTINCT level FROM pages")]
