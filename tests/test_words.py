@@ -20,7 +20,7 @@ from latentbank.bank import BankFingerprint, Entry, MemoryBank
 from latentbank.bank.words import files, following, index
 from latentbank.bank.words.folder import index_bytes, index_folder
 from latentbank.bank.words.lists import K1, Floats, Numbers
-from latentbank.bank.words.search import Found, best_rows
+from latentbank.bank.words.search import Found, best_rows, exact_rows
 from latentbank.bank.words.segment import Row, Segment, build_segment, merge_segments
 from latentbank.errors import BankError, DamageWarning
 from latentbank.parts.retrieval import stored
@@ -188,6 +188,30 @@ def test_the_best_rows_are_those_of_an_exhaustive_search() -> None:
                 assert [one[1:] for one in got] == [one[1:] for one in best]
             again = best_rows(merged, terms, weights, mean, 16)
             assert [one[0] for one in again] == pytest.approx([one[0] for one in best])
+
+
+def test_the_holders_of_kinds_hold_exactly_their_words() -> None:
+    draw = np.random.default_rng(1)
+    hashes = draw.integers(1, 1 << 63, 8, dtype=np.uint64)
+    share = np.array([30, 20, 10, 5, 3, 2, 1, 1]) / 72
+    rows = [
+        Row(at, "x", 0, hashes[draw.choice(8, size, p=share)], b"")
+        for at, size in enumerate(draw.integers(1, 9, 500))
+    ]
+    segment, weights = build_segment(rows), draw.random(8) + 0.1
+    mask = draw.random(500) < 0.8
+    best = dict((row, score) for score, _, row in exhaustive([segment], hashes, weights, 5.0, 500))
+    held = np.array([np.isin(hashes, row.terms) for row in rows])
+    for trial in range(40):
+        some = draw.choice(len(np.unique(held, axis=0)), 6, replace=False)
+        kinds = np.unique(held, axis=0)[some]
+        kinds = np.concatenate([kinds, np.zeros((1, 8), bool)])  # and one that nothing holds
+        asked = np.arange(8) if trial % 2 else np.array([5, 2, 0, 1, 7, 3, 4, 6])
+        found = exact_rows(segment, hashes[asked], weights[asked], kinds[:, asked], 5.0, mask)
+        for kind, (got, scores) in zip(kinds, found, strict=True):
+            wanted = np.flatnonzero((held == kind).all(1) & mask & kind.any())
+            assert sorted(got.tolist()) == wanted.tolist()
+            assert scores == pytest.approx([best[row] for row in got.tolist()])
 
 
 def test_a_search_reads_few_of_the_rows_that_share_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

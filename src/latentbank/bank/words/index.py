@@ -338,26 +338,27 @@ class WordIndex:
         self,
         terms: Numbers,
         weights: Floats,
-        held: npt.NDArray[np.bool_],
-        least: float,
+        kinds: npt.NDArray[np.bool_],
+        least: Sequence[float],
         most: int,
         only: Numbers | None = None,
-    ) -> Found:
-        """The `most` best that hold exactly the words `held` of the words [n].
+    ) -> list[Found]:
+        """For each of the kinds [k, n], the `most` best that hold exactly its words of the words.
 
-        Best first, the later one of equals. Leaves out scores below `least`. `weights` and `only`
-        are as for `search`.
+        Best first, the later one of equals. Leaves out scores below `least` [k]. The kinds are all
+        different. `weights` and `only` are as for `search`.
         """
         masks = None if only is None else self._masks(only)
-        mean, segments = self.mean(), self.state.segments
-        found: Found = []
-        for at, segment in enumerate(segments):
+        mean = self.mean()
+        found: list[Found] = [[] for _ in kinds]
+        for at, segment in enumerate(self.state.segments):
             mask = segment.live if masks is None else masks[at]
-            rows, scores = exact_rows(segment, terms, weights, held, mean, mask)
-            found += [
-                (score, at, row) for score, row in zip(scores, rows, strict=True) if score >= least
-            ]
-        return heapq.nlargest(most, found)
+            exact = exact_rows(segment, terms, weights, kinds, mean, mask)
+            for own, bar, (rows, scores) in zip(found, least, exact, strict=True):
+                good = scores >= bar
+                pairs = zip(scores[good].tolist(), rows[good].tolist(), strict=True)
+                own += [(score, at, row) for score, row in pairs]
+        return [heapq.nlargest(most, own) for own in found]
 
     def ages(self, spots: Spots) -> list[tuple[str, int] | None]:
         """(time, order) of documents [n], larger for a newer one; None for an unknown one."""

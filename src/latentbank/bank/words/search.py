@@ -54,39 +54,76 @@ def exact_rows(
     segment: Segment,
     terms: Numbers,
     weights: Floats,
-    held: npt.NDArray[np.bool_],
+    kinds: npt.NDArray[np.bool_],
     mean: float,
     mask: npt.NDArray[np.bool_],
-) -> tuple[list[int], list[float]]:
-    """(rows that hold exactly the words `held` of the words [n], their scores).
+) -> list[tuple[Places, Floats]]:
+    """For each of the kinds [k, n], all different, (rows that hold exactly its words, scores).
 
-    `mask` says which rows of the segment may be found.
+    `kinds` says which of the words [n] are held. `mask` says which rows of the segment may be
+    found.
     """
-    lists, norm = segment.lists, segment.norms(mean)
-    places = lists.find(terms)
-    wanted = np.flatnonzero(held)
-    if not len(wanted) or (places[wanted] < 0).any():
-        return [], []
-    order = sorted(wanted.tolist(), key=lambda at: lists.size(int(places[at])))
-    rows, scores = np.empty(0, np.int64), np.empty(0)
-    for rank, at in enumerate(order):
-        times: npt.NDArray[np.integer]
-        if rank == 0:
-            listed, times = lists.read(int(places[at]))
-            stays = mask[listed]
-            rows, times = listed[stays], times[stays]
-            scores = np.zeros(len(rows))
-        else:
-            times = lists.times(int(places[at]), rows)
-            stays = times > 0
-            rows, scores, times = rows[stays], scores[stays], times[stays]
-        scores += (K1 + 1) * weights[at] * (times / (times + norm[rows]))
-    for at in np.flatnonzero(~held & (places >= 0)).tolist():
+    walk = _Walk(segment, terms, weights, kinds, mean)
+    nothing = np.empty(0, np.int64), np.empty(0)
+    present = walk.places >= 0
+    alive = [at for at, kind in enumerate(kinds) if kind.any() and present[kind].all()]
+    rarest = sorted(np.flatnonzero(present).tolist(), key=walk.size)
+    for word in rarest:
+        own = [at for at in alive if kinds[at, word]]
+        if own:
+            rows, times = segment.lists.read(int(walk.places[word]))
+            stays = mask[rows]
+            rows = rows[stays]
+            scores = walk.scored(word, rows, times[stays])
+            walk.split(rows, scores, [one for one in rarest if one != word], own)
+            alive = [at for at in alive if at not in own]
+    return [walk.found.get(at, nothing) for at in range(len(kinds))]
+
+
+class _Walk:
+    """Splits rows by the words that they hold, along those that the kinds have in common."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        terms: Numbers,
+        weights: Floats,
+        kinds: npt.NDArray[np.bool_],
+        mean: float,
+    ) -> None:
+        self.lists, self.norm = segment.lists, segment.norms(mean)
+        self.places, self.weights, self.kinds = self.lists.find(terms), weights, kinds
+        self.found: dict[int, tuple[Places, Floats]] = {}
+
+    def size(self, word: int) -> int:
+        """How many rows hold a word."""
+        return self.lists.size(int(self.places[word]))
+
+    def scored(self, word: int, rows: Places, times: npt.NDArray[np.integer]) -> Floats:
+        """What a word adds to the scores of rows [n] that hold it so often [n]."""
+        added: Floats = (K1 + 1) * self.weights[word] * (times / (times + self.norm[rows]))
+        return added
+
+    def split(self, rows: Places, scores: Floats, words: list[int], own: list[int]) -> None:
+        """Finds the kinds `own` among rows [n], which agree with them but for `words`."""
         if not len(rows):
-            break
-        stays = lists.times(int(places[at]), rows) == 0
-        rows, scores = rows[stays], scores[stays]
-    return rows.tolist(), scores.tolist()
+            return
+        if not words:
+            self.found[own[0]] = rows, scores
+            return
+        holding = [sum(self.kinds[at, word] for at in own) for word in words]
+        most = max(holding)  # what leaves the fewest rows to look at first, then the shortest list
+        word = words[holding.index(most)]
+        rest = [one for one in words if one != word]
+        times = self.lists.times(int(self.places[word]), rows)
+        held = times > 0
+        if most:
+            kept = rows[held]
+            sums = scores[held] + self.scored(word, kept, times[held])
+            self.split(kept, sums, rest, [at for at in own if self.kinds[at, word]])
+        others = [at for at in own if not self.kinds[at, word]]
+        if others:
+            self.split(rows[~held], scores[~held], rest, others)
 
 
 class _Best:

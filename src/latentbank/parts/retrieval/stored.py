@@ -193,9 +193,11 @@ class StoredIndex(Following):
         best = list(kinds.values())[:REACH]
         firsts = np.array([place for _, _, place in best], np.int64)
         texts = index.short_texts(Spots(spots.segments[firsts], spots.rows[firsts]))
-        for (score, words, _), text in zip(best, texts, strict=True):
-            if len(text):
-                more = index.holders(terms, weights, words, NEAR * score, _MOST, chosen)
+        short = [one for one, text in zip(best, texts, strict=True) if len(text)]
+        if short:
+            least = [NEAR * score for score, _, _ in short]
+            words = np.array([words for _, words, _ in short])
+            for more in index.holders(terms, weights, words, least, _MOST, chosen):
                 found = {(at, row): score for score, at, row in more} | found
         order = sorted(found.items(), key=lambda pair: -pair[1])
         return self._noted([(score, at, row) for (at, row), score in order])
