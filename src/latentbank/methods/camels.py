@@ -113,7 +113,9 @@ class Camels(WeightLearning):
     Config = CamelsConfig
     claims = frozenset({EMPTY_IS_PLAIN, CALLS_ADD_UP, CONSTANT_SIZE})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smollm2-135m": {"lora": {"rank": 16, "layer": 12}, "descent": {"rate": 0.03}},
+        "smollm2-135m": {
+            "norm": 0.002, "lora": {"rank": 16, "layer": 12}, "descent": {"rate": 0.03},
+        },
         "tiny": {
             "weigher_layer": 1, "width": 16, "heads": 2, "change": {"layer": 2},
             "descent": {"rate": 1.0},
