@@ -94,6 +94,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "agents": ("agents/babyai.json", lambda path: agents_table(read_record(path))),
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
+    "camels": ("camels", lambda folder: learning_table(folder, "f1", "streams")),
     "needle": ("titans/needle.json", needle_table),
     "needle-long": ("titans/long.json", needle_table),
     "titans-method": ("titans/method.json", kept_table),

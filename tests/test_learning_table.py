@@ -16,7 +16,8 @@ from test_record import make
 def put(folder: Path, name: str, seed: int, gain: float, rise: float) -> None:
     metrics = {
         "gain_stream": Metric(gain, "nats/token"), "rise": Metric(rise, "nats/token"),
-        "documents": Metric(8.0, "documents"), "bank_bytes": Metric(12_000.0, "bytes"),
+        "f1_stream": Metric(10 * gain, "percent"), "documents": Metric(8.0, "documents"), 
+        "bank_bytes": Metric(12_000.0, "bytes"),
     }  # fmt: skip
     record = make(task="frontier-learning", config={"name": name}, metrics=metrics, seed=seed)
     write_record(record, folder / f"seed{seed}" / f"{name}.json")
@@ -29,8 +30,12 @@ def test_seeds_are_one_row(tmp_path: Path) -> None:
     lines = learning_table(tmp_path).splitlines()
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     assert cells[:2] == ["lora 0.001", "2"] and cells[-1] == "12"
-    assert cells[2] == "+0.60 [+0.50, +0.70]" and cells[4] == "+0.20 [+0.10, +0.30]"
-    assert lines[3].startswith("| none | 1 | +0.00 | – |")
+    assert cells[2:4] == ["+0.60 [+0.50, +0.70]", "+0.20 [+0.10, +0.30]"]
+    assert lines[3].startswith("| none | 1 | +0.00 | +0.00 |")
+    assert "other words" not in lines[0]  # no record has it
+    lines = learning_table(tmp_path, "f1", "streams").splitlines()
+    assert lines[0].startswith("| row | streams |") and "| F1 after |" in lines[0]
+    assert "| 6.0 [5.0, 7.0] |" in lines[2]
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="other"):
         learning_table(tmp_path / "other")

@@ -18,8 +18,8 @@ TASK = "frontier-learning"
 COLUMNS = (
     ("gain", "gain_stream"), ("gain, other words", "gain_paraphrase"),
     ("rise, held out", "rise"), ("rise, text", "rise_text"),
-    ("EM before", "exact_match_stream_before"), ("EM after", "exact_match_stream"),
 )  # fmt: skip
+_SCORES = {"exact_match": ("EM", "{:.0f}"), "f1": ("F1", "{:.1f}")}
 _SIZE = "bank_bytes"
 
 
@@ -43,17 +43,25 @@ def over_seeds(results: Sequence[Result], name: str) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def learning_table(folder: Path) -> str:
-    """Markdown: the mean of each metric over seeds, with the lowest and highest of them.
+def learning_table(folder: Path, score: str = "exact_match", runs: str = "seeds") -> str:
+    """Markdown: the mean of each metric over `runs`, with the lowest and highest of them.
 
-    Raises InputError if the folder holds no record.
+    `score` is `exact_match` or `f1`. A metric that no record has makes no column. Raises InputError
+    if the folder holds no record.
     """
     rows = rows_of(folder)
+    title, form = _SCORES[score]
+    scores = ((f"{title} before", f"{score}_stream_before"), (f"{title} after", f"{score}_stream"))
+    shown = [
+        (title, name, form if (title, name) in scores else "{:+.2f}")
+        for title, name in (*COLUMNS, *scores)
+        if any(over_seeds(results, name) for results in rows.values())
+    ]
     lines = []
     for label, results in rows.items():
         sizes = over_seeds(results, _SIZE)
         size = f"{statistics.fmean(sizes) / 1000:,.0f}" if sizes else MISSING
-        cells = [_cell(over_seeds(results, name), name) for _, name in COLUMNS]
+        cells = [_cell(over_seeds(results, name), form) for _, name, form in shown]
         lines.append([label, str(len(results)), *cells, size])
     one = next(iter(rows.values()))[0]
     counts = ", ".join(
@@ -63,17 +71,16 @@ def learning_table(folder: Path) -> str:
     )
     codes = sorted({r.record.code_revision for results in rows.values() for r in results})
     note = (
-        f"*{one.record.data.name}, {counts}; nats for a token, mean over seeds with the lowest and "
-        f"the highest; code {', '.join(codes)}.*"
+        f"*{one.record.data.name}, {counts}; nats for a token, mean over {runs} with the lowest "
+        f"and the highest; code {', '.join(codes)}.*"
     )
-    head = ["row", "seeds", *(title for title, _ in COLUMNS), "bank, kB"]
+    head = ["row", runs, *(title for title, _, _ in shown), "bank, kB"]
     return f"{table(head, lines)}\n\n{note}"
 
 
-def _cell(values: Sequence[float], name: str) -> str:
+def _cell(values: Sequence[float], form: str) -> str:
     if not values:
         return MISSING
-    form = "{:.0f}" if name.startswith("exact_match") else "{:+.2f}"
     middle, low, high = statistics.fmean(values), min(values), max(values)
     if len(values) == 1:
         return form.format(middle)
