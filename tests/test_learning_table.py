@@ -16,7 +16,7 @@ from test_record import make
 def put(folder: Path, name: str, seed: int, gain: float, rise: float) -> None:
     metrics = {
         "gain_stream": Metric(gain, "nats/token"), "rise": Metric(rise, "nats/token"),
-        "f1_stream": Metric(10 * gain, "percent"), "documents": Metric(8.0, "documents"), 
+        "f1_stream": Metric(10 * gain, "percent"), "documents": Metric(8.0, "documents"),
         "bank_bytes": Metric(12_000.0, "bytes"),
     }  # fmt: skip
     record = make(task="frontier-learning", config={"name": name}, metrics=metrics, seed=seed)
