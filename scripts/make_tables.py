@@ -97,6 +97,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "camels": ("camels", lambda folder: learning_table(folder, "f1", "streams")),
     "needle": ("titans/needle.json", needle_table),
     "needle-long": ("titans/long.json", needle_table),
+    "needle-depth": ("titans/depth.json", needle_table),
     "titans-method": ("titans/method.json", kept_table),
     "language": ("titans/language.json", language_table),
     "needle-parts": ("titans/parts.json", needle_table),

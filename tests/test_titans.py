@@ -17,6 +17,8 @@ from latentbank.errors import BankError, BudgetError, InputError, UnknownNameErr
 from latentbank.methods.titans import Titans, TitansConfig
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.batch import Batch
+from latentbank.parts.neural_memory.pointing import pointing_loss
+from latentbank.parts.online.salient import answer_starts
 from test_cli import run
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
 
@@ -85,7 +87,7 @@ def test_texts_count_in_the_loss_by_their_weights(backbone: Backbone) -> None:
     assert set(plain.parts) == {"answer", "surprise"}
     expected = plain.total.item() + 0.5 * again.parts["retold"] + again.parts["recall"]
     assert again.total.item() == pytest.approx(expected, rel=1e-5)
-    for name in ("retell", "recall", "answer_weight"):
+    for name in ("retell", "recall", "point", "answer_weight"):
         with pytest.raises(InputError, match=name):
             TitansConfig(**{name: -1.0})
     with pytest.raises(InputError, match="answer_weight"):
@@ -108,6 +110,62 @@ def test_what_came_next_is_recalled_better_after_training_on_states_alone(
         optimiser.step()
         losses.append(loss.parts["recall"])
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_questions_learn_to_find_the_keys_of_their_answers(backbone: Backbone) -> None:
+    method = made(backbone, answer_weight=0.0, point=1.0)
+    method.prepare(DOCUMENTS)
+    batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
+    optimiser = torch.optim.Adam(method.trainable().values(), 1e-2)
+    found = []
+    for _ in range(40):
+        loss = method.loss(batch)
+        assert set(loss.parts) == {"point", "found"}
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        found.append((loss.parts["point"], loss.parts["found"]))
+    assert found[-1][0] < found[0][0] - 1 and found[-1][1] == 1
+    starts = answer_starts(backbone, DOCUMENTS[1].text, ANSWERS[1])
+    states = [method._states([d.text])[0] for d in DOCUMENTS[:2]]
+    keys = torch.cat([method.memory.keys(one)[0] for one in states])
+    assert torch.allclose(keys.norm(dim=-1), torch.ones(len(keys)))
+    best = (method.asked([QUESTIONS[1]]) @ keys.T).argmax(-1).item()
+    assert best - states[0].shape[1] in starts
+
+
+def test_an_answer_starts_wherever_the_text_has_it(backbone: Backbone) -> None:
+    text, answer = "Mill 12 and Mill 12, then 123.", "Mill 12"
+    ids = backbone.encode([text])[0][1:]
+    starts = answer_starts(backbone, text, answer)
+    assert len(starts) == 2 and starts[0] == 0
+    assert backbone.tokenizer.decode(ids[starts[1] :]).strip().startswith(answer)
+    assert answer_starts(backbone, text, "Lane") == answer_starts(backbone, text, "") == []
+
+
+def test_the_right_keys_are_all_that_are_named() -> None:
+    keys = torch.eye(4)
+    queries = torch.tensor([[1.0, 0, 0, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1]])
+    loss, share = pointing_loss(queries, keys, [[0], [1, 3], []], 2.0)
+    first = -torch.log_softmax(2 * queries[0], -1)[0]
+    second = -torch.log_softmax(2 * queries[1], -1)[[1, 3]].logsumexp(-1)
+    assert loss.item() == pytest.approx(float((first + second) / 2)) and share == 0.5
+    assert pointing_loss(queries, keys, [[], [], []]) == (0.0, 0.0)
+
+
+def test_a_memory_may_speak_to_a_later_layer(backbone: Backbone) -> None:
+    batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
+    here, same, later = (made(backbone, speak=s, scale=0.5) for s in (-1, 1, 2))
+    assert here.loss(batch).total.item() == pytest.approx(same.loss(batch).total.item())
+    assert here.loss(batch).total.item() != pytest.approx(later.loss(batch).total.item())
+    later.loss(batch).total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in later.trainable().values())
+    model = MemoryModel(later)
+    plain = model.ask_many(list(QUESTIONS))
+    model.write(DOCUMENTS)
+    assert [a.text for a in model.ask_many(list(QUESTIONS))] != [a.text for a in plain]
+    with pytest.raises(InputError, match="speak must not be below layer 2"):
+        TitansConfig(layer=2, speak=1)
 
 
 def test_a_failed_write_leaves_the_memory_as_it_was(

@@ -22,6 +22,7 @@ There is no published code.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from latentbank.backbone.encoder import BackboneEncoder
 from latentbank.backbone.model import Backbone
 from latentbank.backbone.processor import flushed_denormals
+from latentbank.backbone.prompts import prompt_ids
 from latentbank.backbone.transports import Conditioning, LayerHook
 from latentbank.bank import Entry, MemoryBank
 from latentbank.capabilities import (
@@ -57,7 +59,9 @@ from latentbank.parts.amortised.alignment import StateAlignment, as_states
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.neural_memory import MemorySettings, NeuralMemory, State
+from latentbank.parts.neural_memory.pointing import pointing_loss
 from latentbank.parts.online.losses import document_ids, next_token_losses
+from latentbank.parts.online.salient import answer_starts
 from latentbank.parts.pooling import Standardiser, segment_means
 
 LEVEL = "learned"
@@ -69,12 +73,15 @@ class TitansConfig:
     """The memory, where it reads the backbone and how it speaks to it."""
 
     memory: MemorySettings = MemorySettings(heads=8, head_dim=64)
-    layer: int = setting(0, "Layer whose states the memory learns, and which it speaks to.")
+    layer: int = setting(0, "Layer whose states the memory learns.")
+    speak: int = setting(-1, "Layer that a hook adds to; -1: the one whose states are learned.")
+    scale: float = setting(0.0, "Factor of what a hook adds, before training.")
     transport: str = setting("hook", "`hook`: added to every state; `states`: before the prompt.")
     tokens: int = setting(8, "Memory tokens of `transport=states`.")
     chunk_tokens: int = setting(512, "Tokens of the longest text in one entry.")
     answer_weight: float = setting(1.0, "Training: weight of the answers' loss; 0: texts only.")
     recall: float = setting(0.0, "Training: weight of the recall of the state that came next.")
+    point: float = setting(0.0, "Training: weight of a question's query finding its answer's key.")
     retell: float = setting(0.0, "Training: weight of the loss of texts that are read again.")
     lora: LoraSettings = NO_LORA
 
@@ -82,17 +89,20 @@ class TitansConfig:
         if self.transport not in ("hook", "states"):
             raise unknown("transport", self.transport, ["hook", "states"])
         require_at_least(self, 1, "tokens", "chunk_tokens")
-        require_at_least(self, 0, "layer", "answer_weight", "recall", "retell")
-        if not self.answer_weight + self.recall + self.retell:
-            raise InputError("one of answer_weight, recall and retell must be above 0")
+        require_at_least(self, 0, "layer", "answer_weight", "recall", "point", "retell")
+        require_at_least(self, -1, "speak")
+        if 0 <= self.speak < self.layer:
+            raise InputError(f"speak must not be below layer {self.layer}, got {self.speak}")
+        if not self.answer_weight + self.recall + self.point + self.retell:
+            raise InputError("one of answer_weight, recall, point and retell must be above 0")
 
 
 class ChannelScale(nn.Module):
-    """A factor for each channel, zero at the start, so that what is added begins as nothing."""
+    """A factor for each channel; at a start of zero what is added begins as nothing."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, start: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width))
+        self.weight = nn.Parameter(torch.full((width,), start))
 
     def forward(self, states: Tensor) -> Tensor:
         """States [..., D], scaled."""
@@ -129,13 +139,14 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         super().__init__(config, backbone)
         geometry = backbone.geometry
         geometry.require_layer(config.layer)
+        geometry.require_layer(max(config.speak, 0))
         self.memory = NeuralMemory(geometry.width, config.memory)
         self.standard = Standardiser(geometry.width)
         self.network["memory"], self.network["standard"] = self.memory, self.standard
         if config.transport == "states":
             self.network["align"] = StateAlignment(geometry.width)
         else:
-            self.network["scale"] = ChannelScale(geometry.width)
+            self.network["scale"] = ChannelScale(geometry.width, config.scale)
         self.network.to(backbone.device)
         self.encoder = BackboneEncoder(backbone, config.layer)
         self.lora = config.lora.build(backbone)
@@ -216,14 +227,16 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         """Attaches the memory; `documents` cannot be chosen, all are in the same weights."""
         if self._learned is None:
             return self.closed_book()
-        if self.config.transport == "hook":
-            transport: Any = self._hook(self._learned)
-        else:
-            transport = self._recalled(questions, self._learned)
-        return Conditioning((*self.reading().transports, transport))
+        return Conditioning((*self.reading().transports, *self._spoken(questions, self._learned)))
 
-    def _hook(self, state: State) -> LayerHook:
-        """Adds what each token's state recalls to it."""
+    def _spoken(self, questions: Sequence[str], state: State) -> tuple[Any, ...]:
+        """The transports of what a memory says to questions."""
+        if self.config.transport == "hook":
+            return self._hooks(state)
+        return (self._recalled(questions, state),)
+
+    def _hooks(self, state: State) -> tuple[LayerHook, ...]:
+        """Adds what each token's state recalls to it, or to its state at a later layer."""
 
         def recalled(hidden: Tensor) -> Tensor:
             rows = state.rows(torch.zeros(hidden.shape[0], dtype=torch.long, device=hidden.device))
@@ -231,7 +244,14 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
             added: Tensor = self.network["scale"](found) * self.standard.std
             return added
 
-        return LayerHook(recalled, self.config.layer)
+        own = self.config
+        if own.speak in (-1, own.layer):
+            return (LayerHook(recalled, own.layer),)
+        waiting: list[Tensor] = []  # between the two layers of one forward pass
+        return (
+            LayerHook(lambda hidden: waiting.append(recalled(hidden)), own.layer),
+            LayerHook(lambda hidden: waiting.pop(), own.speak),
+        )
 
     def _recalled(self, questions: Sequence[str], state: State) -> Any:
         """States before the prompt: what the question's tokens recall, pooled."""
@@ -292,19 +312,26 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         """What one memory knows of the documents of the batch after reading all of them.
 
         `answer`: the loss of the answers. `recall`: 1 - the cosine of what each token's state
-        recalls and the state that came next; no upper layer is needed for it. `retold`: the loss of
-        the first and the last text, read again. The last two are asked at every token, so
-        projections and gates learn from more than answers.
+        recalls and the state that came next. `point`: which token of the texts a question's query
+        finds; the first of its answer is right. No upper layer is needed for these two. `retold`:
+        the loss of the first and the last text, read again. Recall and retelling are asked at every
+        token, so projections and gates learn from more than answers.
         """
         own, parts = self.config, {}
-        state, surprises, read = self.memory.start(1), [], []
-        for document in batch.documents:
-            read.append(self._states([document.text])[0])
-            found = self.memory(read[-1], state)
+        read = [self._states([document.text])[0] for document in batch.documents]
+        total = read[0].new_zeros(())
+        if own.point:
+            pointed, parts["found"] = self._pointing(batch, read)
+            parts["point"] = pointed.item()
+            total = total + own.point * pointed
+            if not own.recall + own.answer_weight + own.retell:
+                return Loss(total, parts)
+        state, surprises = self.memory.start(1), []
+        for states in read:
+            found = self.memory(states, state)
             state = found.state.settled()
             surprises.append(float(found.surprise.detach().mean()))
         parts["surprise"] = sum(surprises) / len(surprises)
-        total = read[0].new_zeros(())
         if own.recall:
             recalled = torch.stack(
                 [self._recall_loss(x, state) for x in (read[0], read[-1])]
@@ -315,6 +342,24 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
             total = total + self._through_the_backbone(batch, state, parts)
         return Loss(total, parts)
 
+    def _pointing(self, batch: Batch, read: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """See `pointing_loss`: the questions' queries among the keys of all texts `read`."""
+        ends = list(itertools.accumulate((states.shape[1] for states in read), initial=0))
+        spots = []
+        for answer, owner in zip(batch.answers, batch.owner, strict=True):
+            starts = answer_starts(self.backbone, batch.documents[owner].text, answer)
+            spots.append([ends[owner] + at for at in starts if at < read[owner].shape[1]])
+        keys = torch.cat([self.memory.keys(states)[0] for states in read])
+        return pointing_loss(self.asked(batch.questions), keys, spots)
+
+    def asked(self, questions: Sequence[str]) -> Tensor:
+        """The queries [Q, d] at the ends of the questions' prompts."""
+        ids, mask = self.backbone.pad(prompt_ids(self.backbone, questions))
+        with self.reading().attach(self.backbone):
+            states = self.backbone.states(ids, mask, self.config.layer).float()
+        last = states[torch.arange(len(ids)), mask.sum(1) - 1]
+        return self.memory.queries(self.standard(last)[None])[0]
+
     def _recall_loss(self, states: Tensor, state: State) -> Tensor:
         """1 - cosine of recalled and next state, the mean over the tokens of one text."""
         found = self.memory.recall(states, state, apart=True)
@@ -324,12 +369,9 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
     def _through_the_backbone(self, batch: Batch, state: State, parts: dict[str, float]) -> Tensor:
         """The weighted losses of answers and of texts read again; notes both in `parts`."""
         own = self.config
-        if own.transport == "hook":
-            transport: Any = self._hook(state)
-        else:
-            transport = self._recalled(batch.questions, state)
+        spoken = self._spoken(batch.questions, state)
         total = torch.zeros((), device=self.backbone.device)
-        with Conditioning((*self.reading().transports, transport)).attach(self.backbone):
+        with Conditioning((*self.reading().transports, *spoken)).attach(self.backbone):
             if own.answer_weight:
                 answer = mean_answer_loss(self.backbone, batch)
                 parts["answer"] = answer.item()

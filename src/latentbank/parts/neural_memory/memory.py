@@ -222,6 +222,20 @@ class NeuralMemory(nn.Module):
         weights = tuple(w.flatten(0, 1) for w in (state.anchor if opened else state.weights))
         return self._output(apply(weights, queries), x)
 
+    def keys(self, x: Tensor) -> Tensor:
+        """Keys [B, T, H · d] of texts x [B, T, D], each read from its beginning; norm 1."""
+        past = x.new_zeros(x.shape[0], max(self.settings.convolution - 1, 0), self.width)
+        return self._joined(self._heads(x, past)[1], x.shape[0])
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Queries [B, T, H · d] of x [B, T, D], each token by itself; norm 1."""
+        return self._joined(self._heads(x, None)[0], x.shape[0])
+
+    def _joined(self, heads: Tensor, batch: int) -> Tensor:
+        """Vectors [B · H, T, d] of norm 1 as [B, T, H · d] of norm 1."""
+        split = heads.view(batch, -1, *heads.shape[1:]).transpose(1, 2).flatten(2)
+        return split.div(self.settings.heads**0.5)
+
     # ---- steps
 
     def _heads(self, x: Tensor, history: Tensor | None) -> list[Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
 
-__all__ = ["RULES", "salient_spans", "span_weights", "token_ends"]
+__all__ = ["RULES", "answer_starts", "salient_spans", "span_weights", "token_ends"]
 
 RULES = "rules"
 _NUMBER = re.compile(r"\d(?:[\d,.:/-]*\d)?(?:(?:st|nd|rd|th|s)\b|%)?")
@@ -100,3 +100,16 @@ def span_weights(
         for start, end in zip(starts, ends, strict=True)
     ]
     return torch.tensor(held, dtype=torch.float32)
+
+
+def answer_starts(backbone: Backbone, text: str, answer: str) -> list[int]:
+    """The places among a text's tokens at which an answer begins; none if it is not there."""
+    if not answer:
+        return []
+    spans = [(found.start(), found.end()) for found in re.finditer(re.escape(answer), text)]
+    if not spans:
+        return []
+    held = span_weights(backbone, backbone.encode([text])[0], text, spans)
+    before = torch.cat([held.new_zeros(1), held[:-1]])
+    starts: list[int] = torch.nonzero((held > 0) & (before == 0)).flatten().tolist()
+    return starts
