@@ -39,7 +39,7 @@ from tables.search import forms_table, sweep_table, training_table
 from tables.server import server_table
 from tables.speed import file_table, papers_table
 from tables.titans import kept_table, language_table, memory_table, needle_table
-from tables.training import standing_table, step_table
+from tables.training import drift_table, standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
 Maker = Callable[[Path], str]  # from the folder or file of records
@@ -95,6 +95,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "levels": ("exactness", levels_table),
     "learning": ("learning", learning_table),
     "camels": ("camels", lambda folder: learning_table(folder, "f1", "streams")),
+    "drift": ("training/mbc-drift.json", lambda path: drift_table(read_record(path))),
     "needle": ("titans/needle.json", needle_table),
     "needle-long": ("titans/long.json", needle_table),
     "needle-depth": ("titans/depth.json", needle_table),

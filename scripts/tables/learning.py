@@ -69,9 +69,10 @@ def learning_table(folder: Path, score: str = "exact_match", runs: str = "seeds"
         for name in ("documents", "questions")
         if (value := one.value(name)) is not None
     )
+    names = dict.fromkeys(r.record.data.name for results in rows.values() for r in results)
     codes = sorted({r.record.code_revision for results in rows.values() for r in results})
     note = (
-        f"*{one.record.data.name}, {counts}; nats for a token, mean over {runs} with the lowest "
+        f"*{', '.join(names)}, {counts}; nats for a token, mean over {runs} with the lowest "
         f"and the highest; code {', '.join(codes)}.*"
     )
     head = ["row", runs, *(title for title, _, _ in shown), "bank, kB"]

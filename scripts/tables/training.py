@@ -1,6 +1,6 @@
 """The tables of the long training: where each method stands, and what a step costs.
 
-Knows the records of scripts/record_training.py and scripts/measure_step.py.
+Knows the records of scripts/record_training.py, measure_step.py and measure_drift.py.
 """
 
 from __future__ import annotations
@@ -58,3 +58,22 @@ def _last(record: Record, part: str) -> Metric | None:
 
 def _shown(metric: Metric | None, digits: int) -> str:
     return "–" if metric is None else f"{metric.value:,.{digits}f}"
+
+
+def drift_table(record: Record) -> str:
+    """Markdown: a frozen codebook and one that learns, on both domains of a stream."""
+    kinds = (("residual", "{:.2f}"), ("perplexity", "{:.0f}"), ("F1", "{:.1f}"))
+    names = [name.split(": ") for name in record.metrics]
+    domains = list(dict.fromkeys(parts[1] for parts in names if len(parts) == 3))
+    rows = []
+    for form in dict.fromkeys(parts[0] for parts in names):
+        cells = [
+            shape.format(record.metrics[f"{form}: {domain}: {kind}"].value)
+            for domain in domains
+            for kind, shape in kinds
+        ]
+        size = record.metrics[f"{form}: codewords"].value
+        rows.append([form, *cells, f"{size / 1000:,.0f}"])
+    head = ["codebook", *(f"{domain}: {kind}" for domain in domains for kind, _ in kinds)]
+    note = f"*`{record.command}`, code {record.code_revision}.*"
+    return f"{table([*head, 'codewords, kB'], rows)}\n\n{note}"
