@@ -38,7 +38,7 @@ from tables.scale import ingest_table, machines_table
 from tables.search import forms_table, sweep_table, training_table
 from tables.server import server_table
 from tables.speed import file_table, papers_table
-from tables.titans import kept_table, language_table, memory_table, needle_table
+from tables.titans import kept_table, language_table, memory_table, needle_table, queries_table
 from tables.training import drift_table, standing_table, step_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,6 +100,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "needle-long": ("titans/long.json", needle_table),
     "needle-depth": ("titans/depth.json", needle_table),
     "titans-method": ("titans/method.json", kept_table),
+    "titans-queries": ("titans/queries.json", lambda path: queries_table(read_record(path))),
     "language": ("titans/language.json", language_table),
     "needle-parts": ("titans/parts.json", needle_table),
     "neural-memory": ("titans", memory_table),

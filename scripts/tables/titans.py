@@ -1,6 +1,7 @@
 """Tables of the neural memory: needles, perplexity, what it costs.
 
-Knows the records of bench_titans, bench_language and measure_memory; runs no model.
+Knows the records of bench_titans, bench_language, measure_memory and measure_queries; runs no
+model.
 """
 
 from __future__ import annotations
@@ -110,3 +111,16 @@ def kept_table(path: Path) -> str:
         f"({score.low:+.1f} … {score.high:+.1f}), p {values['F1, p'].value:.3f}."
     )
     return f"{table(head, rows)}\n\n{said}\n\n{_notes([record])}"
+
+
+def queries_table(record: Record) -> str:
+    """Which share of questions finds the key of its answer: a line for each run, last figures."""
+    names = [name.partition(": ") for name in record.metrics]
+    kinds = list(dict.fromkeys(kind for _, _, kind in names))
+    rows = [
+        [label, *(f"{record.metrics[f'{label}: {kind}'].value:.0f}" for kind in kinds)]
+        for label in dict.fromkeys(label for label, _, _ in names)
+    ]
+    asked = f"{record.config['seen']:,} questions seen, {record.config['unseen']} not"
+    note = f"*Percent; {asked}. `{record.command}`, code {record.code_revision}.*"
+    return f"{table(['learned from', *kinds], rows)}\n\n{note}"
