@@ -52,6 +52,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "squad-earlier": (EARLIER, results_table),
     "frontier-matrix": ("frontier", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
     "frontier": ("frontier", results_table),
+    "frontier-now": ("frontier-now", results_table),
     "frontier-shares": ("frontier", lambda folder: shares_table(folder, "mac")),
     "archivalqa": ("archivalqa", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
     "retention-long": ("retention", lambda folder: benchmark_tables(folder)["retention"]),
