@@ -72,8 +72,12 @@ def test_packaged_adapters_name_the_parameters_of_their_methods(
     """On a tiny backbone the shapes differ, the names of what the method trains do not."""
     folder = packaged_adapters()[name]
     stored = read_config(folder)
-    place = [field for field in ("encoder_layer", "inject_from") if field in stored["config"]]
-    low_rank = [field for field in ("lora", "closed_lora") if field in stored["config"]]
+    place = [
+        field
+        for field in ("encoder_layer", "inject_from", "weigher_layer")
+        if field in stored["config"]
+    ]
+    low_rank = [field for field in ("lora", "closed_lora", "change") if field in stored["config"]]
     changes = {**dict.fromkeys(place, 1), **{field: {"layer": 1} for field in low_rank}}
     if "layers" in stored["config"]:  # a list of them
         changes["layers"] = list(range(len(stored["config"]["layers"])))
