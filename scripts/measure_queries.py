@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from latentbank.adapter import build_method, copy_matching, find_adapter
 from latentbank.backbone.model import load_backbone
-from latentbank.backbone.prompts import prompt_ids
 from latentbank.bench.record import Metric, Series
 from latentbank.evaluate.data import QADataset, load_dataset
 from latentbank.parts.neural_memory import NeuralMemory
@@ -75,10 +74,7 @@ def held(method: Any, data: QADataset, chosen: Sequence[int]) -> Held:
         for one in of_document[number][:QUESTIONS]:
             question = data.questions[one]
             starts = answer_starts(backbone, text, question.answers[0])
-            ids, mask = backbone.pad(prompt_ids(backbone, [question.text]))
-            with method.reading().attach(backbone):
-                states = backbone.states(ids, mask, method.config.layer).float()
-            state = method.standard(states[0, -1:])[0].half()
+            state = method.ends([question.text])[0].half()
             asked.append((at, state, [start for start in starts if start < len(texts[-1])]))
     return Held(texts, [one for one in asked if one[2]])
 

@@ -248,10 +248,11 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
         if own.speak in (-1, own.layer):
             return (LayerHook(recalled, own.layer),)
         waiting: list[Tensor] = []  # between the two layers of one forward pass
-        return (
-            LayerHook(lambda hidden: waiting.append(recalled(hidden)), own.layer),
-            LayerHook(lambda hidden: waiting.pop(), own.speak),
-        )
+
+        def wait(hidden: Tensor) -> None:
+            waiting[:] = [recalled(hidden)]
+
+        return LayerHook(wait, own.layer), LayerHook(lambda hidden: waiting.pop(), own.speak)
 
     def _recalled(self, questions: Sequence[str], state: State) -> Any:
         """States before the prompt: what the question's tokens recall, pooled."""
@@ -354,11 +355,16 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
 
     def asked(self, questions: Sequence[str]) -> Tensor:
         """The queries [Q, d] at the ends of the questions' prompts."""
+        return self.memory.queries(self.ends(questions)[None])[0]
+
+    def ends(self, questions: Sequence[str]) -> Tensor:
+        """The standardised states [Q, D] at the ends of the questions' prompts."""
         ids, mask = self.backbone.pad(prompt_ids(self.backbone, questions))
         with self.reading().attach(self.backbone):
             states = self.backbone.states(ids, mask, self.config.layer).float()
         last = states[torch.arange(len(ids)), mask.sum(1) - 1]
-        return self.memory.queries(self.standard(last)[None])[0]
+        found: Tensor = self.standard(last)
+        return found
 
     def _recall_loss(self, states: Tensor, state: State) -> Tensor:
         """1 - cosine of recalled and next state, the mean over the tokens of one text."""
