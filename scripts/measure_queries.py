@@ -103,7 +103,8 @@ def learned(
             found = {"seen": float(np.mean(seen[-every // 2 :]))}
             with torch.no_grad():
                 for count in (1, 10, 100):
-                    groups = [range(at, at + count) for at in range(0, len(test.texts), count)]
+                    size = len(test.texts)
+                    groups = [range(at, min(at + count, size)) for at in range(0, size, count)]
                     shares = [test.found(memory, list(one), 0.0)[1] for one in groups]
                     found[f"unseen, of {count}"] = float(np.mean(shares))
             memory.train()
