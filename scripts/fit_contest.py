@@ -35,7 +35,10 @@ Rule = Callable[[Row], float]
 def collect(data: QADataset, options: argparse.Namespace) -> list[list[Row]]:
     """The candidates of each question, the closed book last."""
     found: list[list[Row]] = []
-    with MemoryModel.from_pretrained(options.adapter, quick=True, engine=options.engine) as model:
+    budget = options.budget * len(data.documents) or None
+    with MemoryModel.from_pretrained(
+        options.adapter, quick=True, engine=options.engine, budget_bytes=budget
+    ) as model:
         model.write(data.documents)
         asked = data.sample_questions(options.questions, 1).questions
         names = [document.id for document in data.documents]
@@ -142,6 +145,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="strata-smollm2-135m")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--budget", type=int, default=0, help="bytes per document; 0: no limit")
     parser.add_argument("--rows", type=Path, default=Path("runs/contest.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("results/retrieval/contest.json"))
     options = parser.parse_args()
