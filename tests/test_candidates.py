@@ -204,3 +204,24 @@ def test_documents_that_are_read_together_are_not_read_one_by_one(
     assert made(backbones, name, candidates=2, **{together: 2}).candidates(QUESTIONS) is None
     with pytest.raises(InputError, match="at least 1"):
         made(backbones, name, candidates=0)
+
+
+@pytest.mark.parametrize("name", ["strata", "rag"])
+def test_the_closed_book_weighs_more_where_texts_are_gone(backbones: Backbones, name: str) -> None:
+    settings = {"least_match": 0.0, "closed_weight": 0.1, "closed_gone": 0.6}
+    method = made(backbones, name, candidates=2, **settings)
+    bank = method.require_bank()
+
+    def weights() -> list[float]:
+        rows = method.candidates(QUESTIONS)
+        assert rows is not None and all(row[-1].document is None for row in rows)
+        return [row[-1].weight for row in rows]
+
+    assert bank.gone_share == 0.0 and weights() == [0.1] * len(QUESTIONS)
+    gone = [document.id for document in MORE[: len(MORE) // 3]]
+    method.delete(gone)
+    share = len(gone) / len(MORE)
+    assert bank.gone_share == pytest.approx(share)
+    assert weights() == pytest.approx([0.1 + 0.6 * share] * len(QUESTIONS))
+    with pytest.raises(InputError, match="closed_gone"):
+        build_method(name, backbones.fresh("llama"), {"closed_gone": 1.5}, preset="tiny")

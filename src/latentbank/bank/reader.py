@@ -76,6 +76,17 @@ class BankReader:
         with self.session.reading():
             return len(self.session.directory)
 
+    @property
+    def gone_share(self) -> float:
+        """The share of the documents written so far that are not here any more, in [0, 1].
+
+        Forgotten and deleted documents count alike. Those that were written after the newest one
+        that is here are not known.
+        """
+        with self.session.reading():
+            here, numbered = len(self.session.directory), self.session.directory.orders
+        return 1 - here / numbered if numbered else 0.0
+
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self._find(id) is not None
 

@@ -149,7 +149,8 @@ class Rag(Trained, Candidates, WordIndexed):
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
         """The documents that compete for each question; see `Retriever.candidates`."""
-        return self.retriever.candidates(questions, self.closed_lora is not None)
+        gone = self.require_bank().gone_share
+        return self.retriever.candidates(questions, self.closed_lora is not None, gone)
 
     def text(self, id: str) -> str:
         """The text of an entry as the model reads it; empty for one that is gone."""

@@ -191,7 +191,8 @@ class Recall(Rag, Telemetry):
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
         """See `Retriever.candidates`."""
-        return self.retriever.candidates(questions, self.closed_lora is not None)
+        gone = self.require_bank().gone_share
+        return self.retriever.candidates(questions, self.closed_lora is not None, gone)
 
     def telemetry(self) -> dict[str, float]:
         """Mean layers when writing, texts refined since the method was made, coarse ones left."""

@@ -300,7 +300,8 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
 
     def candidates(self, questions: Sequence[str]) -> list[list[Candidate]] | None:
         """The documents that compete for each question; see `Retriever.candidates`."""
-        return self.retriever.candidates(questions, self.closed_lora is not None)
+        gone = self.require_bank().gone_share
+        return self.retriever.candidates(questions, self.closed_lora is not None, gone)
 
     @torch.no_grad()
     def _question_keys(self, questions: Sequence[str]) -> Tensor:
@@ -381,8 +382,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         A step reads all states of its documents, or pooled ones of a random size.
         """
         self.reader.hot.clear()
-        texts = [d.text for d in batch.documents]
-        states, mask = self.features(texts)
+        states, mask = self.features([d.text for d in batch.documents])
         standard = self.standard(states[:, 1:])
         matching = self.pooled.matching(batch, standard, mask[:, 1:])
         draw = np.random.default_rng([_SEED, batch.step])

@@ -34,7 +34,14 @@ __all__ = ["FLAT_NAMES", "RetrievalConfig", "Retriever"]
 
 FLAT_NAMES = {
     name: f"retrieval.{name}"
-    for name in ("candidates", "least_match", "closed_weight", "gain_half", "gain_scale")
+    for name in (
+        "candidates",
+        "least_match",
+        "closed_weight",
+        "closed_gone",
+        "gain_half",
+        "gain_scale",
+    )
 }
 """Where the fields of this group stood before they were a group; see `config.ALIASES`."""
 
@@ -60,6 +67,9 @@ class RetrievalConfig:
     closed_weight: float = setting(
         0.0, "Weight of the closed-book answer beside candidates; 0 leaves it out."
     )
+    closed_gone: float = setting(
+        0.0, "What is added to that weight where all texts written are gone; a share, for a share."
+    )
     gain_half: float = setting(10.0, "Question gain in nats at which a candidate's weight halves.")
     gain_scale: float = setting(0.0, "Nats over which the gain counts; 0 switches reranking off.")
     index_bytes: int = setting(
@@ -68,7 +78,7 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "candidates", "together")
-        require_share(self, "least_match", "closed_weight")
+        require_share(self, "least_match", "closed_weight", "closed_gone")
         require_at_least(self, 0, "rerank", "gain_scale", "index_bytes")
         if self.fusion:
             parse(self.fusion, FEATURES)
@@ -183,15 +193,17 @@ class Retriever:
         return [[(id, 1.0)] for id in documents], ()
 
     def candidates(
-        self, questions: Sequence[str], closed_differs: bool
+        self, questions: Sequence[str], closed_differs: bool, gone: float
     ) -> list[list[Candidate]] | None:
         """The candidates of each question, best first; None where `select` alone decides.
 
         `closed_differs`: the closed book is answered with other weights than the documents are.
+        `gone`: the share of the texts written that the bank does not hold any more.
         """
         by_key = bool(len(self.keys))
         top = 1 if by_key else self.config.candidates
-        closed = 0.0 if by_key else self.config.closed_weight
+        own = self.config
+        closed = 0.0 if by_key else min(1.0, own.closed_weight + own.closed_gone * gone)
         contested = top > 1 or closed_differs or closed > 0
         if self.config.together > 1 or not contested:
             return None
