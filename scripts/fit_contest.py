@@ -116,7 +116,7 @@ def rules() -> dict[str, Rule]:
     }
     halves = (-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
     gains = [(0.0, 0.0), *itertools.product(halves, (2.5, 5.0, 10.0))]
-    for sure, (half, scale), closed in itertools.product(SURE, gains, (0.0, 0.05, 0.2)):
+    for sure, (half, scale), closed in itertools.product(SURE, gains, (0.0, 0.05, 0.1, 0.2, 0.4)):
         name = f"gain {half:g}/{scale:g}" if scale else "no gain"
         found[f"{sure}, {name}, closed book {closed:g}"] = _rule(sure, half, scale, closed)
     return found
