@@ -14,10 +14,11 @@ from latentbank.backbone.model import Backbone
 from latentbank.bank import MemoryBank
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, BudgetError, InputError, UnknownNameError
-from latentbank.methods.titans import Titans, TitansConfig
+from latentbank.methods.titans import Titans, TitansConfig, TitansWords
 from latentbank.model import MemoryModel, bank_fingerprint
 from latentbank.parts.batch import Batch
 from latentbank.parts.neural_memory.pointing import pointing_loss
+from latentbank.parts.neural_memory.words import WordMemory
 from latentbank.parts.online.salient import answer_starts
 from test_cli import run
 from tiny import ANSWERS, DOCUMENTS, QUESTIONS, Backbones, fresh_bank
@@ -254,3 +255,75 @@ def test_inspect_shows_the_surprise_of_a_document(
     done = run("write", str(text), "--bank", "n.bank", "--method", "rag", *named)
     refused = run("inspect", "n.bank", "--surprise", str(text))
     assert refused.exit_code != 0 and "measures no surprise" in refused.output
+
+
+WORDS: dict[str, Any] = {"keys": "words", "layer": 0, "window": 5}
+
+
+def test_a_memory_of_words_learns_to_answer_and_keeps_its_size(backbone: Backbone) -> None:
+    method = build_method("titans", backbone, {**WORDS, "point": 1.0, "crowd": 6}, preset="tiny")
+    assert isinstance(method, TitansWords)
+    method.prepare(DOCUMENTS)
+    batch = Batch(DOCUMENTS[:2], QUESTIONS[:2], ANSWERS[:2], (0, 1))
+    trained = method.trainable()
+    assert {name.split(".")[1] for name in trained} == {"memory", "voice"}
+    optimiser = torch.optim.Adam(trained.values(), 1e-2)
+    parts = []
+    for _ in range(60):
+        loss = method.loss(batch)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        parts.append(loss.parts)
+    assert parts[-1]["point"] < parts[0]["point"] - 1 and parts[-1]["found"] == 1.0
+    assert parts[-1]["answer"] < parts[0]["answer"] - 0.5
+    assert method._crowd is not None
+    method.train(False)
+    model = MemoryModel(method)
+    plain = [answer.text for answer in model.ask_many(list(QUESTIONS[:2]))]
+    model.write(DOCUMENTS[:2])
+    size = sum(len(data) for data in method.state_bytes().values())
+    together = [answer.text for answer in model.ask_many(list(QUESTIONS[:2]))]
+    assert together != plain
+    assert together == [model.ask(question).text for question in QUESTIONS[:2]]
+    assert together == [model.ask_many(list(QUESTIONS[:2])[::-1])[1 - at].text for at in (0, 1)]
+    model.write(DOCUMENTS[2:])
+    assert sum(len(data) for data in method.state_bytes().values()) == size
+
+
+def test_texts_apart_make_the_matrix_of_texts_together(backbone: Backbone) -> None:
+    first, second = (build_method("titans", backbone, WORDS, preset="tiny") for _ in range(2))
+    second.network.load_state_dict(first.network.state_dict())
+    for method, parts in ((first, [DOCUMENTS]), (second, [DOCUMENTS[:1], DOCUMENTS[1:]])):
+        fresh_bank(method)
+        for part in parts:
+            method.write(part)
+    one, other = (method.memory_state()["weights.0"] for method in (first, second))
+    assert one.any() and torch.allclose(one, other, atol=1e-5)
+    again = build_method("titans", backbone, WORDS, preset="tiny")
+    again.load_memory_state(first.memory_state())
+    assert torch.equal(again.memory_state()["weights.0"], one)
+    with pytest.raises(BankError, match=r"\(1, 1, 3, 3\).*\(1, 1, \d+, \d+\)"):
+        again.load_memory_state({**first.memory_state(), "weights.0": torch.zeros(1, 1, 3, 3)})
+
+
+def test_a_key_is_made_of_the_words_around_its_token() -> None:
+    memory = WordMemory(16, window=5)
+    text = torch.randn(1, 20, 16)
+    changed = text.clone()
+    changed[:, 10] = torch.randn(16)
+    moved = (memory.keys(text) - memory.keys(changed)).norm(dim=-1)[0] > 1e-6
+    assert torch.nonzero(moved).flatten().tolist() == [8, 9, 10, 11, 12]
+    question = text[:, 4:9]
+    query = memory.queries(memory.bags(question, torch.ones(1, 5).bool()), torch.zeros(1, 1, 16))
+    assert (memory.keys(text)[0] @ query[0, 0]).argmax() in range(4, 9), "words find themselves"
+    spoilt = text.clone()
+    spoilt[0, 3, 2] = torch.nan
+    state = memory(spoilt, memory.start(1)).state
+    assert int(state.skipped) == 1 and all(one.isfinite().all() for one in state.weights)
+    with pytest.raises(InputError, match=r"\[batch, tokens, 16\], got \[1, 2, 3\]"):
+        memory(torch.zeros(1, 2, 3), memory.start(1))
+    with pytest.raises(InputError, match="keys='words' needs layer=0"):
+        TitansConfig(keys="words", layer=1)
+    with pytest.raises(UnknownNameError, match="kind of keys"):
+        TitansConfig(keys="letters")

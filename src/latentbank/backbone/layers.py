@@ -74,6 +74,12 @@ class Decoder:
         """The decoder layers, first one first."""
         return list(getattr(self.body, self.layers_name))
 
+    @property
+    def norm(self) -> nn.Module:
+        """The norm after the last layer."""
+        found: nn.Module = getattr(self.body, self.norm_name)
+        return found
+
     def stage(self, first: int, last: int) -> Any:
         """Layers first … last-1 as a module that shares the model's weights.
 

@@ -60,6 +60,7 @@ class Backbone:
         self._stages: dict[tuple[int, int], Any] = {}
         self._start_states: dict[int, Tensor] = {}
         self.memory: KVMemory | None = None
+        self.rows = torch.zeros(0, dtype=torch.long)  # of the texts that run now
         self.engine: Any = None
         self._changed = False  # inside `reference`
         self.updates: list[str] = []

@@ -23,6 +23,8 @@ class Layers(Protocol):
     """What a run needs of a `Backbone`."""
 
     model: Any
+    rows: Tensor
+    """Of the texts that run now, [B'] places in the batch as it began; read by `LayerHook`s."""
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +69,7 @@ class TextRun:
         self.bounds = [(0, split), (split, last)] if 0 < split < last else [(0, last)]
         self.caches: list[Any] = [backbone.new_cache(*bound) for bound in self.bounds]
         device = backbone.device
+        self.rows = torch.arange(batch, device=device)
         self.seen = torch.zeros(batch, 0, dtype=torch.bool, device=device)
         self.seen_positions = torch.zeros(batch, 0, dtype=torch.long, device=device)
         if memory is not None:
@@ -86,6 +89,7 @@ class TextRun:
 
     def _through(self, hidden: Tensor, stage: int) -> Tensor:
         """Final states [B, T, D] of the last T tokens, whose states `hidden` enter a stage."""
+        self.backbone.rows = self.rows
         past = self.seen.shape[1] - hidden.shape[1]
         order = torch.arange(self.seen.shape[1], device=hidden.device)
         causal = order[None, past:, None] >= order[None, None, :]
@@ -113,6 +117,7 @@ class TextRun:
             raise ValueError("the run is not split where the memory enters, or was fed twice")
         for cache, own in zip(self.caches[:-1], run.caches, strict=False):
             own.load(*([one.index_select(0, rows) for one in kind] for kind in cache.pairs()))
+        run.rows = self.rows.index_select(0, rows)
         run.seen = self.seen.index_select(0, rows)
         run.seen_positions = self.seen_positions.index_select(0, rows)
         states = self.entered.index_select(0, rows)
@@ -150,6 +155,7 @@ class TextRun:
         """Keeps the batch rows `index` [B'], also of the memory; for beam search."""
         for cache in self.caches:
             cache.select(index)
+        self.rows = self.rows.index_select(0, index)
         self.seen = self.seen.index_select(0, index)
         self.seen_positions = self.seen_positions.index_select(0, index)
         if self.memory is not None:

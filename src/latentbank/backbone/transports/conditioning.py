@@ -118,7 +118,8 @@ class MidStates:
 class LayerHook:
     """Reads the residual stream at `layer` and may add to it.
 
-    `function` gets the states [B, T, D] that enter the layer. It returns a tensor of the same shape
+    `layer` may be the number of layers: then it is the states before the final norm. `function`
+    gets the states [B, T, D] that enter the layer. It returns a tensor of the same shape
     that is added to them, or None. It runs at every forward pass, also token by token while
     decoding. Gradients flow.
     """
@@ -129,10 +130,10 @@ class LayerHook:
     @contextmanager
     def attach(self, backbone: Backbone) -> Iterator[Backbone]:
         """Hooks the layer for the length of the block. Raises InputError for an unknown layer."""
-        layers = backbone.decoder.layers
+        layers = [*backbone.decoder.layers, backbone.decoder.norm]
         if not 0 <= self.layer < len(layers):
             raise InputError(
-                f"layer {self.layer} is outside the {len(layers)} layers of the backbone"
+                f"layer {self.layer} is outside the {len(layers) - 1} layers of the backbone"
             )
         handle = layers[self.layer].register_forward_pre_hook(self._enter, with_kwargs=True)
         try:

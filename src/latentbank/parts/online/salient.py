@@ -17,7 +17,9 @@ from torch import Tensor
 from latentbank.backbone.model import Backbone
 from latentbank.errors import InputError
 
-__all__ = ["RULES", "answer_starts", "salient_spans", "span_weights", "token_ends"]
+__all__ = [
+    "RULES", "answer_spans", "answer_starts", "salient_spans", "span_weights", "token_ends",
+]  # fmt: skip
 
 RULES = "rules"
 _NUMBER = re.compile(r"\d(?:[\d,.:/-]*\d)?(?:(?:st|nd|rd|th|s)\b|%)?")
@@ -104,12 +106,17 @@ def span_weights(
 
 def answer_starts(backbone: Backbone, text: str, answer: str) -> list[int]:
     """The places among a text's tokens at which an answer begins; none if it is not there."""
+    return [start for start, _ in answer_spans(backbone, text, answer)]
+
+
+def answer_spans(backbone: Backbone, text: str, answer: str) -> list[tuple[int, int]]:
+    """(start, end) among a text's tokens of each place where an answer stands."""
     if not answer:
         return []
     spans = [(found.start(), found.end()) for found in re.finditer(re.escape(answer), text)]
     if not spans:
         return []
     held = span_weights(backbone, backbone.encode([text])[0], text, spans)
-    before = torch.cat([held.new_zeros(1), held[:-1]])
-    starts: list[int] = torch.nonzero((held > 0) & (before == 0)).flatten().tolist()
-    return starts
+    edges = torch.cat([held.new_zeros(1), held, held.new_zeros(1)]).diff()
+    starts, ends = (torch.nonzero(edges == side).flatten().tolist() for side in (1, -1))
+    return list(zip(starts, ends, strict=True))
