@@ -3,7 +3,9 @@
 Documents are written one after the other. At each of the counts: how well a token's state recalls
 the state that came next, in the first, the middle and the last document, beside what an empty
 memory says; and the loss of answers about documents that were written, with the memory and without.
-At the last count the answers themselves are scored. One record.
+At the last count the answers themselves are scored. One record. With `keys=words` there is no such
+recall. Told instead is how often a question's query is nearest to the key of the first token of its
+answer, among the tokens of all documents written.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from latentbank.bench.record import Metric, Series
 from latentbank.evaluate.data import Question, load_dataset
 from latentbank.evaluate.metrics import f1, paired_bootstrap
 from latentbank.model import MemoryModel
+from latentbank.parts.online.salient import answer_starts
 from measured import write_measured
 
 BATCH = 8
@@ -35,6 +38,23 @@ def recall(method: Any, text: str, state: Any) -> float:
     states = method._states([text])[0]
     found = method.memory.recall(states, state, apart=True)
     return float(cosine_similarity(found[:, :-1], states[:, 1:], dim=-1).mean())
+
+
+@torch.no_grad()
+def found(method: Any, documents: list[Any], questions: list[Question]) -> float:
+    """Share of `questions` whose query finds the first token of its answer in `documents`."""
+    read = [method._states([document.text])[0] for document in documents]
+    ends = np.cumsum([0, *(states.shape[1] for states in read)])
+    keys = torch.cat([method.words.keys(states)[0] for states in read])
+    last = method._asking(questions[0].text)[None, None]
+    hits: list[bool] = []
+    for one in questions:
+        starts = answer_starts(method.backbone, documents[one.document].text, one.answers[0])
+        if starts:
+            query = method.words.queries(method.words.bags(*method._states([one.text])), last)
+            nearest = int((keys @ query[0, 0]).argmax()) - ends[one.document]
+            hits.append(bool(nearest in starts))
+    return float(np.mean(hits))
 
 
 @torch.no_grad()
@@ -77,19 +97,26 @@ def main() -> None:
     closed = method.closed_book()
     metrics: dict[str, Metric] = {}
     curves: dict[str, list[float]] = {}
-    empty = recall(method, data.documents[0].text, method.memory.start(1).detached())
-    metrics["recall, empty memory"] = Metric(empty, "cosine")
+    words = method.config.keys == "words"
+    if not words:
+        empty = recall(method, data.documents[0].text, method.memory.start(1).detached())
+        metrics["recall, empty memory"] = Metric(empty, "cosine")
     written = 0
     for count in options.documents:
         model.write(data.documents[written:count])
         written, state = count, method.learned()
-        for name, at in (("first", 0), ("middle", count // 2), ("last", count - 1)):
+        spots = (("first", 0), ("middle", count // 2), ("last", count - 1))
+        for name, at in () if words else spots:
             value = recall(method, data.documents[at].text, state)
             metrics[f"recall, {name} of {count}"] = Metric(value, "cosine")
             curves.setdefault(f"recall, {name}", []).append(value)
         asked = [q for q in data.questions if q.document < count]
         chosen = np.random.default_rng(count).permutation(len(asked))[: options.questions]
         questions = [asked[i] for i in sorted(chosen)]
+        if words:
+            share = found(method, list(data.documents[:count]), questions)
+            metrics[f"found of {count}"] = Metric(100 * share, "percent")
+            curves.setdefault("found", []).append(100 * share)
         with_memory = losses(backbone, method.read([""]), questions)
         without = losses(backbone, closed, questions)
         gain = paired_bootstrap(without, with_memory)
@@ -112,7 +139,7 @@ def main() -> None:
     series = {
         name: Series(
             counts, tuple(values), "documents", "count", name,
-            "nats/token" if name == "gain" else "cosine",
+            {"gain": "nats/token", "found": "percent"}.get(name, "cosine"),
         )
         for name, values in curves.items()
     }  # fmt: skip

@@ -89,27 +89,33 @@ def memory_table(folder: Path) -> str:
 
 
 def kept_table(path: Path) -> str:
-    """The method on the frozen backbone: recall and gain by the number of documents; then F1."""
+    """The method on the frozen backbone: what is found again, gain by documents, F1."""
     record = read_record(path)
     values = record.metrics
     counts = [int(name.rpartition(" ")[2]) for name in values if name.startswith("gain of ")]
+    words = f"found of {counts[0]}" in values
     rows = []
     for count in counts:
-        recalled = [
-            f"{values[f'recall, {place} of {count}'].value:.2f}"
-            for place in ("first", "middle", "last")
-        ]
+        if words:
+            told = [f"{values[f'found of {count}'].value:.0f} %"]
+        else:
+            told = [
+                f"{values[f'recall, {place} of {count}'].value:.2f}"
+                for place in ("first", "middle", "last")
+            ]
         gain = values[f"gain of {count}"]
         interval = f"{gain.value:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
-        rows.append([f"{count:,}", *recalled, interval])
-    head = ["documents", "recall, first", "middle", "last", "gain of answers, nats a token"]
+        rows.append([f"{count:,}", *told, interval])
+    shown = ["answers found"] if words else ["recall, first", "middle", "last"]
+    head = ["documents", *shown, "gain of answers, nats a token"]
     score = values["F1, difference"]
     said = (
-        f"An empty memory recalls {values['recall, empty memory'].value:.2f}. F1 after "
-        f"{counts[-1]:,} documents: {values['F1'].value:.1f}, without memory "
+        f"F1 after {counts[-1]:,} documents: {values['F1'].value:.1f}, without memory "
         f"{values['F1, no memory'].value:.1f}, difference {score.value:+.1f} "
         f"({score.low:+.1f} … {score.high:+.1f}), p {values['F1, p'].value:.3f}."
     )
+    if not words:
+        said = f"An empty memory recalls {values['recall, empty memory'].value:.2f}. {said}"
     return f"{table(head, rows)}\n\n{said}\n\n{_notes([record])}"
 
 
