@@ -21,7 +21,6 @@ from torch.nn.functional import cosine_similarity
 from latentbank.adapter import find_adapter, load_adapter
 from latentbank.backbone.model import load_backbone
 from latentbank.backbone.prompts import answer_ids
-from latentbank.backbone.transports import Conditioning
 from latentbank.bench.record import Metric, Series
 from latentbank.evaluate.data import Question, load_dataset
 from latentbank.evaluate.metrics import f1, paired_bootstrap
@@ -58,12 +57,15 @@ def found(method: Any, documents: list[Any], questions: list[Question]) -> float
 
 
 @torch.no_grad()
-def losses(backbone: Any, read: Conditioning, questions: list[Question]) -> list[float]:
-    """Nats a token of the first answer of each question."""
+def losses(method: Any, questions: list[Question], memory: bool) -> list[float]:
+    """Nats a token of the first answer of each question, with memory or closed book."""
+    backbone = method.backbone
     found: list[float] = []
     for at in range(0, len(questions), BATCH):
         part = questions[at : at + BATCH]
-        prompts = read.prompts(backbone, [q.text for q in part])
+        texts = [q.text for q in part]
+        read = method.read(texts) if memory else method.closed_book()
+        prompts = read.prompts(backbone, texts)
         with read.attach(backbone):
             total, tokens = backbone.answer_loss(
                 prompts, answer_ids(backbone, [q.answers[0] for q in part])
@@ -94,7 +96,6 @@ def main() -> None:
     method: Any = load_adapter(find_adapter(options.adapter), backbone)
     data = load_dataset(options.data, options.split).take(documents=options.documents[-1])
     model = MemoryModel(method)
-    closed = method.closed_book()
     metrics: dict[str, Metric] = {}
     curves: dict[str, list[float]] = {}
     words = method.config.keys == "words"
@@ -117,8 +118,7 @@ def main() -> None:
             share = found(method, list(data.documents[:count]), questions)
             metrics[f"found of {count}"] = Metric(100 * share, "percent")
             curves.setdefault("found", []).append(100 * share)
-        with_memory = losses(backbone, method.read([""]), questions)
-        without = losses(backbone, closed, questions)
+        with_memory, without = (losses(method, questions, one) for one in (True, False))
         gain = paired_bootstrap(without, with_memory)
         metrics[f"gain of {count}"] = Metric(gain.difference, "nats/token", gain.low, gain.high)
         metrics[f"p of {count}"] = Metric(gain.p_value, "p")
