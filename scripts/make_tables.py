@@ -101,6 +101,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "needle-long": ("titans/long.json", needle_table),
     "needle-depth": ("titans/depth.json", needle_table),
     "titans-method": ("titans/method.json", kept_table),
+    "titans-words": ("titans/words.json", kept_table),
     "titans-queries": ("titans/queries.json", lambda path: queries_table(read_record(path))),
     "language": ("titans/language.json", language_table),
     "needle-parts": ("titans/parts.json", needle_table),
