@@ -140,7 +140,7 @@ bench-full: $(STAMP)
 	$(BIN)/python scripts/make_tables.py
 
 # The frontier of the README: the whole test at each budget. SQUAD as above.
-FRONTIER = $(BIN)/latentbank bench online-qa --data $(SQUAD) --split test-online --questions 200 \
+FRONTIER = $(BIN)/latentbank bench online-qa --data $(SQUAD) --split test-online --questions 300 \
 	--out results/frontier
 frontier: $(STAMP)
 	@test -n "$(SQUAD)" || { echo "frontier needs SQUAD=FOLDER with dev-v1.1.json" >&2; exit 2; }

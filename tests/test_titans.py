@@ -289,6 +289,9 @@ def test_a_memory_of_words_learns_to_answer_and_keeps_its_size(backbone: Backbon
     assert together == [model.ask_many(list(QUESTIONS[:2])[::-1])[1 - at].text for at in (0, 1)]
     model.write(DOCUMENTS[2:])
     assert sum(len(data) for data in method.state_bytes().values()) == size
+    told = method.surprise(DOCUMENTS[0].text)
+    assert "".join(token for token, _ in told) == DOCUMENTS[0].text
+    assert set(method.telemetry()) == {"memory_tokens", "memory_skipped"}
 
 
 def test_texts_apart_make_the_matrix_of_texts_together(backbone: Backbone) -> None:
