@@ -328,5 +328,7 @@ def test_a_key_is_made_of_the_words_around_its_token() -> None:
         memory(torch.zeros(1, 2, 3), memory.start(1))
     with pytest.raises(InputError, match="keys='words' needs layer=0"):
         TitansConfig(keys="words", layer=1)
+    with pytest.raises(InputError, match="recall=0"):
+        TitansConfig(keys="words", recall=1.0)
     with pytest.raises(UnknownNameError, match="kind of keys"):
         TitansConfig(keys="letters")

@@ -48,12 +48,7 @@ from latentbank.capabilities import (
 from latentbank.config import require_at_least, setting
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, unknown
-from latentbank.method import (
-    CALLS_ADD_UP,
-    CONSTANT_SIZE,
-    EMPTY_IS_PLAIN,
-    WriteReport,
-)
+from latentbank.method import CALLS_ADD_UP, CONSTANT_SIZE, EMPTY_IS_PLAIN, WriteReport
 from latentbank.parts.amortised.alignment import StateAlignment, as_states
 from latentbank.parts.batch import Batch, Loss, mean_answer_loss
 from latentbank.parts.low_rank import NO_LORA, LoraSettings
@@ -92,8 +87,8 @@ class TitansConfig:
             raise unknown("transport", self.transport, ["hook", "states"])
         if self.keys not in ("states", "words"):
             raise unknown("kind of keys", self.keys, ["states", "words"])
-        if self.keys == "words" and (self.layer or self.transport != "hook"):
-            raise InputError("keys='words' needs layer=0 and transport='hook'")
+        if self.keys == "words" and (self.layer or self.recall or self.transport != "hook"):
+            raise InputError("keys='words' needs layer=0, transport='hook' and recall=0")
         require_at_least(self, 1, "tokens", "chunk_tokens", "window")
         require_at_least(self, 0, "layer", "crowd", "answer_weight", "recall", "point", "retell")
         require_at_least(self, -1, "speak")
@@ -330,23 +325,27 @@ class Titans(Trained, Encoding, Stateful, Telemetry, Surprised):
             pointed, parts["found"] = self._pointing(batch, read)
             parts["point"] = pointed.item()
             total = total + own.point * pointed
-            if not own.recall + own.answer_weight + own.retell:
-                return Loss(total, parts)
+        if not own.recall + own.answer_weight + own.retell:
+            return Loss(total, parts)
+        state = self._after(read, parts)
+        if own.recall:
+            ends = [self._recall_loss(states, state) for states in (read[0], read[-1])]
+            recalled = torch.stack(ends).mean()
+            parts["recall"] = recalled.item()
+            total = total + own.recall * recalled
+        if own.answer_weight or own.retell:
+            total = total + self._through_the_backbone(batch, state, parts)
+        return Loss(total, parts)
+
+    def _after(self, read: Sequence[Tensor], parts: dict[str, float]) -> State:
+        """The state after the texts of a step; notes their mean surprise."""
         state, surprises = self.memory.start(1), []
         for states in read:
             found = self.memory(states, state)
             state = found.state.settled()
             surprises.append(float(found.surprise.detach().mean()))
         parts["surprise"] = sum(surprises) / len(surprises)
-        if own.recall:
-            recalled = torch.stack(
-                [self._recall_loss(x, state) for x in (read[0], read[-1])]
-            ).mean()
-            parts["recall"] = recalled.item()
-            total = total + own.recall * recalled
-        if own.answer_weight or own.retell:
-            total = total + self._through_the_backbone(batch, state, parts)
-        return Loss(total, parts)
+        return state
 
     def _pointing(self, batch: Batch, read: Sequence[Tensor]) -> tuple[Tensor, float]:
         """See `pointing_loss`: the questions' queries among the keys of all texts `read`."""

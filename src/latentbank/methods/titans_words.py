@@ -22,7 +22,7 @@ from latentbank.backbone.transports import LayerHook
 from latentbank.capabilities import Trained
 from latentbank.documents.document import Document
 from latentbank.methods.titans_states import Titans, TitansConfig
-from latentbank.parts.batch import Batch, Loss
+from latentbank.parts.batch import Batch
 from latentbank.parts.neural_memory import State
 from latentbank.parts.neural_memory.pointing import pointing_loss
 from latentbank.parts.neural_memory.words import Voice, WordMemory
@@ -93,26 +93,16 @@ class TitansWords(Titans):
         named = Trained.trainable(self)
         return {name: one for name, one in named.items() if name.startswith(kept)}
 
-    def loss(self, batch: Batch) -> Loss:
-        """See `Titans.loss`. `point`: each token of an answer is found after the one before it.
+    def _after(self, read: Sequence[Tensor], parts: dict[str, float]) -> State:
+        """The state after the texts of a step, and after what earlier steps left.
 
-        The memory of a step holds, besides its own documents, what earlier steps left: about
-        `crowd` documents, through which no gradient flows.
+        Of those it holds about `crowd` documents, through which no gradient flows.
         """
-        own, parts = self.config, {}
-        read = [self._states([document.text])[0] for document in batch.documents]
-        total = read[0].new_zeros(())
-        if own.point:
-            pointed, parts["found"] = self._pointing(batch, read)
-            parts["point"] = pointed.item()
-            total = total + own.point * pointed
-        if own.answer_weight or own.retell:
-            state = self._crowd or self.words.start(1)
-            for states in read:
-                state = self.words(states, state).state
-            total = total + self._through_the_backbone(batch, state, parts)
-            self._crowd = self._thinned(state.detached(), len(read))
-        return Loss(total, parts)
+        state = self._crowd or self.words.start(1)
+        for states in read:
+            state = self.words(states, state).state
+        self._crowd = self._thinned(state.detached(), len(read))
+        return state
 
     def _thinned(self, state: State, written: int) -> State | None:
         """The state with so much less that the next step holds as many documents; None: nothing."""
