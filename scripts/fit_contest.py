@@ -170,7 +170,8 @@ def main() -> None:
     print(f"{100 * best.mean():.2f}  best candidate; first right in "
           f"{100 * np.mean([row[0]['gold'] for row in found]):.1f} %")  # fmt: skip
     metrics["questions"] = Metric(len(found), "questions")
-    write_measured(options.out, "contest-rules", metrics, data, method="strata", seed=1)
+    method = options.adapter.partition("-")[0]  # packaged adapters begin with their method
+    write_measured(options.out, "contest-rules", metrics, data, method=method, seed=1)
 
 
 def _percent(value: float) -> Metric:

@@ -85,7 +85,7 @@ class BankReader:
         """
         with self.session.reading():
             here, numbered = len(self.session.directory), self.session.directory.orders
-        return 1 - here / numbered if numbered else 0.0
+        return max(0.0, 1 - here / numbered) if numbered else 0.0
 
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self._find(id) is not None

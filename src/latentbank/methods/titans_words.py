@@ -36,6 +36,8 @@ _POINTED = 4  # tokens of an answer that learn to be found
 class TitansWords(Titans):
     """What `titans` is with `keys=words`."""
 
+    remains = "What deleted documents added to the memory's sums stays in them."
+
     def __init__(self, config: TitansConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         width = backbone.geometry.width
