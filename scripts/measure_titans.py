@@ -5,7 +5,10 @@ the state that came next, in the first, the middle and the last document, beside
 memory says; and the loss of answers about documents that were written, with the memory and without.
 At the last count the answers themselves are scored. One record. With `keys=words` there is no such
 recall. Told instead is how often a question's query is nearest to the key of the first token of its
-answer, among the tokens of all documents written.
+answer, among the tokens of all documents written. And what a memory without a limit would say of
+that token with the same keys: the softmax of the query over all of them, mixed with what the model
+says closed book. Sharpness and share of the mixture are the best ones for half of the questions;
+told is the other half.
 """
 
 from __future__ import annotations
@@ -74,6 +77,56 @@ def losses(method: Any, questions: list[Question], memory: bool) -> list[float]:
     return found
 
 
+@torch.no_grad()
+def unlimited(method: Any, documents: list[Any], questions: list[Question]) -> dict[str, Metric]:
+    """The first tokens of answers: closed book, with the memory, and with all of its keys kept."""
+    backbone = method.backbone
+    read = [method._states([document.text])[0] for document in documents]
+    keys = torch.cat([method.words.keys(states)[0] for states in read])
+    tokens = backbone.encode([document.text for document in documents], start=False)
+    ids = torch.tensor(
+        [one for row, x in zip(tokens, read, strict=True) for one in row[: x.shape[1]]]
+    )
+    around = [
+        torch.cat([x, method.words._shifted(x, 1), method.words._shifted(x, -1)], -1) for x in read
+    ]
+    steps = torch.cat([method.words.step(x)[0].sigmoid() for x in around])[:, 0]
+    texts = [q.text for q in questions]
+    first = torch.tensor([answer_ids(backbone, [q.answers[0]])[0][0] for q in questions])
+    said: dict[str, list[torch.Tensor]] = {"closed book": [], "the memory": []}
+    queries: list[torch.Tensor] = []
+    for at in range(0, len(texts), BATCH):
+        part, answers = texts[at : at + BATCH], [[one] for one in first[at : at + BATCH].tolist()]
+        for name in said:
+            reading = method.closed_book() if name == "closed book" else method.read(part)
+            with reading.attach(backbone):
+                logits = backbone.answer_logits(reading.prompts(backbone, part), answers).logits
+            said[name].append(logits.float().softmax(-1))
+        last = method._asking(part[0])[None, None].expand(len(part), 1, -1)
+        queries.append(method.words.queries(method.words.bags(*method._states(part)), last)[:, 0])
+    close = torch.cat(queries) @ keys.T
+    plain, remembered = (torch.cat(parts) for parts in said.values())
+    half = torch.arange(len(texts)) % 2 == 0
+
+    def mixed(sharp: float, share: float) -> torch.Tensor:
+        weight = (close * sharp).exp() * steps
+        found = torch.zeros_like(plain).index_add_(1, ids, weight / weight.sum(1, keepdim=True))
+        return (1 - share) * plain + share * found
+
+    def nats(chances: torch.Tensor) -> torch.Tensor:
+        return -chances[torch.arange(len(texts)), first].clamp_min(1e-12).log()
+
+    choices = [(sharp, share) for sharp in (8, 12, 20, 30, 45) for share in (0.1, 0.2, 0.3, 0.4)]
+    best = min(choices, key=lambda one: float(nats(mixed(*one))[half].mean()))
+    metrics: dict[str, Metric] = {}
+    kept = (("closed book", plain), ("the memory", remembered), ("all keys kept", mixed(*best)))
+    for name, chances in kept:
+        right = (chances.argmax(1) == first)[~half].float()
+        metrics[f"first token, {name}"] = Metric(float(nats(chances)[~half].mean()), "nats")
+        metrics[f"first token right, {name}"] = Metric(100 * float(right.mean()), "percent")
+    return metrics
+
+
 def scores(model: MemoryModel, questions: list[Question], memory: bool) -> list[float]:
     """F1 of the answers, with memory or closed book."""
     said = model.ask_many([q.text for q in questions], memory=memory)
@@ -125,6 +178,8 @@ def main() -> None:
         curves.setdefault("gain", []).append(gain.difference)
         print(count, {k: round(v[-1], 3) for k, v in curves.items()}, flush=True)
     drawn = data.sample_questions(options.answered, 0)
+    if words:
+        metrics |= unlimited(method, list(data.documents), list(drawn.questions))
     known, plain = (scores(model, list(drawn.questions), one) for one in (True, False))
     metrics["bank"] = Metric(model.bank.file_bytes(), "bytes")
     model.close()

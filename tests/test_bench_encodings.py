@@ -18,7 +18,7 @@ from latentbank.bench.plan import Row, build_row
 from latentbank.bench.record import read_record
 from latentbank.bench.runner import run_bench
 from latentbank.bench.session import Session
-from latentbank.codec.predictions import TokenPredictions
+from latentbank.codec.predicted.predictions import TokenPredictions
 from latentbank.codec.token_text import TokenTextCodec
 from test_bench_runner import stable, stable_rows
 from tiny import Backbones

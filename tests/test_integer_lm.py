@@ -18,10 +18,16 @@ from latentbank.backbone.model import Backbone, load_backbone
 from latentbank.backbone.transports import Conditioning
 from latentbank.bank import Entry, MemoryBank
 from latentbank.codec import rans
-from latentbank.codec.exact_tables import angles, exponentials, sigmoids
-from latentbank.codec.integer_lm import IntegerLM, integer_lm
 from latentbank.codec.packaged import token_codec
-from latentbank.codec.predictions import TokenPredictions
+from latentbank.codec.predicted.exact_tables import angles, exponentials, sigmoids
+from latentbank.codec.predicted.integer_lm import (
+    _LONGEST,
+    IntegerLM,
+    _eight_bits,
+    _Linear,
+    integer_lm,
+)
+from latentbank.codec.predicted.predictions import TokenPredictions
 from latentbank.codec.token_counts import TokenCounts, count_tokens
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
@@ -78,6 +84,38 @@ def test_one_token_at_a_time_and_any_batch_give_the_same_numbers(model: IntegerL
             states = model.feed(IDS[rows, at : at + 1], cache)[:, 0]
             found.append(model.masses(states, TOTAL))
         assert torch.equal(torch.stack(found, 1), wanted[rows])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_loops_say_what_tensors_say(
+    llama: Backbone, model: IntegerLM, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert model._steps is not None
+    plain = IntegerLM(llama)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "latentbank.codec.predicted.steps", None)
+        assert plain._steps is None  # as where numba is not installed
+    caches = model.cache(), plain.cache()
+    for ids in IDS[:, :40].unbind(1):
+        states = [one.feed(ids[:, None], c) for one, c in zip((model, plain), caches, strict=True)]
+        assert torch.equal(*states)
+        told = [one.masses(states[0][:, 0], TOTAL) for one in (model, plain)]
+        assert torch.equal(*told)
+
+
+@pytest.mark.parametrize("inputs", [7, 1040, 1041, 2500])
+def test_long_sums_are_compiled_part_by_part(inputs: int) -> None:
+    steps = pytest.importorskip("latentbank.codec.predicted.steps", exc_type=ImportError)
+    draw = torch.Generator().manual_seed(inputs)
+    weight, states = (torch.randn(n, inputs, generator=draw) for n in (33, 3))
+    weight[0], states[0] = 1.0, 1.0  # the largest sum
+    whole, scale = _eight_bits(weight)
+    found = np.empty((3, 33), np.float32)
+    room = np.empty((3, inputs), np.int8)
+    steps._product(whole.numpy(), scale.numpy(), states.numpy(), room, _LONGEST, found)
+    assert torch.equal(torch.from_numpy(found), _Linear(whole, scale)(states))
 
 
 def test_texts_that_go_on_alone_are_not_disturbed(model: IntegerLM) -> None:
@@ -173,7 +211,7 @@ def test_the_leading_part_of_a_text_is_coded_without_the_model(
     predictions.encode([text])
     assert predictions.encode(parts) == alone[:3] and len(asked) == 2, "two windows of the whole"
     assert predictions.encode([other, parts[0]]) == alone[3:] and len(asked) == 5
-    monkeypatch.setattr("latentbank.codec.predictions._KNOWN_TOKENS", 100)
+    monkeypatch.setattr("latentbank.codec.predicted.predictions._KNOWN_TOKENS", 100)
     assert predictions.encode([text, parts[1]]) == predictions.encode([text, parts[1]])
     assert predictions._known_tokens <= 100
 

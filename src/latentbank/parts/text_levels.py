@@ -21,9 +21,9 @@ from dataclasses import replace
 from latentbank.backbone.model import Backbone
 from latentbank.bank import Entry
 from latentbank.bank.ladder import VERBATIM, Fades, Ladder, Step
-from latentbank.codec.integer_lm import integer_lm
 from latentbank.codec.packaged import packaged_dictionary, packaged_packer, token_codec
-from latentbank.codec.predictions import TokenPredictions
+from latentbank.codec.predicted.integer_lm import integer_lm
+from latentbank.codec.predicted.predictions import TokenPredictions
 from latentbank.codec.text import ZstdTextCodec
 from latentbank.codec.token_text import TokenTextCodec
 from latentbank.documents.dates import annotate

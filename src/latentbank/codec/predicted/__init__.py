@@ -1,0 +1,1 @@
+"""Texts coded by the predictions of a language model that runs in whole numbers."""
