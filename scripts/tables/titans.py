@@ -114,6 +114,14 @@ def kept_table(path: Path) -> str:
         f"{values['F1, no memory'].value:.1f}, difference {score.value:+.1f} "
         f"({score.low:+.1f} … {score.high:+.1f}), p {values['F1, p'].value:.3f}."
     )
+    first = [name.partition(", ")[2] for name in values if name.startswith("first token, ")]
+    if first:
+        told = "; ".join(
+            f"{name} {values[f'first token, {name}'].value:.2f} nats, right for "
+            f"{values[f'first token right, {name}'].value:.0f} %"
+            for name in first
+        )
+        said += f" First tokens of answers: {told}."
     if not words:
         said = f"An empty memory recalls {values['recall, empty memory'].value:.2f}. {said}"
     return f"{table(head, rows)}\n\n{said}\n\n{_notes([record])}"
