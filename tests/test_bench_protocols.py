@@ -56,6 +56,22 @@ def test_online_qa(backbones: Backbones, tmp_path: Path, oracle: Oracle) -> None
     assert record.metrics["exact_match"].low is not None
 
 
+def test_answers_kept_are_those_that_a_full_bank_still_holds(
+    backbones: Backbones, tmp_path: Path, oracle: Oracle
+) -> None:
+    free, full = records(bench("online-qa", backbones, tmp_path, count=60, budgets=(None, 230)))
+    assert values(free)["answer_kept"] == 100
+    kept = values(full)
+    assert kept["documents_kept"] < 60
+    assert 0 < kept["answer_kept"] < 100
+    assert kept["exact_match"] <= kept["answer_kept"]  # the oracle reads what is left
+
+
+def test_a_bank_of_states_keeps_no_answers(backbones: Backbones, tmp_path: Path) -> None:
+    (record,) = records(bench("online-qa", backbones, tmp_path, (MAC,)))
+    assert "answer_kept" not in values(record)
+
+
 def test_retention_follows_the_first_documents(
     backbones: Backbones, tmp_path: Path, oracle: Oracle
 ) -> None:

@@ -24,7 +24,8 @@ from latentbank.bench.encodings import SharedEncodings
 from latentbank.bench.machine import PEAK, peak_memory_bytes
 from latentbank.bench.partial import PartialAnswers
 from latentbank.bench.record import Metric
-from latentbank.capabilities import Telemetry
+from latentbank.bench.scoring import rate
+from latentbank.capabilities import Retrieving, Telemetry
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError, LatentbankError
 from latentbank.evaluate.data import QADataset
@@ -243,6 +244,24 @@ class Session:
         generated = generate(backbone, prompt_ids(backbone, questions), self.settings.decoding)
         seconds = (time.perf_counter() - began) / len(questions)
         return [Answer(g.text, (), g.confidence, seconds, g.first_token_seconds) for g in generated]
+
+    def answers_kept(self, data: QADataset) -> dict[str, Metric]:
+        """For which questions the bank still holds an answer: what is left of their documents.
+
+        Nothing for a method that keeps no texts. Not the method's time.
+        """
+        if not isinstance(self.method, Retrieving) or not self.kept:
+            return {}
+        texts = {
+            i: self.method.text(data.documents[i].id) for i in {q.document for q in data.questions}
+        }
+        if not any(texts.values()):
+            return {}
+        return {
+            "answer_kept": rate(
+                [any(a in texts[q.document] for a in q.answers) for q in data.questions]
+            )
+        }
 
     def bank_metrics(self, documents: int) -> dict[str, Metric]:
         """Bytes by component, what was kept of `documents`, speed of writing, telemetry."""

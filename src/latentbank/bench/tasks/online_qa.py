@@ -26,5 +26,9 @@ class OnlineQA(Task):
         session.fresh_bank(self.documents)
         session.write(self.data.documents)
         evaluation = session.ask("questions", self.questions)
-        metrics = {**answer_metrics(evaluation), **session.bank_metrics(self.documents)}
+        metrics = {
+            **answer_metrics(evaluation),
+            **session.answers_kept(self.questions),
+            **session.bank_metrics(self.documents),
+        }
         return Outcome(metrics, predictions=predictions(self.questions, evaluation))
