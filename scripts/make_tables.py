@@ -53,7 +53,6 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "frontier-matrix": ("frontier", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
     "frontier": ("frontier", results_table),
     "frontier-earlier": ("frontier-earlier", results_table),
-    "frontier-lm": ("frontier-lm", results_table),
     "frontier-shares": ("frontier", lambda folder: shares_table(folder, "mac")),
     "archivalqa": ("archivalqa", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
     "retention-long": ("retention", lambda folder: benchmark_tables(folder)["retention"]),
