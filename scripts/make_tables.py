@@ -55,6 +55,10 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "frontier-earlier": ("frontier-earlier", results_table),
     "frontier-shares": ("frontier", lambda folder: shares_table(folder, "mac")),
     "archivalqa": ("archivalqa", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
+    "titans-retention": (
+        "titans/retention",
+        lambda folder: benchmark_tables(folder)["retention"],
+    ),
     "retention-long": ("retention", lambda folder: benchmark_tables(folder)["retention"]),
     "latency": ("speed/latency.json", lambda path: latency_table(read_record(path))),
     "answers": ("speed", lambda folder: answers_table(_all(folder, "answers*.json"))),
