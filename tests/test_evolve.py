@@ -143,7 +143,7 @@ def test_baselines_evaluate_as_often_as_they_may() -> None:
 
 
 def test_a_formula_is_a_policy_and_the_default_can_be_written_as_one() -> None:
-    signals = Signals(np.arange(50), np.arange(50) % 7, np.linspace(0, 1, 50))
+    signals = Signals(np.arange(50), np.arange(50) % 7, np.linspace(0, 1, 50), np.ones(50, int))
     span = 20.0
     formula = make_policy(f"formula:{BLEND}").value(signals, span)
     blend = make_policy(DEFAULT_POLICY).value(signals, span)

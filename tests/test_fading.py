@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from latentbank.bank.ladder import Ladder, Step
 from latentbank.bank.policy import Signals, make_policy
 from latentbank.bank.space import LARGE_BUDGET, Space
 from latentbank.bank.store.facts import Facts, key_redundancy
+from latentbank.bank.write import Write
 from latentbank.errors import BankError, BudgetError, InputError, UnknownNameError
 from memory_folder import memory_path, new_folder  # noqa: F401
 
@@ -149,6 +151,42 @@ def test_the_log_of_a_write_is_not_larger_than_reckoned(writes: list[tuple[int, 
             log = path.with_name("b-wal").stat().st_size
             assert log <= min(bank.session.log_bytes, bank.settings.space.reserve)
         bank.close()
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.integers(40_000, LARGE_BUDGET - 1),
+    st.sampled_from(["age", "sample", "size=1", "sample=1,size=1"]),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(1, 150), st.integers(0, 900)), min_size=4, max_size=12),
+)
+def test_the_journal_of_a_write_is_not_larger_than_reckoned(
+    budget: int, policy: str, shorten: bool, writes: list[tuple[int, int]]
+) -> None:
+    """What `Space.cost` promises holds for a small bank, too, before each commit."""
+    seen: list[tuple[int, int]] = []
+    commit = Write.commit
+
+    def look(work: Write) -> None:
+        work.trim()
+        journal = Path(work.session.name + "-journal")
+        size = journal.stat().st_size if journal.exists() else 0
+        if work.session.settings.space.limits_log:
+            seen.append((size, size + work.session.size_bytes()))
+        commit(work)
+
+    with new_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Write, "commit", look)
+        with MemoryBank.create(folder / "b", PRINT, budget=budget, policy=policy) as bank:
+            number = 0
+            while number < budget // 100:
+                for count, size in writes:
+                    new = [entry(n, size + n % 200) for n in range(number, number + count)]
+                    bank.append(new, fade=halve if shorten else forget)
+                    number += count
+            reserve = bank.settings.space.reserve
+    assert seen and max(journal for journal, _ in seen) <= reserve
+    assert max(total for _, total in seen) <= budget
 
 
 def test_the_size_is_the_same_after_more_of_the_stream(tmp_path: Path) -> None:
@@ -304,10 +342,12 @@ def test_a_ladder_refuses_what_leads_nowhere() -> None:
 def signals(order: list[int] | None = None, **columns: list[float]) -> Signals:
     size = len(order or next(iter(columns.values())))
     hits, redundancy = (columns.get(name, [0] * size) for name in ("hits", "redundancy"))
+    sizes = columns.get("bytes", [1] * size)
     return Signals(
         np.array(order or [0] * size, np.uint32),
         np.array(hits, np.uint16),
         np.array(redundancy, np.float64),
+        np.array(sizes, np.int64),
     )
 
 
@@ -319,6 +359,7 @@ def test_each_policy_ranks_by_its_criterion() -> None:
     assert ranked("age", signals([5, 1, 9])) == [1, 0, 2]
     assert ranked("hits", signals(hits=[2, 0, 7])) == [1, 0, 2]
     assert ranked("redundancy", signals(redundancy=[0.4, 0, 1])) == [2, 0, 1]
+    assert ranked("size", signals(bytes=[100, 50, 400])) == [2, 0, 1]
     assert ranked("hits", signals([7, 3], hits=[1, 1])) == [1, 0]  # age decides
     blend = make_policy("age=1, hits=4").value(signals([0, 100], hits=[15, 0]), 100)
     assert blend[0] > blend[1]
@@ -358,6 +399,43 @@ def test_a_sample_is_kept_of_the_whole_stream(tmp_path: Path) -> None:
         filled(bank, 1200, first=1200)
         stays = [n for n in left if hex_id(n) in bank]
         assert 0.35 * len(left) < len(stays) < 0.65 * len(left)
+
+
+def test_where_documents_leave_here_and_there_pages_stay_full(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "b"
+    with MemoryBank.create(path, PRINT, budget=SMALL, policy="sample") as bank:
+        filled(bank, 3000)
+        least = 0.7 * bank.settings.space.page_bytes
+        assert bank.verify().ok
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT avg(length(payload)) FROM pages").fetchone()[0] > least
+
+
+def test_large_documents_leave_first_where_the_policy_says_so(tmp_path: Path) -> None:
+    with MemoryBank.create(tmp_path / "b", PRINT, budget=SMALL, policy="size") as bank:
+        for at in range(0, 1000, 50):
+            bank.append([entry(n, 60 + n % 200) for n in range(at, at + 50)], fade=forget)
+        sizes = np.array([len(one.payload) for one in bank.entries()])
+        assert len(sizes) > 300 and np.mean(sizes <= 160) > 0.9
+
+
+def test_a_small_bank_has_no_index_and_one_with_it_is_read(tmp_path: Path) -> None:
+    def tables(path: Path) -> set[str]:
+        with closing(sqlite3.connect(path)) as file:
+            return {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+
+    for budget, found in ((SMALL, False), (LARGE, True), (None, True)):
+        path = tmp_path / str(budget)
+        with MemoryBank.create(path, PRINT, budget=budget) as bank:
+            filled(bank, 100)
+        assert ("low" in tables(path)) is found
+    with closing(sqlite3.connect(tmp_path / str(SMALL))) as file:  # as older versions made them
+        file.execute("CREATE INDEX low ON facts(low)")
+    with MemoryBank.open(tmp_path / str(SMALL)) as bank:
+        filled(bank, 1000, first=100)
+        assert bank.verify().ok and hex_id(1099) in bank
 
 
 def test_what_helps_to_answer_stays(tmp_path: Path) -> None:

@@ -282,6 +282,24 @@ def test_a_full_bank_packs_and_shortens_texts_before_it_forgets_any(
         method.bind(bank)
 
 
+def test_a_full_bank_forgets_whole_texts_where_they_are_not_to_be_shortened(
+    backbones: Backbones, tmp_path: Path
+) -> None:
+    backbone = backbones.fresh("llama")
+    method = build_method("strata", backbone, {"shorten": False}, preset="tiny", seed=0)
+    method.texts.packer = counted(backbone)
+    notes = [Document(f"Note {i}: the {name} opens at {i % 12}. It is new.") for i, name in NAMED]
+    with MemoryBank.create(tmp_path / "b", bank_fingerprint(method), budget=16_000) as bank:
+        method.bind(bank)
+        for at in range(0, len(notes), 20):
+            method.write(notes[at : at + 20])
+        entries = list(bank.entries())
+        said = {d.id: d.text for d in notes}
+        assert 0 < len(entries) < len(notes)
+        assert {entry.level for entry in entries} <= {"verbatim", "packed"}
+        assert method.texts.decode(entries) == [said[entry.id] for entry in entries]
+
+
 def test_texts_of_other_tokens_are_shortened_without_being_packed(backbones: Backbones) -> None:
     levels = TextLevels(backbones.shared("llama"))
     text = "One two three four five. Six seven eight nine. Ten eleven twelve thirteen."

@@ -87,6 +87,7 @@ class Fading:
             spent += cost
             other = rows[1][1] if len(rows) > 1 and isinstance(rows[1][1], float) else np.inf
             freed += self._fade_page(page, missing - freed, other, lowered)
+            self._empty(page, lowered, allowed - spent + base)
             tails = {item.slot for item in lowered.items}
         work.pages.place(lowered.items)
         work.trim()
@@ -130,6 +131,28 @@ class Fading:
                 lowered.items.append(Placed(slot, lower, counts[at], rows[at]))
         pages.cut(page, frozenset(chosen))
         return freed
+
+    def _empty(self, page: Page, lowered: _Lowered, allowed: int) -> None:
+        """Have what is left of a page move to the last one of its slot, if a third of it is empty.
+
+        Otherwise documents that fade here and there would leave many pages nearly empty. Done only
+        where all that waits to be placed then costs no more than `allowed`.
+        """
+        work = self.work
+        left = work.session.pages.find(page.seq)
+        if left is None or 3 * len(left.payload) > 2 * work.pages.space.page_bytes:
+            return
+        facts = work.session.pages.facts(left.seq, left.count)
+        moved = [
+            Placed(left.slot, left.entry(at), count, fact)
+            for at, (count, fact) in enumerate(zip(left.counts(), facts.rows(), strict=True))
+        ]
+        tails = {item.slot for item in (*lowered.items, *moved)}
+        changed = 2 * work.pages.space.page_bytes + lowered.bytes + left.size_bytes
+        if work.cost(changed, pages=2 * len(tails) + 1) <= allowed:
+            work.pages.drop(left.seq, left.slot)
+            lowered.items += moved
+            lowered.bytes += left.size_bytes
 
     def _forget(self, id: str) -> None:
         self.faded.pop(id, None)

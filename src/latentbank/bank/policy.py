@@ -50,11 +50,13 @@ class Signals(NamedTuple):
         order: each one's place in the order of writing, integers [n].
         hits: how often each helped to answer, integers [n].
         redundancy: how much of each is in an earlier document, 0 to 1, [n].
+        bytes: what each takes, key included, integers [n].
     """
 
     order: npt.NDArray[np.integer]
     hits: npt.NDArray[np.integer]
     redundancy: Values
+    bytes: npt.NDArray[np.integer]
 
 
 class Policy(Protocol):
@@ -111,11 +113,26 @@ class Sample:
         return values
 
 
+@dataclass(frozen=True)
+class Size:
+    """What takes fewer bytes is worth more: 1 for half of the bytes.
+
+    A cache that evicts by value for bytes serves more requests than one that looks at values alone
+    (Cao and Irani, 1997, GreedyDual-Size), where requests do not grow with the size.
+    """
+
+    def value(self, signals: Signals, span: float) -> Values:
+        """-log2(bytes), [n]."""
+        values: Values = -np.log2(np.maximum(signals.bytes, 1))
+        return values
+
+
 POLICIES: Mapping[str, Policy] = {
     "age": Age(),
     "hits": Hits(),
     "redundancy": Redundancy(),
     "sample": Sample(),
+    "size": Size(),
 }
 
 

@@ -126,7 +126,7 @@ def run(
         str | None, typer.Option(metavar="PATH[:SPLIT]", help="noise: unrelated documents.")
     ] = None,
     policy: Annotated[
-        str, typer.Option(help="Which fade first: age, hits, redundancy, sample or blend.")
+        str, typer.Option(help="Which fade first: age, hits, redundancy, sample, size or blend.")
     ] = "blend",
     batch: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 16,
     beams: Annotated[int, typer.Option(min=1)] = 1,

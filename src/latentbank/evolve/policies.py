@@ -141,7 +141,8 @@ class PolicyObjective(Objective):
         count = 256
         hits = np.floor(draw.exponential(1.0, count)).astype(np.int64)
         near = np.where(draw.random(count) < 0.2, draw.random(count), 0.0)
-        return signals_by_name(Signals(np.arange(count), hits, near), span=100.0)
+        signals = Signals(np.arange(count), hits, near, np.ones(count, np.int64))
+        return signals_by_name(signals, span=100.0)
 
     def identity(self) -> dict[str, Any]:
         """Data, stream and method."""

@@ -68,15 +68,14 @@ class StrataConfig:
         "the backbone's predictions: the fewest, seconds to decode) or `pooled` (states).",
     )
     lm: bool = setting(False, "Whether fading texts are coded by predictions too.")
+    shorten: bool = setting(True, "Whether a full bank shortens texts before it forgets them.")
     segments: int = setting(48, "Vectors of a pooled entry.")
     read: str = setting("states", "Read texts as `states` or as `text` in the prompt.")
     prompt: str = setting(
         "plain", "`plain` as adapters are trained, or `chat`: the model's own format, untrained."
     )
     retrieval: RetrievalConfig = RetrievalConfig()
-    memory_aware: float = setting(
-        0.0, "α of memory-aware decoding (CMT): logits (1 + α)·memory − α·no memory."
-    )
+    memory_aware: float = setting(0.0, "α of CMT's decoding: (1 + α)·memory − α·no memory.")
     key_width: int = setting(128, "Bytes of the dense key of a pooled entry.")
     hot_bytes: int = setting(256 << 20, "Limit of the cache of keys and values of documents read.")
     train_segments: tuple[int, ...] = setting((48, 16), "Pooled sizes that training draws from.")
@@ -156,7 +155,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
         if config.prompt == "chat":
             self.template = chat_template(backbone) or COMPLETION
         self.encoder = BackboneEncoder(backbone, config.inject_from)
-        self.texts = TextLevels(backbone, config.lm or config.entry == LM)
+        self.texts = TextLevels(backbone, config.lm or config.entry == LM, config.shorten)
         self.pooled = PooledEntries(self.standard_states, self.pooler, self.selector, width)
         self.reader = StateReader(backbone, config.inject_from, self.lora, config.hot_bytes)
         self.retriever = Retriever(

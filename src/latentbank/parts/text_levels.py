@@ -45,10 +45,11 @@ class TextLevels:
     """Makes and reads the payloads of texts at each level. `fade` takes an entry one level down.
 
     For a backbone with other tokens than SmolLM2's, the gist levels use zstd. `lm` says whether
-    texts fade to the levels of the backbone's predictions.
+    texts fade to the levels of the backbone's predictions, `shorten` whether they lose sentences
+    before they are forgotten.
     """
 
-    def __init__(self, backbone: Backbone, lm: bool = False) -> None:
+    def __init__(self, backbone: Backbone, lm: bool = False, shorten: bool = True) -> None:
         self._backbone = backbone
         self._zstd = ZstdTextCodec(packaged_dictionary())
         half, quarter = (LM50, LM25) if lm else (GIST50, GIST25)
@@ -58,7 +59,8 @@ class TextLevels:
             again += [(VERBATIM, LM), (PACKED, LM), (GIST50, LM50), (GIST25, LM25)]
         steps = [Step(source, target, self._recode(target), True) for source, target in again]
         shorter = ((VERBATIM, half), (PACKED, half), (GIST50, quarter), (LM, LM50), (LM50, LM25))
-        steps += [Step(source, target, self._shorten(target)) for source, target in shorter]
+        if shorten:
+            steps += [Step(source, target, self._shorten(target)) for source, target in shorter]
         self._ladder = Ladder(TEXTS, steps)
         self._recent: dict[tuple[str, bytes], str] = {}  # decoding a single text is slow
         self._coded: dict[tuple[str, str], bytes] = {}  # as is coding one: the same the other way

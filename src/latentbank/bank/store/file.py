@@ -41,6 +41,7 @@ _SCHEMA = {
     "facts": "CREATE TABLE facts(seq INTEGER PRIMARY KEY,low,last,data)",
     "low": "CREATE INDEX low ON facts(low)",
 }
+_SMALL_SCHEMA = {name: sql for name, sql in _SCHEMA.items() if name != "low"}
 
 _SENTENCES = {
     sqlite3.SQLITE_FULL: "no space left for the bank (disk full); nothing of this write was kept",
@@ -170,11 +171,14 @@ def prepare_writer(connection: sqlite3.Connection) -> None:
 
 
 def initialise(connection: sqlite3.Connection, space: Space) -> None:
-    """Write the schema into an empty database, in one transaction."""
+    """Write the schema into an empty database, in one transaction.
+
+    A small bank has no index of what fades first: its few rows are looked through.
+    """
     connection.execute(f"PRAGMA page_size={space.sqlite_page}")
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA.values():
+    for statement in (_SCHEMA if space.has_log else _SMALL_SCHEMA).values():
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
@@ -286,5 +290,5 @@ def check_schema(connection: sqlite3.Connection, path: str) -> None:
     schema = dict(
         connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 16")
     )
-    if version < 1 or schema != _SCHEMA:
+    if version < 1 or schema not in (_SCHEMA, _SMALL_SCHEMA):
         raise BankError(f"Bank {path} is damaged: its tables are not those of a bank.")

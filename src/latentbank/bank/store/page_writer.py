@@ -88,7 +88,7 @@ class PageWriter:
         """
         settings = self.session.settings
         near = key_redundancy(page.keys or b"", page.count)
-        signals = Signals(facts.order, facts.hits, near)
+        signals = Signals(facts.order, facts.hits, near, np.diff(page.edges) + page.key_bytes)
         value = self._policy.value(signals, settings.span or _DEFAULT_SPAN)
         return value + page.depth - (page.level in settings.lossless) * _LOSSLESS
 
