@@ -85,6 +85,7 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "own-model": ("any-model", lambda folder: own_model_table(_all(folder, "*.json"))),
     "step-speed": ("training/step-speed.json", lambda path: step_table(read_record(path))),
     "training-long": ("training", lambda folder: standing_table(_all(folder, "long-*.json"))),
+    "training-rag": ("training/rag.json", lambda path: standing_table([read_record(path)])),
     "bank": ("bank", bank_table),
     "server": ("server", server_table),
     "kb-qa": ("kblam/qa", lambda folder: benchmark_tables(folder)["kb-qa"]),
