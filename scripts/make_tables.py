@@ -51,6 +51,9 @@ TABLES: dict[str, tuple[str, Maker]] = {
     "squad-online": ("squad-online", results_table),
     "squad-earlier": (EARLIER, results_table),
     "frontier-matrix": ("frontier", lambda folder: frontier_table(folder, "strata", "rag+LoRA")),
+    "frontier-size": (
+        "frontier-size", lambda folder: frontier_table(folder, "strata lm at once", "rag+LoRA lm"),
+    ),
     "frontier": ("frontier", results_table),
     "frontier-earlier": ("frontier-earlier", results_table),
     "frontier-shares": ("frontier", lambda folder: shares_table(folder, "mac")),
