@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from latentbank.bank import BankFingerprint, Entry, MemoryBank
@@ -28,6 +28,14 @@ from memory_folder import memory_path, new_folder  # noqa: F401
 
 PRINT = BankFingerprint("any", "adapter:1", "tiny:1", "tiny:2")
 SMALL, LARGE = 64 * 1024, LARGE_BUDGET
+MANY_LEVELS = [  # writes after which one page of `halve` goes to 60 levels at once
+    *((61, 17), (144, 76), (139, 400), (109, 85)),
+    *((82, 156), (124, 0), (66, 321), (16, 788)),
+]
+LARGE_ENTRIES = [  # of about a page each in a tiny bank: nearly each has a level of its own
+    *((136, 866), (97, 194), (72, 717), (47, 708), (95, 491)),
+    *((37, 336), (95, 866), (38, 294), (21, 900)),
+]
 
 
 def hex_id(number: int) -> str:
@@ -153,13 +161,16 @@ def test_the_log_of_a_write_is_not_larger_than_reckoned(writes: list[tuple[int, 
         bank.close()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.integers(40_000, LARGE_BUDGET - 1),
     st.sampled_from(["age", "sample", "size=1", "sample=1,size=1"]),
     st.booleans(),
     st.lists(st.tuples(st.integers(1, 150), st.integers(0, 900)), min_size=4, max_size=12),
 )
+@example(687_062, "age", True, MANY_LEVELS)
+@example(728_557, "size=1", True, [(34, 897), (39, 39), (21, 716), (139, 699), (101, 857)])
+@example(70_213, "sample=1,size=1", True, LARGE_ENTRIES)
 def test_the_journal_of_a_write_is_not_larger_than_reckoned(
     budget: int, policy: str, shorten: bool, writes: list[tuple[int, int]]
 ) -> None:

@@ -7,7 +7,7 @@ looking at the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +31,25 @@ class _Lowered:
     """Entries that were taken off their pages and are not on lower ones yet."""
 
     items: list[Placed] = field(default_factory=list)
+    slots: set[Slot] = field(default_factory=set)
     bytes: int = 0
+
+    def add(self, items: Iterable[Placed], size: int) -> None:
+        """Add items of `size` bytes together."""
+        for item in items:
+            self.items.append(item)
+            self.slots.add(item.slot)
+        self.bytes += size
+
+    def cost(self, work: Write, more: Iterable[Slot] = (), size: int = 0) -> int:
+        """Log bytes of placing all of them, and others of `size` bytes in the slots `more`.
+
+        In each slot the first page that is not full is rewritten, and a new one begun.
+        """
+        slots = self.slots.union(more)
+        small = (work.pages.changes.tails.pages(slot)[:1] for slot in slots)
+        old = max(work.session.settings.space.page_bytes, sum(tail[0][1] for tail in small if tail))
+        return work.cost(2 * old + self.bytes + size, pages=2 * len(slots) + 1) - work.cost(0)
 
 
 @dataclass
@@ -74,33 +92,32 @@ class Fading:
         work.reserve(allowed)
         base = work.cost(0)
         spent, freed, lowered = base, 0, _Lowered()
-        tails: set[Slot] = set()
         while freed < missing:
             rows = work.session.pages.lowest()
             if not rows:
                 break
             page = work.pages.read(rows[0][0])[0]
             cost = work.cost(2 * page.size_bytes, pages=1) - base
-            last = work.cost(2 * space.page_bytes + lowered.bytes, pages=2 * len(tails) + 1) - base
-            if spent + cost + last > allowed and freed:
+            if spent + cost + lowered.cost(work) > allowed and freed:
                 break
             spent += cost
             other = rows[1][1] if len(rows) > 1 and isinstance(rows[1][1], float) else np.inf
-            freed += self._fade_page(page, missing - freed, other, lowered)
-            self._empty(page, lowered, allowed - spent + base)
-            tails = {item.slot for item in lowered.items}
+            freed += self._fade_page(page, missing - freed, other, lowered, allowed - spent)
+            self._empty(page, lowered, allowed - spent)
         work.pages.place(lowered.items)
         work.trim()
-        last = work.cost(2 * space.page_bytes + lowered.bytes, pages=2 * len(tails)) - base
-        work.refund(max(0, allowed - spent - last))
+        work.refund(max(0, allowed - spent - lowered.cost(work)))
         return freed > 0
 
-    def _fade_page(self, page: Page, missing: int, other: float, lowered: _Lowered) -> int:
+    def _fade_page(
+        self, page: Page, missing: int, other: float, lowered: _Lowered, allowed: int
+    ) -> int:
         """Take documents off one page and decide what becomes of them; returns bytes freed.
 
         They go in the order of their value: at least the page's lowest quarter, and then those
         that are worth about as little as the next page's lowest (`other`), until `missing` bytes
-        are freed.
+        are freed. They are fewer where the slots they go to are so many that placing them would
+        cost more than `allowed` bytes of log.
         """
         pages = self.work.pages
         facts = self.work.session.pages.facts(page.seq, page.count)
@@ -111,24 +128,28 @@ class Fading:
         most = sum(rank < least or values[at] <= other + _NEAR for rank, at in enumerate(order))
         whole = each + len(page.payload) // page.count
         chosen: list[int] = []
-        freed = 0
-        while len(chosen) < most and (freed < missing or not chosen):
+        freed, dear = 0, False
+        while not dear and len(chosen) < most and (freed < missing or not chosen):
             # no more than are needed even if each were to free all of its bytes
             gain = max(1, freed // len(chosen)) if chosen else whole
             count = max(1, (missing - freed) // gain)
             part = order[len(chosen) : min(most, len(chosen) + count)]
-            chosen += part
             entries = [page.entry(at) for at in part]
             for at, entry, lower in zip(part, entries, self._lower(entries), strict=True):
-                freed += each + len(entry.payload)
+                gone = each + len(entry.payload)
                 if lower is None:
                     self._forget(entry.id)
-                    continue
-                self.faded[entry.id] = None
-                freed = max(1, freed - each - len(lower.payload) - len(lower.key) + page.key_bytes)
-                slot = Slot(lower.level, len(lower.key), min(page.depth + 1, MAX_DEPTH))
-                lowered.bytes += len(lower.payload) + len(lower.key) + each
-                lowered.items.append(Placed(slot, lower, counts[at], rows[at]))
+                else:
+                    slot = Slot(lower.level, len(lower.key), min(page.depth + 1, MAX_DEPTH))
+                    size = len(lower.payload) + len(lower.key) + each
+                    dear = bool(chosen) and lowered.cost(self.work, [slot], size) > allowed
+                    if dear:
+                        break
+                    self.faded[entry.id] = None
+                    lowered.add([Placed(slot, lower, counts[at], rows[at])], size)
+                    gone += page.key_bytes - size
+                chosen.append(at)
+                freed = max(1, freed + gone)
         pages.cut(page, frozenset(chosen))
         return freed
 
@@ -147,12 +168,9 @@ class Fading:
             Placed(left.slot, left.entry(at), count, fact)
             for at, (count, fact) in enumerate(zip(left.counts(), facts.rows(), strict=True))
         ]
-        tails = {item.slot for item in (*lowered.items, *moved)}
-        changed = 2 * work.pages.space.page_bytes + lowered.bytes + left.size_bytes
-        if work.cost(changed, pages=2 * len(tails) + 1) <= allowed:
+        if lowered.cost(work, [left.slot], left.size_bytes) <= allowed:
             work.pages.drop(left.seq, left.slot)
-            lowered.items += moved
-            lowered.bytes += left.size_bytes
+            lowered.add(moved, left.size_bytes)
 
     def _forget(self, id: str) -> None:
         self.faded.pop(id, None)
@@ -162,9 +180,17 @@ class Fading:
             self.work.pages.move([number], 0)
 
     def _lower(self, entries: Sequence[Entry]) -> list[Entry | None]:
-        """For each the next level that takes fewer bytes, or None."""
+        """For each the next level that takes fewer bytes, or None.
+
+        None, too, where fading has made the file grow instead: each small page of a level takes
+        more of the file than its bytes, and a ladder may have very many levels.
+        """
         assert self.fade is not None
         lowered: list[Entry | None] = [None] * len(entries)
+        work = self.work
+        space = work.session.settings.space
+        if space.limits_log and work.session.size_bytes() > work.file_limit() + space.reserve // 4:
+            return lowered
         waiting: list[tuple[int, Entry]] = list(enumerate(entries))
         for _ in range(_STEPS_AT_ONCE):
             found = fade_all(self.fade, [entry for _, entry in waiting])
