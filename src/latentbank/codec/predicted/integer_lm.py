@@ -57,7 +57,7 @@ _PRODUCTS = (
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
-_COMPILED_ROWS = 8  # texts side by side up to which the compiled loops are faster
+_COMPILED_ROWS = 32  # texts side by side up to which the compiled loops are faster
 
 
 class IntegerLM:

@@ -108,8 +108,9 @@ def _product(
                 line = weight[number, begin : min(begin + longest, width)]
                 given = whole[row, begin : min(begin + longest, width)]
                 part = np.int32(0)
-                for at in range(line.shape[0]):
-                    part += np.int32(line[at]) * np.int32(given[at])
+                for at in range(line.shape[0]):  # cast, or numba takes 64 bits, and half the lanes
+                    one = np.int32(np.int32(line[at]) * np.int32(given[at]))
+                    part = np.int32(part + one)
                 total = total + np.float32(part)
             out[row, number] = total * tops[row] * scale[number]
 
