@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,13 +31,16 @@ from latentbank.codec.predicted.integer_lm import (
 )
 from latentbank.codec.predicted.predictions import TokenPredictions
 from latentbank.codec.token_counts import TokenCounts, count_tokens
+from latentbank.codec.token_text import TokenTextCodec
 from latentbank.documents.document import Document
 from latentbank.errors import BankError, InputError
 from latentbank.model import bank_fingerprint
+from latentbank.parts.retrieval import stored
 from latentbank.parts.text_levels import TextLevels
 from tiny import Backbones
 
 TOTAL = rans.TOTAL - 1
+WORDS = ("mill", "quay", "ford", "lock", "weir", "pier", "dock", "wharf", "lane", "yard", "gate")
 IDS = torch.from_numpy(np.random.default_rng(0).integers(3, 250, (5, 60)))
 
 
@@ -266,6 +271,36 @@ def test_methods_keep_texts_by_predictions(backbones: Backbones, name: str) -> N
         assert method.text(documents[1].id) == documents[1].text
         sources = method.read(["Which number is the quay?"]).sources
         assert sources[0][0][0] == documents[1].id
+
+
+@pytest.mark.parametrize("name", ["rag", "strata"])
+def test_a_bank_of_predicted_texts_is_found_in_without_decoding_them(
+    backbones: Backbones, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "SLOW_FROM", 4)
+    documents = [Document(f"The {n} is number {i}.") for i, n in enumerate(WORDS)]
+    backbone = backbones.fresh("llama")
+    method = build_method(name, backbone, {"entry": "lm"}, preset="tiny", seed=0)
+    path = tmp_path / "b"
+    with MemoryBank.create(path, bank_fingerprint(method)) as bank:
+        method.bind(bank)
+        for document in documents:
+            method.write([document])
+    decoded: list[str] = []
+    decode = TokenTextCodec.decode_all
+
+    def watched(codec: TokenTextCodec, payloads: Sequence[bytes]) -> list[str]:
+        decoded.extend(found := decode(codec, payloads))
+        return found
+
+    monkeypatch.setattr(TokenTextCodec, "decode_all", watched)
+    again = build_method(name, backbone, {"entry": "lm"}, preset="tiny", seed=0)
+    with MemoryBank.open(path) as bank:
+        again.bind(bank)
+        assert again.retriever.stored and not decoded
+        [[(first, _), *_]] = again.retriever.rank(["Where is the quay?"], 1)
+        assert first == documents[1].id
+        assert set(decoded) <= {documents[1].text}
 
 
 @pytest.mark.real_model

@@ -296,14 +296,15 @@ class WordIndexed(Incremental, Retrieving):
     """Finds texts by their words. A bank of many has an index beside it, which is there at once."""
 
     text_levels: ClassVar[tuple[str, ...]]  # of entries that hold texts
+    slow_levels: ClassVar[tuple[str, ...]] = ()  # of those that take long to decode
 
     def open_words(self, bank: MemoryBank) -> bool:
         """Uses the index beside `bank`; False where the method has to read all entries itself."""
-        return self.retriever.open_stored(bank, self.text_levels, self.take)
+        return self.retriever.open_stored(bank, self.text_levels, self.take, self.slow_levels)
 
     def keeps_account(self, bank: MemoryBank) -> bool:
         """Whether the texts of `bank` have such an index."""
-        return self.retriever.would_store(bank, self.text_levels)
+        return self.retriever.would_store(bank, self.text_levels, self.slow_levels)
 
     def catch_up(self) -> bool:
         """See `Incremental.catch_up`."""

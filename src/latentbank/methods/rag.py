@@ -40,7 +40,7 @@ from latentbank.parts.low_rank import NO_LORA, LoraSettings
 from latentbank.parts.retrieval.candidates import Candidate, shares
 from latentbank.parts.retrieval.retriever import FLAT_NAMES, RetrievalConfig, Retriever
 from latentbank.parts.retrieval.versions import content
-from latentbank.parts.text_levels import TEXTS, WHOLE, TextLevels
+from latentbank.parts.text_levels import SLOW, TEXTS, WHOLE, TextLevels
 
 _SEED = 0x2A6
 TEXT = "text"  # the level of texts that zstd compressed
@@ -72,7 +72,7 @@ class Rag(Trained, Candidates, WordIndexed):
     """Text store, retrieval and the prompt."""
 
     Config = RagConfig
-    text_levels = (TEXT, *TEXTS)
+    text_levels, slow_levels = (TEXT, *TEXTS), SLOW
     write_batch = 128  # texts are coded side by side
     reads_texts = True
     claims = frozenset({EXACT_DELETE, EMPTY_IS_PLAIN, CALLS_ADD_UP, NAMES_SOURCES})

@@ -52,7 +52,7 @@ from latentbank.parts.retrieval.dense import DenseSelector
 from latentbank.parts.retrieval.retriever import FLAT_NAMES, RetrievalConfig, Retriever
 from latentbank.parts.retrieval.versions import content
 from latentbank.parts.state_reader import StateReader
-from latentbank.parts.text_levels import LM, TEXTS, WHOLE, TextLevels
+from latentbank.parts.text_levels import LM, SLOW, TEXTS, WHOLE, TextLevels
 
 _SEED = 0x5712A7A
 
@@ -113,7 +113,7 @@ class Strata(Trained, Encoding, Fading, Candidates, WordIndexed):
     """A bounded memory whose entries are texts or pooled states; one adapter reads both."""
 
     Config = StrataConfig
-    text_levels = TEXTS
+    text_levels, slow_levels = TEXTS, SLOW
     write_batch = 128  # texts are coded side by side
     without_training: ClassVar[Mapping[str, Any]] = {
         "inject_from": 0,

@@ -29,12 +29,13 @@ from latentbank.codec.token_text import TokenTextCodec
 from latentbank.documents.dates import annotate
 from latentbank.errors import BankError, InputError
 
-__all__ = ["LM", "PACKED", "TEXTS", "WHOLE", "TextLevels", "leading"]
+__all__ = ["LM", "PACKED", "SLOW", "TEXTS", "WHOLE", "TextLevels", "leading"]
 
 PACKED, GIST50, GIST25 = "packed", "gist50", "gist25"
 LM, LM50, LM25 = "lm", "lm50", "lm25"
 WHOLE = (VERBATIM, PACKED, LM)
 TEXTS = (*WHOLE, GIST50, LM50, GIST25, LM25)
+SLOW = (LM, LM50, LM25)  # to decode: seconds for one text
 RECENT_CHARACTERS = 64 << 20  # size of the cache of coded texts, in memory
 SEPARATOR = "<|endoftext|>"  # comes before every text in the training of models that know it
 _ZSTD, _COUNTS, _PREDICTIONS = "zstd", "counts", "predictions"
@@ -88,7 +89,7 @@ class TextLevels:
         return self._ladder.lossless if self._lm or self.packer is not None else ()
 
     def _kind(self, level: str) -> str:
-        if level in (LM, LM50, LM25):
+        if level in SLOW:
             return _PREDICTIONS
         packed = level == PACKED or (level in (GIST50, GIST25) and self.packer is not None)
         return _COUNTS if packed else _ZSTD

@@ -46,11 +46,15 @@ class CoarseRetriever(Retriever):
         self.dense = DenseKeys(self._width)
         self.coarse: set[str] = set()
 
-    def open_stored(self, bank: MemoryBank, levels: Container[str], take: Take) -> bool:
+    def open_stored(
+        self, bank: MemoryBank, levels: Container[str], take: Take, slow: Container[str] = ()
+    ) -> bool:
         """There is no index of words beside the bank."""
         return False
 
-    def would_store(self, bank: MemoryBank, levels: Container[str]) -> bool:
+    def would_store(
+        self, bank: MemoryBank, levels: Container[str], slow: Container[str] = ()
+    ) -> bool:
         """There is no index of words beside the bank."""
         return False
 

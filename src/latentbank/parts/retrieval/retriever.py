@@ -127,22 +127,26 @@ class Retriever:
         self._reranker.passages.clear()
         self._words_of.cache_clear()
 
-    def open_stored(self, bank: MemoryBank, levels: Container[str], take: Take) -> bool:
+    def open_stored(
+        self, bank: MemoryBank, levels: Container[str], take: Take, slow: Container[str] = ()
+    ) -> bool:
         """Uses the word index beside a bank of many texts; False where there is to be none.
 
         From then on `follow` calls `take` with the ids that are gone and the entries that are new
-        in the bank. Entries of `levels` are texts.
+        in the bank. Entries of `levels` are texts; those of `slow` take long to decode.
         """
-        stored = open_stored(bank, levels, self.config.index_bytes, take)
+        stored = open_stored(bank, levels, self.config.index_bytes, take, slow)
         if stored is None:
             return False
         self.texts, self.short = stored, stored.short
         stored.follow()
         return True
 
-    def would_store(self, bank: MemoryBank, levels: Container[str]) -> bool:
+    def would_store(
+        self, bank: MemoryBank, levels: Container[str], slow: Container[str] = ()
+    ) -> bool:
         """Whether `open_stored` would use an index."""
-        return stores_words(bank, levels, self.config.index_bytes)
+        return stores_words(bank, levels, self.config.index_bytes, slow)
 
     @property
     def stored(self) -> bool:

@@ -27,9 +27,10 @@ from latentbank.parts.retrieval.lexical import LEAST_COLLECTION, Ranking, rarity
 from latentbank.parts.retrieval.tokens import KIND, Numbers, TextHasher
 from latentbank.parts.retrieval.versions import NEAR, REACH
 
-__all__ = ["INDEX_FROM", "StoredIndex", "Take", "open_stored", "stores_words"]
+__all__ = ["INDEX_FROM", "SLOW_FROM", "StoredIndex", "Take", "open_stored", "stores_words"]
 
 INDEX_FROM = 4096  # documents; half as many where there is an index already
+SLOW_FROM = 32  # where some of them take long to decode
 _LEAST_WEIGHT = 1e-6  # FTS5's, of a word that more than half of the documents hold
 _MOST = 4096  # texts to look for versions in
 
@@ -54,22 +55,30 @@ class _Asked(NamedTuple):
     counts: dict[str, int]
 
 
-def stores_words(bank: MemoryBank, levels: Container[str], limit: int) -> bool:
-    """Whether an index beside the bank is used: it is a file of many texts, of `levels` only."""
+def stores_words(
+    bank: MemoryBank, levels: Container[str], limit: int, slow: Container[str] = ()
+) -> bool:
+    """Whether an index beside the bank is used: it is a file of many texts, of `levels` only.
+
+    Few are many if some of them are of the levels `slow`, which take long to decode.
+    """
     if limit <= 0 or not bank.in_file:
         return False
-    least = INDEX_FROM // 2 if index_folder(bank.name).is_dir() else INDEX_FROM
-    return len(bank) >= least and all(level in levels for level in bank.levels())
+    held = bank.levels()
+    least = SLOW_FROM if any(level in slow for level in held) else INDEX_FROM
+    if index_folder(bank.name).is_dir():
+        least //= 2
+    return len(bank) >= least and all(level in levels for level in held)
 
 
 def open_stored(
-    bank: MemoryBank, levels: Container[str], limit: int, take: Take
+    bank: MemoryBank, levels: Container[str], limit: int, take: Take, slow: Container[str] = ()
 ) -> StoredIndex | None:
     """The index beside a bank, or None where it has none; see `stores_words`.
 
     An index that is of no use any more is removed. Raises `BankError` if it cannot be.
     """
-    if stores_words(bank, levels, limit):
+    if stores_words(bank, levels, limit, slow):
         return StoredIndex(bank, limit, take)
     if bank.in_file and not bank.read_only:
         try:
