@@ -320,6 +320,8 @@ def test_smollm2_codes_the_same_bytes_in_another_process_with_other_threads() ->
     here = TextLevels(load_backbone("smollm2-135m"))
     data = here.predictor.encode(text)
     assert len(data) < 0.8 * len(here.encode([text], "packed")[0])
+    quick = TextLevels(load_backbone("smollm2-135m", quick=True))  # as the command line loads it
+    assert quick.predictor.encode(text) == data and quick.predictor.decode(data) == text
     assert here.predictor.decode_all([data, data]) == [text, text]
     told = subprocess.run(
         [sys.executable, "-c", code, text],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,16 @@ class QuickConfig:
     rms_norm_eps: float
     rope_theta: float
     tie_word_embeddings: bool
+
+    @property
+    def model_type(self) -> str:
+        """The kind of model, as transformers names it."""
+        return "llama"
+
+    @property
+    def rope_parameters(self) -> dict[str, Any]:
+        """Its rotary positions: plain ones."""
+        return {"rope_type": "default", "rope_theta": self.rope_theta}
 
     def get_text_config(self, decoder: bool = True) -> QuickConfig:
         """Itself: there is nothing but text."""
