@@ -161,7 +161,7 @@ def test_the_log_of_a_write_is_not_larger_than_reckoned(writes: list[tuple[int, 
         bank.close()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(40_000, LARGE_BUDGET - 1),
     st.sampled_from(["age", "sample", "size=1", "sample=1,size=1"]),
